@@ -1,0 +1,1 @@
+//! Pod networks: CNI configuration lists, plugin calls, and the built-in plugin.

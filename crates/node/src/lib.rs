@@ -1,0 +1,1 @@
+//! The pods of this node: one actor per pod, plans with undo, recovery, and the snapshot that lists read.

@@ -1,0 +1,3 @@
+//! The one binary: it only chooses which part of Pintle this process is.
+
+fn main() {}

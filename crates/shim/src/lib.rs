@@ -1,0 +1,1 @@
+//! Parents a pod's containers: holds its namespaces, writes logs and exit records, answers the daemon.

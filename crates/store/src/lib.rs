@@ -1,0 +1,1 @@
+//! The one database: its schema, its versions and its transactions.

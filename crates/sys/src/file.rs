@@ -1,0 +1,64 @@
+//! Files that are whole or absent: written beside their place, then renamed into it.
+
+use std::io::{self, Write};
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// How much of a crash a written file must survive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durability {
+    /// The death of the process: what tmpfs and records of running pods need. No fsync.
+    Process,
+    /// A power cut: the file and its folder are synced before this returns.
+    Disk,
+}
+
+static NEXT: AtomicU64 = AtomicU64::new(0);
+
+/// Replaces `path` by a file with `bytes` and `mode`; a reader sees the old file or the new one, never a part.
+///
+/// # Errors
+/// Whatever the file system says; the temporary file beside `path` is removed then.
+pub fn write_atomic(path: &Path, bytes: &[u8], mode: u32, durability: Durability) -> io::Result<()> {
+    use std::os::unix::fs::OpenOptionsExt;
+    let name = path.file_name().ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "no file name"))?;
+    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut temporary = std::ffi::OsString::from(".");
+    temporary.push(name);
+    temporary.push(format!(".{}.{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed)));
+    let temporary = folder.join(temporary);
+    let write = || -> io::Result<()> {
+        let mut file =
+            std::fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(&temporary)?;
+        file.write_all(bytes)?;
+        if durability == Durability::Disk {
+            file.sync_all()?;
+        }
+        std::fs::rename(&temporary, path)?;
+        if durability == Durability::Disk {
+            std::fs::File::open(folder)?.sync_all()?;
+        }
+        Ok(())
+    };
+    write().inspect_err(|_| {
+        let _ = std::fs::remove_file(&temporary);
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn replaces_whole_files_and_leaves_no_temporary_behind() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("record");
+        write_atomic(&path, b"one", 0o600, Durability::Disk).unwrap();
+        write_atomic(&path, b"two", 0o600, Durability::Process).unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"two");
+        assert!(
+            write_atomic(&folder.path().join("absent/record"), b"x", 0o600, Durability::Process).is_err()
+        );
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+}

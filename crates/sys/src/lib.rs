@@ -1,0 +1,15 @@
+//! The kernel edge: the system calls that the standard library and rustix do not offer safely, behind safe functions.
+//!
+//! This is the only crate with `unsafe`. Each block says which precondition it relies on and who upholds it. Descriptors cross every
+//! boundary as `OwnedFd` and `BorrowedFd`; a path inside somebody else's root is always resolved by [`root::Root`].
+
+pub mod bpf;
+pub mod file;
+pub mod mount;
+pub mod namespace;
+pub mod process;
+pub mod root;
+pub mod seccomp;
+pub mod signal;
+pub mod socket;
+pub mod terminal;

@@ -1,0 +1,1 @@
+//! seccomp(2): installs a filter program, with a user-notification listener where one is asked for.

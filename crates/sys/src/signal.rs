@@ -1,0 +1,1 @@
+//! Signals as descriptors, and the signal state that a container process must start with.

@@ -1,0 +1,3 @@
+//! Project tasks: `cargo xtask test`, `tidy`, `dist`, `bench`, `conformance`, `gen`.
+
+fn main() {}

@@ -1,1 +1,8 @@
 //! What the words mean: ids, digests, image references, requests, lifecycles, exits and verdicts. Pure: no IO, no clock, no kernel.
+
+pub mod container;
+pub mod exit;
+pub mod id;
+pub mod pod;
+pub mod request;
+pub mod time;

@@ -1,0 +1,102 @@
+//! Every setting there is, each declared once.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::declare::{Applies, Key, sections};
+use super::shape::{AbsolutePath, AbsolutePaths, Choice, Count, Hosts, OneOf, Seconds};
+
+sections! {
+    /// Where the daemon keeps things and where it listens.
+    daemon: Daemon {
+        /// What must survive a reboot: images, layers and the database.
+        root: PathBuf = PathBuf::from("/var/lib/pintle"), AbsolutePath, AtRestart;
+        /// What a reboot should forget: sockets, shims, exit records. It belongs on a tmpfs.
+        state: PathBuf = PathBuf::from("/run/pintle"), AbsolutePath, AtRestart;
+        /// The socket on which CRI is served (mode 0600). The kubelet is given it as `unix://` and this path.
+        socket: PathBuf = PathBuf::from("/run/pintle/pintle.sock"), AbsolutePath, AtRestart;
+    }
+
+    /// What the daemon says of itself on standard error.
+    log: Log {
+        /// The least important thing that is still written.
+        level: LogLevel = LogLevel::Info, OneOf::new(), OnReload;
+        /// `text` for people, `json` for machines.
+        format: LogFormat = LogFormat::Text, OneOf::new(), AtRestart;
+    }
+
+    /// Pod networks.
+    network: Network {
+        /// Where CNI configuration lists are read from; the first by name is used, and a change is noticed without a restart.
+        conf_dir: PathBuf = PathBuf::from("/etc/cni/net.d"), AbsolutePath, AtRestart;
+        /// Where CNI plugins are looked for, in this order.
+        bin_dirs: Vec<PathBuf> = vec![PathBuf::from("/opt/cni/bin")], AbsolutePaths, AtRestart;
+        /// How long one call of a plugin may take before it is killed and the request fails.
+        plugin_deadline_secs: Duration = Duration::from_secs(60), Seconds(1..=600), OnReload;
+    }
+
+    /// Pulling images.
+    image: Image {
+        /// Registries, as `host` or `host:port`, that are spoken to over plain HTTP. Those on loopback always may be.
+        insecure_registries: Vec<String> = Vec::new(), Hosts, OnReload;
+        /// How many layers of one image are downloaded and unpacked at the same time.
+        max_parallel_layers: u32 = 4, Count(1..=64), OnReload;
+        /// How long a download may stand still before it is given up.
+        stall_timeout_secs: Duration = Duration::from_secs(60), Seconds(1..=3600), OnReload;
+    }
+
+    /// Running containers.
+    runtime: Runtime {
+        /// Who makes control groups: `cgroupfs` writes them itself, `systemd` asks systemd for slices and scopes, `auto` takes systemd where it is process 1.
+        /// It must be the same as the kubelet's.
+        cgroup_driver: CgroupDriver = CgroupDriver::Auto, OneOf::new(), AtRestart;
+    }
+}
+
+/// How much is logged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogLevel {
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
+}
+
+impl Choice for LogLevel {
+    const ALL: &'static [(&'static str, LogLevel)] = &[
+        ("error", LogLevel::Error),
+        ("warn", LogLevel::Warn),
+        ("info", LogLevel::Info),
+        ("debug", LogLevel::Debug),
+        ("trace", LogLevel::Trace),
+    ];
+}
+
+/// How a log line is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+impl Choice for LogFormat {
+    const ALL: &'static [(&'static str, LogFormat)] = &[("text", LogFormat::Text), ("json", LogFormat::Json)];
+}
+
+/// Who makes control groups.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CgroupDriver {
+    /// `systemd` where it is process 1, else `cgroupfs`.
+    Auto,
+    Cgroupfs,
+    Systemd,
+}
+
+impl Choice for CgroupDriver {
+    const ALL: &'static [(&'static str, CgroupDriver)] = &[
+        ("auto", CgroupDriver::Auto),
+        ("cgroupfs", CgroupDriver::Cgroupfs),
+        ("systemd", CgroupDriver::Systemd),
+    ];
+}

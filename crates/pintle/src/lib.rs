@@ -1,0 +1,3 @@
+//! The parts of the one binary; `main` only chooses which of them this process is.
+
+pub mod config;

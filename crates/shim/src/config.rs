@@ -1,0 +1,102 @@
+//! What the daemon tells a new shim on its standard input, and the files a shim leaves in its pod's folder.
+
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// The version of [`ShimConfig`] this shim understands.
+pub const CONFIG_VERSION: u32 = 1;
+
+/// The longest configuration that is read.
+pub const MAX_CONFIG_BYTES: u64 = 1 << 20;
+
+/// Everything a shim has to know before its first call.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShimConfig {
+    pub version: u32,
+    pub pod_id: String,
+    /// The pod's folder below the state directory, absolute; it exists.
+    pub pod_dir: PathBuf,
+    /// Set in the pod's own uts namespace; ignored with the host's.
+    pub hostname: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub domainname: Option<String>,
+    pub namespaces: PodNamespaces,
+    /// Written below /proc/sys from inside the pod's namespaces; keys are dotted, as `net.ipv4.ip_forward`.
+    #[serde(default)]
+    pub sysctls: BTreeMap<String, String>,
+    /// The shim's own; clamped to what the kernel allows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub oom_score_adj: Option<i32>,
+    #[serde(default)]
+    pub log_level: LogLevel,
+}
+
+/// Which namespaces the pod has of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PodNamespaces {
+    pub net: NamespaceMode,
+    pub ipc: NamespaceMode,
+    pub uts: NamespaceMode,
+    pub pid: PidMode,
+}
+
+/// Whether the shim makes a namespace or stays in the one it was started in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NamespaceMode {
+    New,
+    Host,
+}
+
+/// Where the containers' processes are numbered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PidMode {
+    /// Each container has its own namespace, made by the runtime.
+    PerContainer,
+    /// One for the pod, whose first process the shim forks.
+    Pod,
+    Host,
+}
+
+/// What the shim says on its standard error.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogLevel {
+    Error,
+    #[default]
+    Warn,
+    Info,
+    Debug,
+}
+
+/// `shim.json`: how a daemon that was started anew finds the shim and knows that it is not another process of the same number.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShimRecord {
+    /// Of this record.
+    pub version: u32,
+    pub pid: u32,
+    /// Field 22 of `/proc/<pid>/stat`, in clock ticks since boot.
+    pub start_time: u64,
+}
+
+/// The socket a shim listens on.
+pub fn socket_path(pod_dir: &Path) -> PathBuf {
+    pod_dir.join("shim.sock")
+}
+
+/// The [`ShimRecord`].
+pub fn record_path(pod_dir: &Path) -> PathBuf {
+    pod_dir.join("shim.json")
+}
+
+/// The exit record of a container: a [`crate::protocol::Exit`] as JSON. It is there before anybody is told of the exit.
+pub fn exit_path(pod_dir: &Path, container_id: &str) -> PathBuf {
+    pod_dir.join("exits").join(format!("{container_id}.json"))
+}
+
+/// Where the runtime keeps the state of this pod's containers.
+pub fn runtime_state_root(pod_dir: &Path) -> PathBuf {
+    pod_dir.join("runtime")
+}

@@ -1,0 +1,290 @@
+//! The messages: ttrpc's envelope, then what each call takes and gives. Written by hand, tags never reused.
+
+/// ttrpc's envelope of a call.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Request {
+    #[prost(string, tag = "1")]
+    pub service: String,
+    #[prost(string, tag = "2")]
+    pub method: String,
+    #[prost(bytes = "vec", tag = "3")]
+    pub payload: Vec<u8>,
+    /// How long the caller waits, in nanoseconds; 0 is forever.
+    #[prost(int64, tag = "4")]
+    pub timeout_nano: i64,
+    #[prost(message, repeated, tag = "5")]
+    pub metadata: Vec<KeyValue>,
+}
+
+/// ttrpc's envelope of an answer: a status that is not OK, or a payload.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Response {
+    #[prost(message, optional, tag = "1")]
+    pub status: Option<Status>,
+    #[prost(bytes = "vec", tag = "2")]
+    pub payload: Vec<u8>,
+}
+
+/// A line of a request's metadata.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct KeyValue {
+    #[prost(string, tag = "1")]
+    pub key: String,
+    #[prost(string, tag = "2")]
+    pub value: String,
+}
+
+/// `google.rpc.Status`.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Status {
+    #[prost(int32, tag = "1")]
+    pub code: i32,
+    #[prost(string, tag = "2")]
+    pub message: String,
+    #[prost(message, repeated, tag = "3")]
+    pub details: Vec<Any>,
+}
+
+/// `google.protobuf.Any`.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Any {
+    #[prost(string, tag = "1")]
+    pub type_url: String,
+    #[prost(bytes = "vec", tag = "2")]
+    pub value: Vec<u8>,
+}
+
+/// The only detail our statuses carry: the stable name of the error and the stage in which it happened.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct ErrorDetail {
+    #[prost(string, tag = "1")]
+    pub code: String,
+    #[prost(string, tag = "2")]
+    pub stage: String,
+}
+
+/// Who answers, and what it parents.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct InfoRequest {}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct InfoResponse {
+    /// The shim's own version, for people.
+    #[prost(string, tag = "1")]
+    pub version: String,
+    /// See [`crate::protocol::PROTOCOL_VERSION`].
+    #[prost(uint32, tag = "2")]
+    pub protocol_version: u32,
+    #[prost(string, tag = "3")]
+    pub pod_id: String,
+    /// The shim; `/proc/<pid>/ns/{net,ipc,uts}` are the pod's namespaces.
+    #[prost(uint32, tag = "4")]
+    pub pid: u32,
+    #[prost(message, repeated, tag = "5")]
+    pub containers: Vec<ContainerInfo>,
+    /// First process of the pod's shared pid namespace; 0 when containers have their own or the host's.
+    #[prost(uint32, tag = "6")]
+    pub pid_namespace_init: u32,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct ContainerInfo {
+    #[prost(string, tag = "1")]
+    pub id: String,
+    /// Its first process; 0 while it is being created.
+    #[prost(uint32, tag = "2")]
+    pub pid: u32,
+    #[prost(enumeration = "ContainerState", tag = "3")]
+    pub state: i32,
+    /// Set when the state is `Exited`.
+    #[prost(message, optional, tag = "4")]
+    pub exit: Option<Exit>,
+    /// Nanoseconds since 1970; 0 while it was not started.
+    #[prost(int64, tag = "5")]
+    pub started_at_ns: i64,
+    /// Log records that could not be written: a full disk, or over the log's limit.
+    #[prost(uint64, tag = "6")]
+    pub dropped_log_records: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, prost::Enumeration)]
+#[repr(i32)]
+pub enum ContainerState {
+    Creating = 0,
+    Created = 1,
+    Running = 2,
+    Exited = 3,
+    Deleting = 4,
+}
+
+/// How a process ended. Also what an exit record file holds.
+#[derive(Clone, PartialEq, prost::Message, serde::Serialize, serde::Deserialize)]
+pub struct Exit {
+    /// Its exit code; 128 + signal when a signal ended it.
+    #[prost(uint32, tag = "1")]
+    pub code: u32,
+    /// The signal that ended it; 0 when it exited by itself.
+    #[prost(uint32, tag = "2")]
+    #[serde(default)]
+    pub signal: u32,
+    /// The kernel killed a process of its cgroup because the memory limit was reached.
+    #[prost(bool, tag = "3")]
+    #[serde(default)]
+    pub oom_killed: bool,
+    /// Nanoseconds since 1970.
+    #[prost(int64, tag = "4")]
+    pub exited_at_ns: i64,
+    /// Nanoseconds since 1970; 0 when it never started.
+    #[prost(int64, tag = "5")]
+    #[serde(default)]
+    pub started_at_ns: i64,
+    #[prost(uint32, tag = "6")]
+    pub pid: u32,
+}
+
+/// Makes a container up to its first instruction. Carries one descriptor when `has_rootfs`: a detached mount of its root.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct CreateRequest {
+    #[prost(string, tag = "1")]
+    pub id: String,
+    /// Absolute path of the OCI bundle: the folder with `config.json`.
+    #[prost(string, tag = "2")]
+    pub bundle: String,
+    #[prost(bool, tag = "3")]
+    pub terminal: bool,
+    /// Keep its standard input open for somebody to attach; otherwise it is /dev/null.
+    #[prost(bool, tag = "4")]
+    pub stdin: bool,
+    /// Close its standard input when the first who attached leaves.
+    #[prost(bool, tag = "5")]
+    pub stdin_once: bool,
+    /// Absolute path of its log file; empty discards its output.
+    #[prost(string, tag = "6")]
+    pub log_path: String,
+    /// Bytes after which the log file takes no more until it is reopened; 0 is no limit.
+    #[prost(uint64, tag = "7")]
+    pub log_max_bytes: u64,
+    #[prost(bool, tag = "8")]
+    pub has_rootfs: bool,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct CreateResponse {
+    #[prost(uint32, tag = "1")]
+    pub pid: u32,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct StartRequest {
+    #[prost(string, tag = "1")]
+    pub id: String,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct StartResponse {
+    /// Nanoseconds since 1970.
+    #[prost(int64, tag = "1")]
+    pub started_at_ns: i64,
+}
+
+/// Sends a signal to the container's first process, or with `all` to every process in it. What has ended is no error.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct KillRequest {
+    #[prost(string, tag = "1")]
+    pub id: String,
+    #[prost(uint32, tag = "2")]
+    pub signal: u32,
+    #[prost(bool, tag = "3")]
+    pub all: bool,
+}
+
+/// Answered once the container has exited, its log is written and its exit record lies on disk.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct WaitRequest {
+    #[prost(string, tag = "1")]
+    pub id: String,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct WaitResponse {
+    #[prost(message, optional, tag = "1")]
+    pub exit: Option<Exit>,
+}
+
+/// Removes what is left of a container that is not running: runtime state, cgroup, exit record.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct DeleteRequest {
+    #[prost(string, tag = "1")]
+    pub id: String,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct DeleteResponse {
+    /// Absent when the container never came to life.
+    #[prost(message, optional, tag = "1")]
+    pub exit: Option<Exit>,
+}
+
+/// Runs a further process in a container.
+///
+/// Its descriptors ride along in the order stdin, stdout, stderr, each if its flag says so; what is absent is /dev/null. With
+/// `terminal` there is exactly one: a unix socket over which the master of the new terminal is sent.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct ExecRequest {
+    #[prost(string, tag = "1")]
+    pub container_id: String,
+    /// Unique in the container.
+    #[prost(string, tag = "2")]
+    pub exec_id: String,
+    /// An OCI `process` object.
+    #[prost(bytes = "vec", tag = "3")]
+    pub process_json: Vec<u8>,
+    #[prost(bool, tag = "4")]
+    pub terminal: bool,
+    #[prost(bool, tag = "5")]
+    pub has_stdin: bool,
+    #[prost(bool, tag = "6")]
+    pub has_stdout: bool,
+    #[prost(bool, tag = "7")]
+    pub has_stderr: bool,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct ExecResponse {
+    #[prost(uint32, tag = "1")]
+    pub pid: u32,
+}
+
+/// Answered once the process has exited; the first answer after the exit lets go of its record.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct WaitExecRequest {
+    #[prost(string, tag = "1")]
+    pub container_id: String,
+    #[prost(string, tag = "2")]
+    pub exec_id: String,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct KillExecRequest {
+    #[prost(string, tag = "1")]
+    pub container_id: String,
+    #[prost(string, tag = "2")]
+    pub exec_id: String,
+    #[prost(uint32, tag = "3")]
+    pub signal: u32,
+}
+
+/// Opens the log's path anew, as after a rotation. On an error the old file goes on being written and no file was made.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct ReopenLogRequest {
+    #[prost(string, tag = "1")]
+    pub id: String,
+}
+
+/// Kills and removes everything of this pod, then ends the shim.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct ShutdownRequest {}
+
+/// The answer of calls that have nothing to say.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Empty {}

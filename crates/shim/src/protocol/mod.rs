@@ -1,0 +1,93 @@
+//! What daemon and shim say to each other: ttrpc frames, the messages of `pintle.shim.v1.Shim`, its errors. No IO.
+
+mod error;
+mod frame;
+mod message;
+
+pub use error::{CallError, ErrorCode};
+pub use frame::{
+    Decoder, FLAG_NO_DATA, FLAG_REMOTE_CLOSED, FLAG_REMOTE_OPEN, Frame, FrameError, FrameKind, HEADER_BYTES,
+    Header, MAX_PAYLOAD, encode,
+};
+pub use message::*;
+
+/// The name of the service in every request.
+pub const SERVICE: &str = "pintle.shim.v1.Shim";
+
+/// What this shim speaks, told by `Info`. It grows by one when a call or a field is added that an older shim would misread.
+pub const PROTOCOL_VERSION: u32 = 1;
+
+/// Metadata key whose value is the number of descriptors that ride with the request's first byte; absent means none.
+pub const DESCRIPTORS_KEY: &str = "pintle-descriptors";
+
+/// No request carries more descriptors than this.
+pub const MAX_DESCRIPTORS: usize = 8;
+
+/// The calls of the service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Method {
+    Info,
+    Create,
+    Start,
+    Kill,
+    Wait,
+    Delete,
+    Exec,
+    WaitExec,
+    KillExec,
+    ReopenLog,
+    Shutdown,
+}
+
+impl Method {
+    /// Every call.
+    pub const ALL: [Method; 11] = [
+        Method::Info,
+        Method::Create,
+        Method::Start,
+        Method::Kill,
+        Method::Wait,
+        Method::Delete,
+        Method::Exec,
+        Method::WaitExec,
+        Method::KillExec,
+        Method::ReopenLog,
+        Method::Shutdown,
+    ];
+
+    /// Its name on the wire.
+    pub fn name(self) -> &'static str {
+        match self {
+            Method::Info => "Info",
+            Method::Create => "Create",
+            Method::Start => "Start",
+            Method::Kill => "Kill",
+            Method::Wait => "Wait",
+            Method::Delete => "Delete",
+            Method::Exec => "Exec",
+            Method::WaitExec => "WaitExec",
+            Method::KillExec => "KillExec",
+            Method::ReopenLog => "ReopenLog",
+            Method::Shutdown => "Shutdown",
+        }
+    }
+
+    /// The call of that name, if this version knows it.
+    pub fn parse(name: &str) -> Option<Method> {
+        Method::ALL.into_iter().find(|method| method.name() == name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_method_is_found_by_its_name() {
+        for method in Method::ALL {
+            assert_eq!(Method::parse(method.name()), Some(method));
+        }
+        assert_eq!(Method::parse("info"), None);
+        assert_eq!(Method::parse(""), None);
+    }
+}

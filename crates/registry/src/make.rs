@@ -1,0 +1,241 @@
+//! Makes images on the spot: layers from entries, a configuration, a manifest, and an index where there are several platforms.
+
+use std::io::Write;
+
+use bytes::Bytes;
+use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
+
+use crate::Blob;
+use crate::tar::{self, Entry};
+
+/// How a layer's archive is packed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Compression {
+    Plain,
+    Gzip,
+    Zstd,
+}
+
+/// Whose media types the manifests carry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Flavour {
+    Oci,
+    Docker,
+}
+
+/// A manifest or an index as it is served.
+#[derive(Debug, Clone)]
+pub struct Manifest {
+    pub media_type: String,
+    pub body: Bytes,
+}
+
+impl Manifest {
+    /// From its bytes.
+    pub fn new(media_type: &str, body: &[u8]) -> Manifest {
+        Manifest { media_type: media_type.to_owned(), body: Bytes::copy_from_slice(body) }
+    }
+}
+
+/// A layer: its archive, packed.
+#[derive(Debug, Clone)]
+pub struct Layer {
+    /// Digest of the packed bytes.
+    pub digest: String,
+    /// Digest of the archive.
+    pub diff_id: String,
+    pub packed: Bytes,
+    pub compression: Compression,
+}
+
+/// An image with everything a registry serves of it.
+#[derive(Debug, Clone)]
+pub struct Image {
+    /// Of the manifest or the index that a tag leads to.
+    pub digest: String,
+    /// Of the configuration: the image's id. Of an index: the first image's.
+    pub id: String,
+    pub layers: Vec<Layer>,
+    pub blobs: Vec<(String, Blob)>,
+    pub manifests: Vec<(String, Manifest)>,
+}
+
+/// `sha256:...` of some bytes.
+pub fn sha256(bytes: &[u8]) -> String {
+    let hex: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("sha256:{hex}")
+}
+
+impl Layer {
+    /// From entries.
+    pub fn new(entries: &[Entry], compression: Compression) -> Layer {
+        Layer::from_archive(&tar::archive(entries), compression)
+    }
+
+    /// From the bytes of an archive, or of something that is none.
+    ///
+    /// # Panics
+    /// If the packer fails on memory, which it does not.
+    pub fn from_archive(archive: &[u8], compression: Compression) -> Layer {
+        let packed = match compression {
+            Compression::Plain => archive.to_vec(),
+            Compression::Gzip => {
+                let mut packer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+                packer.write_all(archive).and_then(|()| packer.finish()).expect("packing in memory")
+            }
+            Compression::Zstd => zstd::encode_all(archive, 1).expect("packing in memory"),
+        };
+        Layer { digest: sha256(&packed), diff_id: sha256(archive), packed: packed.into(), compression }
+    }
+}
+
+/// What to make an image of.
+#[derive(Debug, Clone)]
+pub struct ImageBuilder {
+    layers: Vec<Layer>,
+    run: Value,
+    flavour: Flavour,
+    architecture: String,
+}
+
+impl Default for ImageBuilder {
+    fn default() -> Self {
+        ImageBuilder::new()
+    }
+}
+
+impl ImageBuilder {
+    /// An image without layers, for the platform of this program.
+    pub fn new() -> ImageBuilder {
+        let architecture = match std::env::consts::ARCH {
+            "x86_64" => "amd64",
+            "aarch64" => "arm64",
+            other => other,
+        };
+        ImageBuilder {
+            layers: Vec::new(),
+            run: json!({}),
+            flavour: Flavour::Oci,
+            architecture: architecture.into(),
+        }
+    }
+
+    /// With one layer more on top.
+    pub fn layer(mut self, layer: Layer) -> ImageBuilder {
+        self.layers.push(layer);
+        self
+    }
+
+    /// With this `config` object: `{"Cmd": [...], "Env": [...], "User": ...}`.
+    pub fn run(mut self, run: Value) -> ImageBuilder {
+        self.run = run;
+        self
+    }
+
+    /// With other media types.
+    pub fn flavour(mut self, flavour: Flavour) -> ImageBuilder {
+        self.flavour = flavour;
+        self
+    }
+
+    /// For another architecture, in Go's spelling.
+    pub fn architecture(mut self, architecture: &str) -> ImageBuilder {
+        self.architecture = architecture.to_owned();
+        self
+    }
+
+    /// Makes it.
+    pub fn build(&self) -> Image {
+        let config = json!({
+            "architecture": self.architecture,
+            "os": "linux",
+            "created": "2024-01-01T00:00:00Z",
+            "config": self.run,
+            "rootfs": {
+                "type": "layers",
+                "diff_ids": self.layers.iter().map(|layer| layer.diff_id.clone()).collect::<Vec<_>>(),
+            },
+        })
+        .to_string();
+        let id = sha256(config.as_bytes());
+        let oci = self.flavour == Flavour::Oci;
+        let (media_type, config_type) = if oci {
+            ("application/vnd.oci.image.manifest.v1+json", "application/vnd.oci.image.config.v1+json")
+        } else {
+            (
+                "application/vnd.docker.distribution.manifest.v2+json",
+                "application/vnd.docker.container.image.v1+json",
+            )
+        };
+        let layers: Vec<Value> = self
+            .layers
+            .iter()
+            .map(|layer| {
+                json!({
+                    "mediaType": layer_type(oci, layer.compression),
+                    "digest": layer.digest,
+                    "size": layer.packed.len(),
+                })
+            })
+            .collect();
+        let manifest = json!({
+            "schemaVersion": 2,
+            "mediaType": media_type,
+            "config": { "mediaType": config_type, "digest": id, "size": config.len() },
+            "layers": layers,
+        })
+        .to_string();
+        let digest = sha256(manifest.as_bytes());
+        let mut blobs = vec![(id.clone(), Blob::Memory(config.into()))];
+        blobs.extend(
+            self.layers.iter().map(|layer| (layer.digest.clone(), Blob::Memory(layer.packed.clone()))),
+        );
+        let manifests = vec![(digest.clone(), Manifest::new(media_type, manifest.as_bytes()))];
+        Image { digest, id, layers: self.layers.clone(), blobs, manifests }
+    }
+}
+
+fn layer_type(oci: bool, compression: Compression) -> &'static str {
+    match (oci, compression) {
+        (true, Compression::Plain) => "application/vnd.oci.image.layer.v1.tar",
+        (true, Compression::Gzip) => "application/vnd.oci.image.layer.v1.tar+gzip",
+        (true, Compression::Zstd) => "application/vnd.oci.image.layer.v1.tar+zstd",
+        (false, Compression::Plain) => "application/vnd.docker.image.rootfs.diff.tar",
+        (false, Compression::Gzip) => "application/vnd.docker.image.rootfs.diff.tar.gzip",
+        (false, Compression::Zstd) => "application/vnd.docker.image.rootfs.diff.tar.zstd",
+    }
+}
+
+/// An index that offers these images, each for the platform `os/architecture` or `os/architecture/variant` beside it.
+pub fn index(images: &[(&str, Image)]) -> Image {
+    let media_type = "application/vnd.oci.image.index.v1+json";
+    let mut whole = Image {
+        digest: String::new(),
+        id: images.first().map(|(_, image)| image.id.clone()).unwrap_or_default(),
+        layers: Vec::new(),
+        blobs: Vec::new(),
+        manifests: Vec::new(),
+    };
+    let mut entries = Vec::new();
+    for (platform, image) in images {
+        let mut parts = platform.split('/');
+        let mut part = || parts.next().unwrap_or_default();
+        let manifest = image.manifests.iter().find(|(digest, _)| *digest == image.digest);
+        let (kind, size) = manifest.map(|(_, m)| (m.media_type.clone(), m.body.len())).unwrap_or_default();
+        let mut platform = json!({ "os": part(), "architecture": part() });
+        let variant = part();
+        if !variant.is_empty() {
+            platform["variant"] = variant.into();
+        }
+        entries
+            .push(json!({ "mediaType": kind, "digest": image.digest, "size": size, "platform": platform }));
+        whole.blobs.extend(image.blobs.iter().cloned());
+        whole.manifests.extend(image.manifests.iter().cloned());
+        whole.layers.extend(image.layers.iter().cloned());
+    }
+    let body = json!({ "schemaVersion": 2, "mediaType": media_type, "manifests": entries }).to_string();
+    whole.digest = sha256(body.as_bytes());
+    whole.manifests.push((whole.digest.clone(), Manifest::new(media_type, body.as_bytes())));
+    whole
+}

@@ -1,0 +1,9 @@
+//! The schema as numbered steps. A step that was released is never changed; a change is a new step.
+
+/// The steps in order; the database's `user_version` counts how many it has.
+pub const STEPS: &[(&str, &str)] = &[("001_images", include_str!("schema/001_images.sql"))];
+
+/// The version that this program writes.
+pub fn version() -> i64 {
+    STEPS.len() as i64
+}

@@ -1,11 +1,43 @@
-//! Project tasks: `cargo xtask test`, `tidy`, `dist`, `bench`, `conformance`, `gen`.
+//! Project tasks: `cargo xtask test`, `tidy`, `dist`, `gen`.
 
+mod command;
+mod dist;
+mod elf;
 mod r#gen;
+mod test;
+mod tidy;
 
-fn main() -> anyhow::Result<()> {
+use std::process::ExitCode;
+
+const TASKS: &str = "\
+cargo xtask TASK
+
+  test [FILTER] [--shared-host]   formatting, lints, tidy and every test, with a summary of what was skipped and why;
+                                  --shared-host: others work on this machine too, so a changed mount, interface, nftables
+                                  table or control group is told and not a failure
+  tidy                            floors, unsafe, file openings and lengths, links
+  dist                            the release: one static file, packed with its unit and an example configuration
+  gen [--check]                   generated code from the protocol files; --check: is it current?
+";
+
+fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
-    match args.first().map(String::as_str) {
-        Some("gen") => r#gen::run(&args[1..]),
-        _ => anyhow::bail!("which task? known: gen"),
+    let rest = args.get(1..).unwrap_or_default();
+    let done = match args.first().map(String::as_str) {
+        Some("test") => test::run(rest),
+        Some("tidy") => tidy::run(),
+        Some("dist") => dist::run(rest),
+        Some("gen") => r#gen::run(rest),
+        _ => {
+            eprint!("{TASKS}");
+            return ExitCode::from(2);
+        }
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
     }
 }

@@ -1,0 +1,124 @@
+//! `cargo xtask test`: formatting, lints, tidy and every test, and at the end what passed, what failed, and what was skipped and why.
+
+mod host;
+mod orphans;
+mod outcome;
+mod program;
+mod skips;
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+use crate::{command, tidy};
+use outcome::Totals;
+use program::Program;
+
+/// No test program takes as long as this; one that does hangs, and is killed.
+const DEADLINE: Duration = Duration::from_secs(600);
+
+struct Options {
+    /// Only tests whose names contain it; then formatting and lints are left out.
+    filter: Option<String>,
+    shared_host: bool,
+}
+
+/// Runs everything. An error means that something failed, which has been printed.
+pub(crate) fn run(args: &[String]) -> Result<()> {
+    let options = Options {
+        filter: args.iter().find(|arg| !arg.starts_with('-')).cloned(),
+        shared_host: args.iter().any(|arg| arg == "--shared-host")
+            || std::env::var_os("PINTLE_SHARED_HOST").is_some(),
+    };
+    let ci = std::env::var("CI").is_ok_and(|ci| ci == "true" || ci == "1");
+    let mut totals = Totals::default();
+
+    if options.filter.is_none() {
+        totals.stage("formatting", || command::run(&mut command::cargo(&["fmt", "--all", "--check"])));
+        totals.stage("tidy", tidy::run);
+        totals.stage("lints", || {
+            let lints =
+                ["clippy", "--workspace", "--all-targets", "--locked", "--quiet", "--", "-D", "warnings"];
+            command::run(&mut command::cargo(&lints))
+        });
+    }
+    match Program::build_all() {
+        Ok(programs) => run_programs(&programs, &options, &mut totals)?,
+        Err(error) => totals.fail("building the tests", format!("{error:#}")),
+    }
+    if options.filter.is_none() {
+        totals.stage("documentation's examples", || {
+            command::run(&mut command::cargo(&["test", "--workspace", "--doc", "--locked", "--quiet"]))
+        });
+    }
+    finish(totals, ci)
+}
+
+fn run_programs(programs: &[Program], options: &Options, totals: &mut Totals) -> Result<()> {
+    let before = host::Snapshot::take();
+    let scratch =
+        tempfile::Builder::new().prefix("pt-").tempdir().context("a folder for the tests' files")?;
+    let mut orphans = orphans::Orphans::adopt()?;
+    for program in programs {
+        let start = Instant::now();
+        let outcome = program.run(options.filter.as_deref(), scratch.path(), DEADLINE)?;
+        totals.add(&program.name, outcome, start.elapsed());
+        for left in orphans.collect() {
+            totals.fail(&program.name, format!("left a process running: {left}"));
+        }
+        for left in emptied(scratch.path())? {
+            totals.fail(&program.name, format!("left a temporary file: {left}"));
+        }
+    }
+    let differences = host::settled_difference(&before, Duration::from_secs(10));
+    for difference in differences {
+        if options.shared_host {
+            println!("  note: the host changed, by these tests or by somebody else: {difference}");
+        } else {
+            totals.fail("the host", format!("is not as it was: {difference}"));
+        }
+    }
+    Ok(())
+}
+
+/// What stands in the folder, which is empty afterwards, so that each program answers for its own.
+fn emptied(folder: &std::path::Path) -> Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(folder)? {
+        let path = entry?.path();
+        names.push(path.file_name().unwrap_or_default().to_string_lossy().into_owned());
+        let removed = if path.is_dir() && !path.is_symlink() {
+            std::fs::remove_dir_all(&path)
+        } else {
+            std::fs::remove_file(&path)
+        };
+        if let Err(error) = removed {
+            names.push(format!("{} (and it cannot be removed: {error})", path.display()));
+        }
+    }
+    Ok(names)
+}
+
+fn finish(mut totals: Totals, ci: bool) -> Result<()> {
+    let allowed = skips::Allowed::read(&command::root().join(".ci/skips.txt"))?;
+    println!();
+    for skip in &totals.skipped {
+        let why = allowed.reason(&skip.reason);
+        let note = why.map(|why| format!(" [allowed: {why}]")).unwrap_or_default();
+        println!("skipped  {}: {}{note}", skip.test, skip.reason);
+        if ci && why.is_none() {
+            totals.failures.push(format!(
+                "{}: was skipped, and .ci/skips.txt does not allow it: {}",
+                skip.test, skip.reason
+            ));
+        }
+    }
+    for failure in &totals.failures {
+        println!("FAILED   {failure}");
+    }
+    println!("{} passed, {} failed, {} skipped", totals.passed, totals.failures.len(), totals.skipped.len());
+    if !totals.failures.is_empty() {
+        bail!("{} failed", totals.failures.len());
+    }
+    Ok(())
+}

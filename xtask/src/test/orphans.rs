@@ -1,0 +1,70 @@
+//! Processes that a test left behind: they become children of this one, which is how they are found, whoever else works on the machine.
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use rustix::process::{Pid, Signal, WaitOptions, getpid, kill_process, set_child_subreaper, wait};
+
+/// The adoption of whatever the tests leave behind.
+pub(super) struct Orphans(());
+
+impl Orphans {
+    /// From now on a descendant whose parent ends becomes a child of this process.
+    pub(super) fn adopt() -> Result<Orphans> {
+        set_child_subreaper(Some(getpid())).context("becoming the reaper of the tests' processes")?;
+        Ok(Orphans(()))
+    }
+
+    /// Names, after a moment in which they may still end, the processes that are left, and ends them.
+    ///
+    /// To be called when no child of this process's own is running.
+    pub(super) fn collect(&mut self) -> Vec<String> {
+        let start = Instant::now();
+        let mut left = children();
+        while !left.is_empty() && start.elapsed() < Duration::from_secs(3) {
+            std::thread::sleep(Duration::from_millis(20));
+            reap();
+            left = children();
+        }
+        let named = left.iter().map(|pid| described(*pid)).collect();
+        // A killed process's own children come here next.
+        while !left.is_empty() && start.elapsed() < Duration::from_secs(10) {
+            for pid in &left {
+                // It may have ended by itself.
+                let _ = kill_process(*pid, Signal::KILL);
+            }
+            std::thread::sleep(Duration::from_millis(20));
+            reap();
+            left = children();
+        }
+        named
+    }
+}
+
+fn reap() {
+    while let Ok(Some(_)) = wait(WaitOptions::NOHANG) {}
+}
+
+/// The children of this process that have not ended.
+fn children() -> Vec<Pid> {
+    reap();
+    let own = getpid().as_raw_nonzero().get();
+    let numbers = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = numbers.filter_map(|entry| entry.file_name().to_string_lossy().parse::<i32>().ok());
+    pids.filter(|pid| parent(*pid) == Some(own)).filter_map(Pid::from_raw).collect()
+}
+
+/// The parent in proc_pid_stat(5): the second field after the name, which is in parentheses and may hold anything.
+fn parent(pid: i32) -> Option<i32> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (_, after) = stat.rsplit_once(')')?;
+    after.split_whitespace().nth(1)?.parse().ok()
+}
+
+fn described(pid: Pid) -> String {
+    let number = pid.as_raw_nonzero();
+    let line = fs::read(format!("/proc/{number}/cmdline")).unwrap_or_default();
+    let line: Vec<u8> = line.into_iter().map(|byte| if byte == 0 { b' ' } else { byte }).take(200).collect();
+    format!("{number} {}", String::from_utf8_lossy(&line).trim())
+}

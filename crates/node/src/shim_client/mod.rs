@@ -1,0 +1,264 @@
+//! The daemon's side of a shim: starts it, finds it again, and calls it.
+
+mod connection;
+mod spawn;
+
+pub use spawn::{ShimBinary, SpawnError};
+
+use connection::Connection;
+use prost::Message;
+use shim::config::socket_path;
+use shim::protocol::{
+    CallError, CreateRequest, CreateResponse, DeleteRequest, DeleteResponse, Empty, ErrorCode, ExecRequest,
+    ExecResponse, Exit, InfoRequest, InfoResponse, KillExecRequest, KillRequest, Method, PROTOCOL_VERSION,
+    ReopenLogRequest, ShutdownRequest, StartRequest, StartResponse, WaitExecRequest, WaitRequest,
+    WaitResponse,
+};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+/// Why a call did not give its answer.
+#[derive(Debug, thiserror::Error)]
+pub enum ShimError {
+    /// The shim answered, with an error.
+    #[error(transparent)]
+    Refused(#[from] CallError),
+    /// Nobody listens: the shim has ended, or was never there.
+    #[error("the shim of {pod_dir:?} cannot be reached: {cause}")]
+    Unreachable { pod_dir: PathBuf, cause: io::Error },
+    /// The connection broke after the request was sent: whether it was done is not known.
+    #[error("the shim of {pod_dir:?} went away during {method}; whether it was done is not known")]
+    Disconnected { pod_dir: PathBuf, method: &'static str },
+    #[error("the shim of {pod_dir:?} did not answer {method} within {timeout:?}")]
+    TimedOut { pod_dir: PathBuf, method: &'static str, timeout: Duration },
+    #[error("the shim of {pod_dir:?} answered {method} with bytes that are no such answer: {cause}")]
+    Garbled { pod_dir: PathBuf, method: &'static str, cause: String },
+}
+
+/// The standard streams of a further process; what is `None` is /dev/null.
+#[derive(Debug, Default)]
+pub struct ExecStreams {
+    pub stdin: Option<OwnedFd>,
+    pub stdout: Option<OwnedFd>,
+    pub stderr: Option<OwnedFd>,
+}
+
+/// What a further process reads and writes.
+#[derive(Debug)]
+pub enum ExecIo {
+    Streams(ExecStreams),
+    /// A terminal, whose master end is sent over this connected unix socket.
+    Terminal(OwnedFd),
+}
+
+/// A shim that can be called from any task. Clones share one connection, which is made anew when it broke.
+#[derive(Debug, Clone)]
+pub struct ShimClient {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    pod_dir: PathBuf,
+    connection: Mutex<Option<Connection>>,
+}
+
+impl ShimClient {
+    /// Uses a socket that is connected already.
+    pub(crate) fn over(pod_dir: &Path, socket: OwnedFd) -> io::Result<ShimClient> {
+        let connection = Connection::open(socket)?;
+        Ok(ShimClient {
+            shared: Arc::new(Shared { pod_dir: pod_dir.into(), connection: Mutex::new(Some(connection)) }),
+        })
+    }
+
+    /// Connects to the shim that listens in `pod_dir`, as a daemon does that was started anew. Must be called inside a tokio runtime.
+    ///
+    /// # Errors
+    /// `Unreachable`: nobody listens there.
+    pub fn connect(pod_dir: &Path) -> Result<ShimClient, ShimError> {
+        let shared = Arc::new(Shared { pod_dir: pod_dir.into(), connection: Mutex::new(None) });
+        shared.connection()?;
+        Ok(ShimClient { shared })
+    }
+
+    /// The pod's folder, by which this shim is known.
+    pub fn pod_dir(&self) -> &Path {
+        &self.shared.pod_dir
+    }
+
+    /// Who the shim is and what it parents. The first call after a spawn also tells whether the pod's namespaces could be set up.
+    pub async fn info(&self) -> Result<InfoResponse, ShimError> {
+        let info: InfoResponse = self.call(Method::Info, &InfoRequest {}, Vec::new()).await?;
+        if info.protocol_version == 0 || info.protocol_version > PROTOCOL_VERSION {
+            tracing::debug!(
+                shim = info.protocol_version,
+                ours = PROTOCOL_VERSION,
+                "shim speaks another version"
+            );
+        }
+        Ok(info)
+    }
+
+    /// Makes a container up to its first instruction; `rootfs` is a detached mount. Returns the pid of its first process.
+    pub async fn create(
+        &self,
+        mut request: CreateRequest,
+        rootfs: Option<OwnedFd>,
+    ) -> Result<u32, ShimError> {
+        request.has_rootfs = rootfs.is_some();
+        let created: CreateResponse = self.call(Method::Create, &request, Vec::from_iter(rootfs)).await?;
+        Ok(created.pid)
+    }
+
+    /// Lets a created container run; when it did, in nanoseconds since 1970.
+    pub async fn start(&self, id: &str) -> Result<i64, ShimError> {
+        let started: StartResponse =
+            self.call(Method::Start, &StartRequest { id: id.into() }, Vec::new()).await?;
+        Ok(started.started_at_ns)
+    }
+
+    /// Sends a signal to a container's first process, or with `all` to every process in it.
+    pub async fn kill(&self, id: &str, signal: u32, all: bool) -> Result<(), ShimError> {
+        self.call(Method::Kill, &KillRequest { id: id.into(), signal, all }, Vec::new())
+            .await
+            .map(|Empty {}| ())
+    }
+
+    /// Waits until a container has exited. Goes on over a broken connection, for as long as the shim can be reached.
+    pub async fn wait(&self, id: &str) -> Result<Exit, ShimError> {
+        let request = WaitRequest { id: id.into() };
+        self.wait_for(Method::Wait, &request).await
+    }
+
+    /// Removes what is left of a container that does not run.
+    pub async fn delete(&self, id: &str) -> Result<Option<Exit>, ShimError> {
+        let deleted: DeleteResponse =
+            self.call(Method::Delete, &DeleteRequest { id: id.into() }, Vec::new()).await?;
+        Ok(deleted.exit)
+    }
+
+    /// Runs a further process in a container; `process_json` is an OCI `process` object. Returns its pid.
+    pub async fn exec(
+        &self,
+        container_id: &str,
+        exec_id: &str,
+        process_json: Vec<u8>,
+        io: ExecIo,
+    ) -> Result<u32, ShimError> {
+        let mut request = ExecRequest {
+            container_id: container_id.into(),
+            exec_id: exec_id.into(),
+            process_json,
+            ..ExecRequest::default()
+        };
+        let descriptors = match io {
+            ExecIo::Terminal(socket) => {
+                request.terminal = true;
+                vec![socket]
+            }
+            ExecIo::Streams(ExecStreams { stdin, stdout, stderr }) => {
+                request.has_stdin = stdin.is_some();
+                request.has_stdout = stdout.is_some();
+                request.has_stderr = stderr.is_some();
+                [stdin, stdout, stderr].into_iter().flatten().collect()
+            }
+        };
+        let executed: ExecResponse = self.call(Method::Exec, &request, descriptors).await?;
+        Ok(executed.pid)
+    }
+
+    /// Waits until a further process has exited. Its output is complete when the ends of its pipes were read to their end.
+    pub async fn wait_exec(&self, container_id: &str, exec_id: &str) -> Result<Exit, ShimError> {
+        let request = WaitExecRequest { container_id: container_id.into(), exec_id: exec_id.into() };
+        self.wait_for(Method::WaitExec, &request).await
+    }
+
+    /// Sends a signal to a further process.
+    pub async fn kill_exec(&self, container_id: &str, exec_id: &str, signal: u32) -> Result<(), ShimError> {
+        let request = KillExecRequest { container_id: container_id.into(), exec_id: exec_id.into(), signal };
+        self.call(Method::KillExec, &request, Vec::new()).await.map(|Empty {}| ())
+    }
+
+    /// Opens a container's log file anew after a rotation. On an error the old file stays in use and none is made.
+    pub async fn reopen_log(&self, id: &str) -> Result<(), ShimError> {
+        let request = ReopenLogRequest { id: id.into() };
+        self.call(Method::ReopenLog, &request, Vec::new()).await.map(|Empty {}| ())
+    }
+
+    /// Kills and removes all containers of the pod and ends the shim.
+    pub async fn shutdown(&self) -> Result<(), ShimError> {
+        self.call(Method::Shutdown, &ShutdownRequest {}, Vec::new()).await.map(|Empty {}| ())
+    }
+
+    /// Gives up waiting for a call after `timeout`; what was asked for goes on in the shim.
+    pub async fn within<T>(
+        &self,
+        timeout: Duration,
+        method: Method,
+        call: impl Future<Output = Result<T, ShimError>>,
+    ) -> Result<T, ShimError> {
+        tokio::time::timeout(timeout, call).await.unwrap_or_else(|_| {
+            Err(ShimError::TimedOut { pod_dir: self.shared.pod_dir.clone(), method: method.name(), timeout })
+        })
+    }
+
+    /// A wait changes nothing in the shim, so it may be sent again.
+    async fn wait_for(&self, method: Method, request: &impl Message) -> Result<Exit, ShimError> {
+        loop {
+            match self.call::<WaitResponse>(method, request, Vec::new()).await {
+                Ok(WaitResponse { exit: Some(exit) }) => return Ok(exit),
+                Ok(WaitResponse { exit: None }) => {
+                    return Err(self.shared.garbled(method, "no exit in it".into()));
+                }
+                Err(ShimError::Disconnected { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    async fn call<R: Message + Default>(
+        &self,
+        method: Method,
+        request: &impl Message,
+        descriptors: Vec<OwnedFd>,
+    ) -> Result<R, ShimError> {
+        let connection = self.shared.connection()?;
+        let answer = connection.call(method, request.encode_to_vec(), descriptors).await;
+        let response = answer.map_err(|error| match error {
+            connection::Broken::TooLong => ShimError::Refused(CallError::new(
+                ErrorCode::InvalidArgument,
+                format!("a {} request is longer than a frame may be", method.name()),
+            )),
+            connection::Broken::Gone => {
+                ShimError::Disconnected { pod_dir: self.shared.pod_dir.clone(), method: method.name() }
+            }
+        })?;
+        match response.status {
+            Some(status) if status.code != 0 => Err(CallError::from_status(&status).into()),
+            _ => R::decode(&response.payload[..])
+                .map_err(|cause| self.shared.garbled(method, cause.to_string())),
+        }
+    }
+}
+
+impl Shared {
+    /// The connection in use, or a new one if that broke. Connecting to a unix socket does not wait, unless its backlog is full.
+    fn connection(&self) -> Result<Connection, ShimError> {
+        let mut current = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(connection) = current.as_ref().filter(|connection| !connection.is_closed()) {
+            return Ok(connection.clone());
+        }
+        let connection = sys::socket::connect(&socket_path(&self.pod_dir))
+            .and_then(Connection::open)
+            .map_err(|cause| ShimError::Unreachable { pod_dir: self.pod_dir.clone(), cause })?;
+        Ok(current.insert(connection).clone())
+    }
+
+    fn garbled(&self, method: Method, cause: String) -> ShimError {
+        ShimError::Garbled { pod_dir: self.pod_dir.clone(), method: method.name(), cause }
+    }
+}

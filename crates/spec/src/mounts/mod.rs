@@ -1,0 +1,94 @@
+//! What is mounted in a container: the file systems of the kernel, the pod's files, and what the request names.
+
+mod request;
+
+use std::path::{Path, PathBuf};
+
+use oci_spec::runtime::Mount;
+
+use crate::error::SpecError;
+use crate::input::{CgroupVersion, SpecInput};
+use request::Requested;
+
+/// All mounts in the order in which they are made, and the propagation that the container's root needs for them.
+pub(crate) struct Mounts {
+    pub(crate) mounts: Vec<Mount>,
+    pub(crate) rootfs_propagation: Option<&'static str>,
+}
+
+/// The default mounts, less those that the request replaces, then those of the request, parents before children.
+pub(crate) fn of_container(input: &SpecInput<'_>) -> Result<Mounts, SpecError> {
+    let requested = request::all(&input.container.mounts)?;
+    let mut mounts = defaults(input);
+    mounts.retain(|default| !is_replaced(default.destination(), &requested));
+    let rootfs_propagation = request::rootfs_propagation(&requested);
+    mounts.extend(requested.into_iter().map(|requested| requested.mount));
+    Ok(Mounts { mounts, rootfs_propagation })
+}
+
+/// A request may bring its own `/dev/shm` or `/etc/hosts`, and with its own `/dev` it brings everything in it.
+fn is_replaced(destination: &Path, requested: &[Requested]) -> bool {
+    requested.iter().any(|requested| {
+        let target = requested.mount.destination();
+        target == destination || (target == Path::new("/dev") && destination.starts_with("/dev"))
+    })
+}
+
+fn defaults(input: &SpecInput<'_>) -> Vec<Mount> {
+    let access = if input.container.security.privileged { "rw" } else { "ro" };
+    let mut mounts = vec![
+        kernel("/proc", "proc", &["nosuid", "noexec", "nodev"]),
+        kernel("/dev", "tmpfs", &["nosuid", "strictatime", "mode=755", "size=65536k"]),
+        kernel(
+            "/dev/pts",
+            "devpts",
+            &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
+        ),
+        kernel("/dev/mqueue", "mqueue", &["nosuid", "noexec", "nodev"]),
+        kernel("/sys", "sysfs", &["nosuid", "noexec", "nodev", access]),
+        cgroup(input.host.cgroup, access),
+        shm(input.files.shm.as_deref()),
+    ];
+    let files = [
+        ("/etc/hostname", &input.files.hostname),
+        ("/etc/hosts", &input.files.hosts),
+        ("/etc/resolv.conf", &input.files.resolv_conf),
+    ];
+    let access = if input.container.security.readonly_rootfs { "ro" } else { "rw" };
+    for (target, source) in files {
+        if let Some(source) = source {
+            mounts.push(bind(target, source, &["rbind", "rprivate", access]));
+        }
+    }
+    mounts
+}
+
+/// Version 2 is one file system; of version 1 the runtime mounts the container's directory of each hierarchy.
+fn cgroup(version: CgroupVersion, access: &str) -> Mount {
+    let options = ["nosuid", "noexec", "nodev", "relatime", access];
+    match version {
+        CgroupVersion::V1 | CgroupVersion::V2 => kernel("/sys/fs/cgroup", "cgroup", &options),
+    }
+}
+
+fn shm(pod: Option<&Path>) -> Mount {
+    match pod {
+        Some(source) => bind("/dev/shm", source, &["rbind", "rprivate", "nosuid", "noexec", "nodev"]),
+        None => kernel("/dev/shm", "tmpfs", &["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"]),
+    }
+}
+
+fn kernel(target: &str, kind: &str, options: &[&str]) -> Mount {
+    mount(PathBuf::from(target), kind, PathBuf::from(kind), options)
+}
+
+fn bind(target: &str, source: &Path, options: &[&str]) -> Mount {
+    mount(PathBuf::from(target), "bind", source.to_owned(), options)
+}
+
+fn mount(target: PathBuf, kind: &str, source: PathBuf, options: &[&str]) -> Mount {
+    let mut mount = Mount::default();
+    mount.set_destination(target).set_typ(Some(kind.into())).set_source(Some(source));
+    mount.set_options(Some(options.iter().map(ToString::to_string).collect()));
+    mount
+}

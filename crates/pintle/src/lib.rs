@@ -1,3 +1,4 @@
 //! The parts of the one binary; `main` only chooses which of them this process is.
 
 pub mod config;
+pub mod shim_elf;

@@ -1,6 +1,7 @@
-//! Project tasks: `cargo xtask test`, `tidy`, `dist`, `gen`.
+//! Project tasks: `cargo xtask test`, `tidy`, `dist`, `conformance`, `gen`.
 
 mod command;
+mod conformance;
 mod dist;
 mod elf;
 mod r#gen;
@@ -17,6 +18,7 @@ cargo xtask TASK
                                   table or control group is told and not a failure
   tidy                            floors, unsafe, file openings and lengths, links
   dist                            the release: one static file, packed with its unit and an example configuration
+  conformance crictl|critest ...  crictl's commands, or Kubernetes' own suite, against a throw-away daemon
   gen [--check]                   generated code from the protocol files; --check: is it current?
 ";
 
@@ -27,6 +29,7 @@ fn main() -> ExitCode {
         Some("test") => test::run(rest),
         Some("tidy") => tidy::run(),
         Some("dist") => dist::run(rest),
+        Some("conformance") => conformance::run(rest),
         Some("gen") => r#gen::run(rest),
         _ => {
             eprint!("{TASKS}");

@@ -9,28 +9,22 @@ use std::time::{Duration, Instant};
 use crate::command;
 
 /// Folders whose entries are part of the picture.
-const FOLDERS: &[&str] = &[
-    "/sys/class/net",
-    "/run/netns",
-    "/run/pintle",
-    "/var/lib/pintle",
-    "/etc/pintle",
-    "/etc/cni/net.d",
-    "/opt/cni/bin",
-];
+const FOLDERS: &[&str] =
+    &["/run/netns", "/run/pintle", "/var/lib/pintle", "/etc/pintle", "/etc/cni/net.d", "/opt/cni/bin"];
 
 /// Settings that a network may switch on.
 const SETTINGS: &[&str] =
     &["net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding", "net/ipv4/conf/all/route_localnet"];
 
 /// What was there at one moment; each thing is a line that names it.
-pub(super) struct Snapshot(BTreeSet<String>);
+pub(crate) struct Snapshot(BTreeSet<String>);
 
 impl Snapshot {
     /// Looks now.
-    pub(super) fn take() -> Snapshot {
+    pub(crate) fn take() -> Snapshot {
         let mut things = BTreeSet::new();
         mounts(&mut things);
+        interfaces(&mut things);
         for folder in FOLDERS {
             let names = fs::read_dir(folder).into_iter().flatten().flatten();
             things.extend(names.map(|entry| format!("{folder}/{}", entry.file_name().to_string_lossy())));
@@ -53,7 +47,7 @@ impl Snapshot {
 }
 
 /// What still differs when the host had time to settle: some of the kernel's teardown goes on after the call that asked for it.
-pub(super) fn settled_difference(before: &Snapshot, patience: Duration) -> Vec<String> {
+pub(crate) fn settled_difference(before: &Snapshot, patience: Duration) -> Vec<String> {
     let start = Instant::now();
     loop {
         let difference = before.difference(&Snapshot::take());
@@ -76,6 +70,13 @@ fn mounts(things: &mut BTreeSet<String>) {
             thing.push('+');
         }
     }
+}
+
+/// Those of this process's own network namespace: /sys may show another's.
+fn interfaces(things: &mut BTreeSet<String>) {
+    let text = fs::read_to_string("/proc/self/net/dev").unwrap_or_default();
+    let names = text.lines().skip(2).filter_map(|line| line.split(':').next());
+    things.extend(names.map(|name| format!("interface {}", name.trim())));
 }
 
 fn nftables(things: &mut BTreeSet<String>) {
@@ -114,6 +115,6 @@ mod tests {
     fn this_host_has_mounts_and_interfaces() {
         let Snapshot(things) = Snapshot::take();
         assert!(things.iter().any(|thing| thing.starts_with("mount /")));
-        assert!(things.contains("/sys/class/net/lo"));
+        assert!(things.contains("interface lo"));
     }
 }

@@ -1,7 +1,7 @@
 //! `cargo xtask test`: formatting, lints, tidy and every test, and at the end what passed, what failed, and what was skipped and why.
 
-mod host;
-mod orphans;
+pub(crate) mod host;
+pub(crate) mod orphans;
 mod outcome;
 mod program;
 mod skips;

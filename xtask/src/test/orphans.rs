@@ -7,25 +7,28 @@ use anyhow::{Context, Result};
 use rustix::process::{Pid, Signal, WaitOptions, getpid, kill_process, set_child_subreaper, wait};
 
 /// The adoption of whatever the tests leave behind.
-pub(super) struct Orphans(());
+pub(crate) struct Orphans {
+    /// Children from before, which are nobody's leftovers.
+    known: Vec<Pid>,
+}
 
 impl Orphans {
     /// From now on a descendant whose parent ends becomes a child of this process.
-    pub(super) fn adopt() -> Result<Orphans> {
+    pub(crate) fn adopt() -> Result<Orphans> {
         set_child_subreaper(Some(getpid())).context("becoming the reaper of the tests' processes")?;
-        Ok(Orphans(()))
+        Ok(Orphans { known: children() })
     }
 
     /// Names, after a moment in which they may still end, the processes that are left, and ends them.
     ///
-    /// To be called when no child of this process's own is running.
-    pub(super) fn collect(&mut self) -> Vec<String> {
+    /// To be called when no child that this process started since [`Orphans::adopt`] is running.
+    pub(crate) fn collect(&mut self) -> Vec<String> {
         let start = Instant::now();
-        let mut left = children();
+        let mut left = self.left();
         while !left.is_empty() && start.elapsed() < Duration::from_secs(3) {
             std::thread::sleep(Duration::from_millis(20));
             reap();
-            left = children();
+            left = self.left();
         }
         let named = left.iter().map(|pid| described(*pid)).collect();
         // A killed process's own children come here next.
@@ -36,9 +39,13 @@ impl Orphans {
             }
             std::thread::sleep(Duration::from_millis(20));
             reap();
-            left = children();
+            left = self.left();
         }
         named
+    }
+
+    fn left(&self) -> Vec<Pid> {
+        children().into_iter().filter(|pid| !self.known.contains(pid)).collect()
     }
 }
 

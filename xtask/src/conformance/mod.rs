@@ -1,0 +1,108 @@
+//! `cargo xtask conformance`: Kubernetes' own clients, crictl and critest, against a throw-away daemon in namespaces of its own.
+
+mod clients;
+mod crictl;
+mod critest;
+mod daemon;
+mod images;
+mod sandbox;
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, bail};
+
+use daemon::Daemon;
+use images::Registry;
+
+const USAGE: &str = "\
+cargo xtask conformance crictl [--binary FILE | --endpoint SOCKET] [--keep]
+cargo xtask conformance critest [--binary FILE | --endpoint SOCKET] [--focus REGEX] [--skip REGEX] [--keep]
+
+  --binary FILE       the pintle to test; without it, the one that `cargo build --release` makes
+  --endpoint SOCKET   another runtime's CRI socket, already running, in place of a throw-away daemon; the images it pulls come from
+                      a registry at 127.77.0.80:80, which stands in for registry.k8s.io, k8s.gcr.io and gcr.io
+  --focus, --skip     which specs of critest
+  --keep              leave the daemon's files and log for a look";
+
+/// What the command line asks for.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Options {
+    suite: String,
+    binary: Option<PathBuf>,
+    endpoint: Option<String>,
+    focus: Option<String>,
+    skip: Option<String>,
+    keep: bool,
+    inside: bool,
+}
+
+impl Options {
+    fn parse(args: &[String]) -> Result<Options> {
+        let mut options = Options::default();
+        let mut args = args.iter();
+        while let Some(arg) = args.next() {
+            let mut value = || args.next().cloned().with_context(|| format!("{arg} needs a value"));
+            match arg.as_str() {
+                "--binary" => options.binary = Some(std::path::absolute(value()?)?),
+                "--endpoint" => options.endpoint = Some(value()?),
+                "--focus" => options.focus = Some(value()?),
+                "--skip" => options.skip = Some(value()?),
+                "--keep" => options.keep = true,
+                sandbox::INSIDE => options.inside = true,
+                "crictl" | "critest" if options.suite.is_empty() => options.suite = arg.clone(),
+                _ => bail!("conformance: `{arg}` is not understood\n{USAGE}"),
+            }
+        }
+        if options.suite.is_empty() {
+            bail!("which suite?\n{USAGE}");
+        }
+        Ok(options)
+    }
+}
+
+/// Builds what is needed, and runs the suite; an error where something fails that should not.
+pub(crate) fn run(args: &[String]) -> Result<()> {
+    let mut options = Options::parse(args)?;
+    if !options.inside {
+        let clients = clients::build()?;
+        images::build(&clients)?;
+        if options.binary.is_none() && options.endpoint.is_none() {
+            options.binary = Some(daemon::build()?);
+        }
+        return sandbox::enter(&options);
+    }
+    let clients = clients::built()?;
+    let registry = Registry::start()?;
+    let daemon = match &options.endpoint {
+        Some(endpoint) => Daemon::running(endpoint)?,
+        None => {
+            Daemon::start(options.binary.as_deref().context("inside, the binary is named")?, options.keep)?
+        }
+    };
+    let result = match options.suite.as_str() {
+        "crictl" => crictl::walk(&clients, &daemon),
+        _ => critest::run(&clients, &daemon, options.focus.as_deref(), options.skip.as_deref()),
+    };
+    let stopped = daemon.stop(result.is_err());
+    drop(registry);
+    result.and(stopped)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn options(line: &str) -> Result<Options> {
+        Options::parse(&line.split_whitespace().map(str::to_owned).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn the_command_line_is_read() {
+        let read = options("critest --focus x.y --keep --binary /p").unwrap();
+        assert_eq!((read.suite.as_str(), read.focus.as_deref(), read.keep), ("critest", Some("x.y"), true));
+        assert_eq!(read.binary, Some("/p".into()));
+        for bad in ["", "crictl critest", "crictl --focus", "critest --nonsense"] {
+            assert!(options(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -27,8 +27,10 @@ const FLOORS: &[(&str, u8)] = &[
     ("bench", 5),
 ];
 
-/// The only uses of a crate of the same floor: the shim calls the runtime, control groups load device programs through the kernel edge.
-const SAME_FLOOR: &[(&str, &str)] = &[("shim", "runtime"), ("cgroup", "sys")];
+/// The only uses of a crate of the same floor: a spec is made of the domain's words and a seccomp profile, control groups load device programs
+/// through the kernel edge, and the shim calls the runtime.
+const SAME_FLOOR: &[(&str, &str)] =
+    &[("spec", "model"), ("spec", "seccomp"), ("cgroup", "sys"), ("shim", "runtime")];
 
 /// Crates that end up in the small processes that stay with every pod, and what none of them may bring along.
 const SMALL: &[&str] = &["model", "seccomp", "spec", "sys", "cgroup", "runtime", "shim"];

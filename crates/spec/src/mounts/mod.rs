@@ -16,27 +16,38 @@ pub(crate) struct Mounts {
     pub(crate) rootfs_propagation: Option<&'static str>,
 }
 
-/// The default mounts, less those that the request replaces, then those of the request, parents before children.
+/// The kernel's file systems, then the pod's files and the mounts of the request, parents before children. What the request mounts
+/// itself replaces the default.
 pub(crate) fn of_container(input: &SpecInput<'_>) -> Result<Mounts, SpecError> {
     let requested = request::all(&input.container.mounts)?;
-    let mut mounts = defaults(input);
-    mounts.retain(|default| !is_replaced(default.destination(), &requested));
     let rootfs_propagation = request::rootfs_propagation(&requested);
-    mounts.extend(requested.into_iter().map(|requested| requested.mount));
+    let mut mounts = kernels(input);
+    mounts.retain(|mount| !brought_along(mount.destination(), &requested));
+    let mut others = pods(input);
+    others.retain(|mount| !is_replaced(mount.destination(), &requested));
+    others.extend(requested.into_iter().map(|requested| requested.mount));
+    others.sort_by_key(|mount| mount.destination().components().count());
+    mounts.extend(others);
     Ok(Mounts { mounts, rootfs_propagation })
 }
 
-/// A request may bring its own `/dev/shm` or `/etc/hosts`, and with its own `/dev` it brings everything in it.
+/// A request that mounts its own `/dev` or `/sys` brings what lies below it.
+fn brought_along(destination: &Path, requested: &[Requested]) -> bool {
+    requested.iter().any(|requested| destination.starts_with(requested.mount.destination()))
+}
+
+/// A request may bring its own `/dev/shm` or `/etc/hosts`. Below a mount that it shares with the host nothing is mounted either,
+/// since that would appear on the host.
 fn is_replaced(destination: &Path, requested: &[Requested]) -> bool {
     requested.iter().any(|requested| {
         let target = requested.mount.destination();
-        target == destination || (target == Path::new("/dev") && destination.starts_with("/dev"))
+        target == destination || (requested.is_shared() && destination.starts_with(target))
     })
 }
 
-fn defaults(input: &SpecInput<'_>) -> Vec<Mount> {
+fn kernels(input: &SpecInput<'_>) -> Vec<Mount> {
     let access = if input.container.security.privileged { "rw" } else { "ro" };
-    let mut mounts = vec![
+    vec![
         kernel("/proc", "proc", &["nosuid", "noexec", "nodev"]),
         kernel("/dev", "tmpfs", &["nosuid", "strictatime", "mode=755", "size=65536k"]),
         kernel(
@@ -47,8 +58,11 @@ fn defaults(input: &SpecInput<'_>) -> Vec<Mount> {
         kernel("/dev/mqueue", "mqueue", &["nosuid", "noexec", "nodev"]),
         kernel("/sys", "sysfs", &["nosuid", "noexec", "nodev", access]),
         cgroup(input.host.cgroup, access),
-        shm(input.files.shm.as_deref()),
-    ];
+    ]
+}
+
+fn pods(input: &SpecInput<'_>) -> Vec<Mount> {
+    let mut mounts = vec![shm(input.files.shm.as_deref())];
     let files = [
         ("/etc/hostname", &input.files.hostname),
         ("/etc/hosts", &input.files.hosts),

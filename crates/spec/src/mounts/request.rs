@@ -15,6 +15,13 @@ pub(super) struct Requested {
     pub(super) mount: Mount,
 }
 
+impl Requested {
+    /// Whether a mount made below it appears on the host too.
+    pub(super) fn is_shared(&self) -> bool {
+        self.propagation == Propagation::Bidirectional
+    }
+}
+
 /// Files of procfs that may be covered, as lxcfs does to show a container its own limits. Everything else there may not: writes to a
 /// fake procfs are how labels and sysctls were misled (CVE-2019-19921 and its successors).
 const COVERABLE: [&str; 11] = [

@@ -29,6 +29,57 @@ pub fn parse(name: &str) -> Option<Capability> {
     upper.strip_prefix("CAP_").unwrap_or(&upper).parse().ok()
 }
 
+/// The capabilities of a mask as /proc/pid/status prints it. Bits that are too new to be known here are left out.
+pub fn from_bits(mask: u64) -> Capabilities {
+    let set = |(bit, cap): (usize, &Capability)| (mask >> bit & 1 == 1).then_some(*cap);
+    BY_NUMBER.iter().enumerate().filter_map(set).collect()
+}
+
+/// As `<linux/capability.h>` numbers them.
+const BY_NUMBER: [Capability; 41] = [
+    Capability::Chown,
+    Capability::DacOverride,
+    Capability::DacReadSearch,
+    Capability::Fowner,
+    Capability::Fsetid,
+    Capability::Kill,
+    Capability::Setgid,
+    Capability::Setuid,
+    Capability::Setpcap,
+    Capability::LinuxImmutable,
+    Capability::NetBindService,
+    Capability::NetBroadcast,
+    Capability::NetAdmin,
+    Capability::NetRaw,
+    Capability::IpcLock,
+    Capability::IpcOwner,
+    Capability::SysModule,
+    Capability::SysRawio,
+    Capability::SysChroot,
+    Capability::SysPtrace,
+    Capability::SysPacct,
+    Capability::SysAdmin,
+    Capability::SysBoot,
+    Capability::SysNice,
+    Capability::SysResource,
+    Capability::SysTime,
+    Capability::SysTtyConfig,
+    Capability::Mknod,
+    Capability::Lease,
+    Capability::AuditWrite,
+    Capability::AuditControl,
+    Capability::Setfcap,
+    Capability::MacOverride,
+    Capability::MacAdmin,
+    Capability::Syslog,
+    Capability::WakeAlarm,
+    Capability::BlockSuspend,
+    Capability::AuditRead,
+    Capability::Perfmon,
+    Capability::Bpf,
+    Capability::CheckpointRestore,
+];
+
 /// The sets for a container. `held` is the daemon's bounding set.
 ///
 /// First `ALL` of the added, then `ALL` of the dropped, then single ones are added, then dropped: so "drop ALL, add CHOWN" and "add
@@ -183,6 +234,18 @@ mod tests {
         assert_eq!(of(&["SYS_RESOURCE"], &[], &[]), Err(unheld));
         assert!(matches!(of(&[], &[], &["BPF"]), Err(SpecError::CapabilityNotHeld { .. })));
         assert!(of(&[], &["SYS_RESOURCE"], &[]).is_ok());
+    }
+
+    #[test]
+    fn masks_are_read_by_number() {
+        assert_eq!(from_bits(0), [].into());
+        assert_eq!(
+            from_bits(1 << 0 | 1 << 21 | 1 << 40 | 1 << 63),
+            [Chown, SysAdmin, CheckpointRestore].into()
+        );
+        assert_eq!(from_bits(u64::MAX).len(), 41);
+        // Docker's usual set, as it is known from /proc.
+        assert_eq!(from_bits(0xa804_25fb), DEFAULT.into());
     }
 
     #[test]

@@ -20,6 +20,7 @@ mod process;
 pub mod resolv_conf;
 pub mod resources;
 pub mod seccomp_profile;
+pub mod signal;
 pub mod sysctl;
 pub mod user;
 

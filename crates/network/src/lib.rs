@@ -1,1 +1,27 @@
 //! Pod networks: CNI configuration lists, plugin calls, and the built-in plugin.
+//!
+//! [`Networks`] is the node's side: it attaches pods to the network that the configuration directory names and undoes it, by running
+//! plugins. [`plugin`] is the built-in plugin, `type: pintle`, which serves the CNI command line and is called in-process by
+//! [`Networks`]. Everything is synchronous. Nothing here runs `ip`, `nft` or `iptables`: the kernel is spoken to by netlink.
+
+mod bandwidth;
+pub mod cni;
+mod defaults;
+mod kernel;
+mod networks;
+pub mod plugin;
+mod pod;
+mod pod_cidr;
+mod stats;
+
+pub use bandwidth::{BadBandwidth, Bandwidth};
+pub use cni::config::Skipped;
+pub use cni::error::CniError;
+pub use cni::exec::PluginError;
+pub use cni::result::{Dns, Interface, Route};
+pub use defaults::{Defaults, default_configuration};
+pub use networks::{
+    AttachError, DetachError, GcReport, NetworkConfig, Networks, NotReady, Owed, PodCidrError, Ready,
+};
+pub use pod::{Attached, Netns, PodNetwork, PortMapping, Protocol};
+pub use stats::{InterfaceStats, interface_stats, set_up_loopback};

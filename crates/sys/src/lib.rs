@@ -7,6 +7,7 @@ pub mod bpf;
 pub mod file;
 pub mod mount;
 pub mod namespace;
+pub mod netlink;
 pub mod process;
 pub mod root;
 pub mod seccomp;

@@ -1,0 +1,4 @@
+//! The kernel's networking by netlink, as far as pods need it: interfaces, addresses, routes, nftables, queueing and conntrack.
+
+pub(crate) mod link;
+pub(crate) mod sysctl;

@@ -1,1 +1,21 @@
 //! Control groups, version 1 and 2: creating, limiting, measuring, freezing, killing and removing them.
+//!
+//! [`Host`] is found once; [`Cgroup`] is one group with its directories open. Which version it is shows in two modules only, `v1`
+//! and `v2`. A path is given once; after that every file is reached through a directory descriptor.
+
+mod change;
+mod convert;
+mod devices;
+mod directory;
+mod error;
+mod group;
+mod host;
+mod path;
+mod stats;
+mod v1;
+mod v2;
+
+pub use error::{ApplyError, CgroupError, DetectError, Warning};
+pub use group::Cgroup;
+pub use host::{Controller, Host, Mode};
+pub use stats::{CpuStats, HugetlbStats, IoStats, MemoryStats, PidsStats, Pressure, PressureLine, Stats};

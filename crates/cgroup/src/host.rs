@@ -1,0 +1,310 @@
+//! Which control groups this host has, and where.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::directory::Directory;
+use crate::error::{CgroupError, DetectError};
+use crate::group::Cgroup;
+use crate::path::CgroupPath;
+use crate::{v1, v2};
+
+const MOUNTS: &str = "/proc/self/mountinfo";
+const HUGE_PAGES: &str = "/sys/kernel/mm/hugepages";
+
+/// How control groups are laid out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// Version 1 only.
+    V1,
+    /// Version 1, and a tree of version 2 without controllers beside it.
+    Hybrid,
+    /// Version 2 only.
+    V2,
+}
+
+/// A controller, of either version.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Controller {
+    /// `blkio` in version 1, `io` in version 2.
+    Io,
+    /// Processor time; in version 1 its shares and quota only.
+    Cpu,
+    /// Version 1: measures processor time.
+    Cpuacct,
+    /// Processors and memory nodes.
+    Cpuset,
+    /// Version 1: device access. Version 2 uses a program instead.
+    Devices,
+    /// Version 1: freezing. Every group of version 2 can.
+    Freezer,
+    /// Huge pages.
+    Hugetlb,
+    /// Memory.
+    Memory,
+    /// Version 1: marks packets.
+    NetCls,
+    /// Version 1: priorities of packets.
+    NetPrio,
+    /// Version 1: performance events.
+    PerfEvent,
+    /// Number of processes.
+    Pids,
+    /// RDMA.
+    Rdma,
+    /// Miscellaneous scalar resources.
+    Misc,
+}
+
+impl Controller {
+    const ALL: [(&'static str, Controller); 15] = [
+        ("blkio", Controller::Io),
+        ("io", Controller::Io),
+        ("cpu", Controller::Cpu),
+        ("cpuacct", Controller::Cpuacct),
+        ("cpuset", Controller::Cpuset),
+        ("devices", Controller::Devices),
+        ("freezer", Controller::Freezer),
+        ("hugetlb", Controller::Hugetlb),
+        ("memory", Controller::Memory),
+        ("net_cls", Controller::NetCls),
+        ("net_prio", Controller::NetPrio),
+        ("perf_event", Controller::PerfEvent),
+        ("pids", Controller::Pids),
+        ("rdma", Controller::Rdma),
+        ("misc", Controller::Misc),
+    ];
+
+    pub(crate) fn parse(name: &str) -> Option<Controller> {
+        Controller::ALL.iter().find(|(n, _)| *n == name).map(|(_, c)| *c)
+    }
+
+    /// The kernel's name for it; `blkio` for [`Controller::Io`].
+    pub fn name(self) -> &'static str {
+        Controller::ALL.iter().find(|(_, c)| *c == self).map_or("", |(n, _)| n)
+    }
+}
+
+/// The control groups of this host, found once; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Host(Arc<Hierarchies>);
+
+/// What was found.
+#[derive(Debug)]
+pub(crate) struct Hierarchies {
+    pub(crate) layout: Layout,
+    /// The sizes of huge pages, as controllers spell them.
+    pub(crate) huge_pages: Vec<String>,
+}
+
+#[derive(Debug)]
+pub(crate) enum Layout {
+    V1(v1::Mounts),
+    V2(v2::Mount),
+}
+
+impl Host {
+    /// Finds the mounted hierarchies and opens them.
+    ///
+    /// # Errors
+    /// When nothing is mounted, or what is mounted cannot be opened.
+    pub fn detect() -> Result<Host, DetectError> {
+        let text =
+            std::fs::read_to_string(MOUNTS).map_err(|source| DetectError::Read { path: MOUNTS, source })?;
+        let mut version1: Vec<(Mounted<'_>, Directory)> = Vec::new();
+        let mut version2: Option<(String, Directory)> = None;
+        for mounted in text.lines().filter_map(Mounted::parse) {
+            // The same hierarchy may be mounted again elsewhere; the first mount is the host's.
+            let known = match mounted.kind {
+                Kind::V2 => version2.is_some(),
+                Kind::V1 { .. } => version1.iter().any(|(m, _)| m.kind == mounted.kind),
+            };
+            if known {
+                continue;
+            }
+            let path = unescape(mounted.mount_point);
+            let directory = Directory::mount_point(&path)
+                .map_err(|source| DetectError::Open { path: path.clone(), source })?;
+            match mounted.kind {
+                Kind::V2 => version2 = Some((path, directory)),
+                Kind::V1 { .. } => version1.push((mounted, directory)),
+            }
+        }
+        let mounts = version1.into_iter().map(|(mounted, directory)| v1::Mount {
+            label: match mounted.kind {
+                Kind::V1 { options } => options.to_string(),
+                Kind::V2 => String::new(),
+            },
+            controllers: mounted.controllers(),
+            directory,
+        });
+        // A hierarchy of version 1 without controllers, as systemd keeps one for itself, does not make a host of version 1.
+        let mounts: Vec<v1::Mount> = mounts.collect();
+        let layout = match (mounts.iter().any(|m| !m.controllers.is_empty()), version2) {
+            (false, Some((path, root))) => Layout::V2(v2::Mount { root, path }),
+            (true, unified) => Layout::V1(v1::Mounts { mounts, unified: unified.map(|(_, root)| root) }),
+            (false, None) => return Err(DetectError::NoCgroups),
+        };
+        Ok(Host(Arc::new(Hierarchies { layout, huge_pages: huge_pages(Path::new(HUGE_PAGES)) })))
+    }
+
+    /// How control groups are laid out here.
+    pub fn mode(&self) -> Mode {
+        match &self.0.layout {
+            Layout::V1(mounts) if mounts.unified.is_none() => Mode::V1,
+            Layout::V1(_) => Mode::Hybrid,
+            Layout::V2(_) => Mode::V2,
+        }
+    }
+
+    /// Whether `controller` can limit groups here.
+    pub fn has(&self, controller: Controller) -> bool {
+        match &self.0.layout {
+            Layout::V1(mounts) => mounts.mounts.iter().any(|m| m.controllers.contains(&controller)),
+            Layout::V2(mount) => mount.controllers().contains(&controller),
+        }
+    }
+
+    /// Makes the group `path`, and those above it, in every hierarchy, and opens it. A group that exists is opened.
+    ///
+    /// `path` counts from the root of each hierarchy, with or without a leading slash.
+    ///
+    /// # Errors
+    /// A bad path; what the kernel says. What this call had made is removed again then.
+    pub fn create(&self, path: &str) -> Result<Cgroup, CgroupError> {
+        let path = CgroupPath::parse(path)?;
+        match &self.0.layout {
+            Layout::V1(mounts) => Ok(Cgroup::from_v1(self.0.clone(), mounts.create(path)?)),
+            Layout::V2(mount) => Ok(Cgroup::from_v2(self.0.clone(), mount.create(path)?)),
+        }
+    }
+
+    /// Opens the group `path`.
+    ///
+    /// # Errors
+    /// A bad path, or [`CgroupError::NotFound`] if no hierarchy has it.
+    pub fn open(&self, path: &str) -> Result<Cgroup, CgroupError> {
+        let path = CgroupPath::parse(path)?;
+        match &self.0.layout {
+            Layout::V1(mounts) => Ok(Cgroup::from_v1(self.0.clone(), mounts.open(path)?)),
+            Layout::V2(mount) => Ok(Cgroup::from_v2(self.0.clone(), mount.open(path)?)),
+        }
+    }
+
+    /// Removes the group `path` and all below it from every hierarchy; absent is fine. Processes in it are left alone, and make
+    /// it busy: kill them first.
+    ///
+    /// # Errors
+    /// A bad path; [`CgroupError::Timeout`] if it stays busy for `wait`.
+    pub fn delete(&self, path: &str, wait: Duration) -> Result<(), CgroupError> {
+        self.0.delete(&CgroupPath::parse(path)?, wait)
+    }
+}
+
+impl Hierarchies {
+    pub(crate) fn delete(&self, path: &CgroupPath, wait: Duration) -> Result<(), CgroupError> {
+        let deadline = Instant::now() + wait;
+        match &self.layout {
+            Layout::V1(mounts) => mounts.delete(path, deadline, wait),
+            Layout::V2(mount) => mount.delete(path, deadline, wait),
+        }
+    }
+}
+
+/// A line of mountinfo (proc_pid_mountinfo(5)) about a cgroup hierarchy.
+#[derive(Debug, PartialEq, Eq)]
+struct Mounted<'a> {
+    mount_point: &'a str,
+    kind: Kind<'a>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind<'a> {
+    /// With the options of its superblock, which name the controllers.
+    V1 {
+        options: &'a str,
+    },
+    V2,
+}
+
+impl<'a> Mounted<'a> {
+    fn parse(line: &'a str) -> Option<Mounted<'a>> {
+        let (before, after) = line.split_once(" - ")?;
+        let mount_point = before.split(' ').nth(4)?;
+        let mut fields = after.split(' ');
+        let kind = match fields.next()? {
+            "cgroup2" => Kind::V2,
+            "cgroup" => {
+                let options = fields.nth(1)?;
+                Kind::V1 { options: options.strip_prefix("rw,").unwrap_or(options) }
+            }
+            _ => return None,
+        };
+        Some(Mounted { mount_point, kind })
+    }
+
+    fn controllers(&self) -> Vec<Controller> {
+        match self.kind {
+            Kind::V1 { options } => options.split(',').filter_map(Controller::parse).collect(),
+            Kind::V2 => Vec::new(),
+        }
+    }
+}
+
+/// Undoes the octal escapes of mountinfo.
+fn unescape(path: &str) -> String {
+    ["\\040", "\\011", "\\012", "\\134"]
+        .iter()
+        .zip([" ", "\t", "\n", "\\"])
+        .fold(path.to_string(), |path, (escape, plain)| path.replace(escape, plain))
+}
+
+/// The sizes for which `folder` has an entry `hugepages-<n>kB`, spelt as in controllers' files.
+fn huge_pages(folder: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut sizes: Vec<u64> = entries
+        .filter_map(|e| {
+            e.file_name().to_str()?.strip_prefix("hugepages-")?.strip_suffix("kB")?.parse::<u64>().ok()
+        })
+        .collect();
+    sizes.sort_unstable();
+    sizes.into_iter().map(huge_page_name).collect()
+}
+
+fn huge_page_name(kilobytes: u64) -> String {
+    const UNITS: [(u64, &str); 2] = [(1 << 20, "GB"), (1 << 10, "MB")];
+    match UNITS.iter().find(|(size, _)| kilobytes >= *size) {
+        Some((size, unit)) => format!("{}{unit}", kilobytes / size),
+        None => format!("{kilobytes}KB"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mounts_are_recognised() {
+        let line =
+            "33 31 0:30 / /sys/fs/cgroup/cpu,cpuacct rw,nosuid shared:9 - cgroup cgroup rw,cpu,cpuacct";
+        let mounted = Mounted::parse(line).unwrap();
+        assert_eq!(mounted.mount_point, "/sys/fs/cgroup/cpu,cpuacct");
+        assert_eq!(mounted.controllers(), [Controller::Cpu, Controller::Cpuacct]);
+        let line = "40 31 0:37 / /sys/fs/cgroup/systemd rw - cgroup none rw,name=systemd";
+        assert_eq!(Mounted::parse(line).unwrap().controllers(), []);
+        let line = "25 20 0:22 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw,nsdelegate";
+        assert_eq!(Mounted::parse(line).unwrap().kind, Kind::V2);
+        assert_eq!(Mounted::parse("25 20 0:22 / / rw - ext4 /dev/vda rw"), None);
+        assert_eq!(Mounted::parse("nonsense"), None);
+        assert_eq!(unescape("/a\\040b"), "/a b");
+    }
+
+    #[test]
+    fn huge_pages_are_named_as_the_controller_does() {
+        assert_eq!(
+            [64, 2048, 32_768, 1_048_576, 16_777_216].map(huge_page_name),
+            ["64KB", "2MB", "32MB", "1GB", "16GB"]
+        );
+    }
+}

@@ -34,7 +34,7 @@ pub(super) fn build() -> Result<Clients> {
     let source = source(&clients.cache)?;
     let version = format!("-s -w -X {MODULE}/pkg/version.Version={VERSION}");
     build_one(&source, &["build", "-ldflags", &version], &clients.crictl, "./cmd/crictl")?;
-    build_one(&source, &["test", "-c", "-ldflags", "-s -w"], &clients.critest, "./cmd/critest")?;
+    build_one(&source, &["test", "-c", "-ldflags", &version], &clients.critest, "./cmd/critest")?;
     Ok(clients)
 }
 

@@ -69,7 +69,10 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
         if options.binary.is_none() && options.endpoint.is_none() {
             options.binary = Some(daemon::build()?);
         }
-        return sandbox::enter(&options);
+        // A runtime that already runs is in the namespaces that it is in, and specs have to share its mounts.
+        if options.endpoint.is_none() {
+            return sandbox::enter(&options);
+        }
     }
     let clients = clients::built()?;
     let registry = Registry::start()?;

@@ -13,8 +13,6 @@ use crate::command;
 pub(super) const INSIDE: &str = "--inside";
 
 /// Starts this program once more, in a mount and a network namespace of its own, where the registries' names lead to ours.
-///
-/// A runtime that already runs keeps its own namespaces; only the mounts are private then.
 pub(super) fn enter(options: &Options) -> Result<()> {
     if !command::is_root() {
         bail!("conformance needs root: run it as `sudo -E cargo xtask conformance ...`");
@@ -25,16 +23,11 @@ pub(super) fn enter(options: &Options) -> Result<()> {
     fs::write(hosts.path(), format!("{address} {}\n{own}", HOSTS.join(" ")))?;
 
     let mut unshare = Command::new("unshare");
-    unshare.args(["--mount", "--propagation", "private"]);
-    if options.endpoint.is_none() {
-        unshare.arg("--net");
-    }
+    unshare.args(["--net", "--mount", "--propagation", "private"]);
     // Shared again, among those inside: specs about propagation look for it.
-    let set_up = r#"mount --make-rshared / && mount --bind "$0" /etc/hosts || exit 1
-        [ "$1" = host ] || ip link set lo up || exit 1
-        shift; exec "$@""#;
-    let network = if options.endpoint.is_some() { "host" } else { "own" };
-    unshare.args(["--", "sh", "-c", set_up]).arg(hosts.path()).arg(network);
+    let set_up =
+        r#"mount --make-rshared / && mount --bind "$0" /etc/hosts && ip link set lo up && exec "$@""#;
+    unshare.args(["--", "sh", "-c", set_up]).arg(hosts.path());
     unshare.arg(std::env::current_exe().context("this program's own file")?);
     unshare.args(["conformance", &options.suite, INSIDE]);
     let mut pass = |name: &str, value: Option<&std::ffi::OsStr>| {
@@ -43,7 +36,6 @@ pub(super) fn enter(options: &Options) -> Result<()> {
         }
     };
     pass("--binary", options.binary.as_deref().map(|path| path.as_os_str()));
-    pass("--endpoint", options.endpoint.as_deref().map(str::as_ref));
     pass("--focus", options.focus.as_deref().map(str::as_ref));
     pass("--skip", options.skip.as_deref().map(str::as_ref));
     if options.keep {

@@ -1,4 +1,5 @@
 //! The parts of the one binary; `main` only chooses which of them this process is.
 
+pub mod cli;
 pub mod config;
 pub mod shim_elf;

@@ -1,3 +1,18 @@
 //! The one binary: it only chooses which part of Pintle this process is.
+//!
+//! The choice is made before anything starts a thread, because the OCI runtime and the shim have to be alone in their process.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    // A CNI plugin is told what to do by this variable and not by arguments; whoever installs it may name it as they like.
+    if std::env::var_os("CNI_COMMAND").is_some() {
+        return network::plugin::plugin_main();
+    }
+    let mut args = std::env::args_os().skip(1);
+    match args.next().as_deref().and_then(|command| command.to_str()) {
+        Some("oci") => runtime::main(args),
+        Some("cni") => network::plugin::plugin_main(),
+        _ => pintle::cli::main(std::env::args_os()),
+    }
+}

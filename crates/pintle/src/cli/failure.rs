@@ -1,0 +1,174 @@
+//! Why a command failed, in words that say what to do about it.
+
+use super::endpoint::{BadEndpoint, Endpoint};
+use std::io;
+use std::path::PathBuf;
+
+/// Exit code of a command that could not do what it was asked; 2 is a usage error.
+pub(crate) const FAILED: u8 = 1;
+
+/// Exit code of `run` and `exec` when the failure is ours and not that of the program they ran.
+pub(crate) const FAILED_BEFORE_THE_PROGRAM: u8 = 125;
+
+/// One reason why a command failed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failure {
+    #[error("nothing listens at {endpoint}")]
+    NoRuntime { endpoint: Endpoint, running_elsewhere: Vec<Endpoint> },
+    #[error("the socket {} is there, but nothing listens on it", .endpoint.socket().display())]
+    Deserted { endpoint: Endpoint },
+    #[error("no permission to use {}", .endpoint.socket().display())]
+    Denied { endpoint: Endpoint },
+    #[error("connecting to {endpoint}: {source}")]
+    Connect { endpoint: Endpoint, source: io::Error },
+    #[error("the endpoint {given:?} {why}")]
+    Endpoint { given: String, why: BadEndpoint },
+    #[error("{what}: {}", said(.status))]
+    Call { what: String, status: Box<tonic::Status> },
+    #[error("no {kind} is called {given:?}")]
+    Unknown { kind: &'static str, given: String, similar: Vec<String> },
+    #[error("{given:?} could be any of {}", .candidates.join(", "))]
+    Ambiguous { given: String, candidates: Vec<String> },
+    #[error("{what} {name} is running")]
+    Running { what: &'static str, name: String },
+    #[error("{what}: {}: {source}", .path.display())]
+    File { what: &'static str, path: PathBuf, source: io::Error },
+    #[error("writing the output: {0}")]
+    Output(io::Error),
+    #[error("{0}")]
+    Usage(String),
+    /// The command itself went well, and some of the things it was given failed; each was already reported.
+    #[error("{failed} of {total} failed")]
+    Some { failed: usize, total: usize },
+    #[error("interrupted")]
+    Interrupted,
+}
+
+/// What a server said; some say nothing beside the code.
+fn said(status: &tonic::Status) -> String {
+    match status.message() {
+        "" => format!("{}", status.code()),
+        message => message.to_owned(),
+    }
+}
+
+impl Failure {
+    /// What the reader can do now, when there is something to say.
+    pub(crate) fn advice(&self) -> Option<String> {
+        match self {
+            Failure::NoRuntime { running_elsewhere, .. } => Some(no_runtime_advice(running_elsewhere)),
+            Failure::Deserted { .. } => {
+                Some("Its daemon has stopped or was killed. Start it again: sudo pintle serve".into())
+            }
+            Failure::Denied { .. } => {
+                Some("A container runtime gives whoever reaches it the whole machine, so the socket is root's. Run the same with sudo.".into())
+            }
+            Failure::Call { status, .. } => call_advice(status),
+            Failure::Unknown { kind, similar, .. } => Some(unknown_advice(kind, similar)),
+            Failure::Ambiguous { .. } => Some("Give more of the id, or POD/CONTAINER.".into()),
+            Failure::Running { name, .. } => {
+                Some(format!("Stop it first (pintle stop {name}), or use --force."))
+            }
+            Failure::File { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+                Some("Run the same with sudo.".into())
+            }
+            Failure::Connect { .. }
+            | Failure::Endpoint { .. }
+            | Failure::File { .. }
+            | Failure::Output(_)
+            | Failure::Usage(_)
+            | Failure::Some { .. }
+            | Failure::Interrupted => None,
+        }
+    }
+
+    /// The process's exit code for this failure.
+    pub(crate) fn exit_code(&self) -> u8 {
+        match self {
+            Failure::Usage(_) | Failure::Endpoint { .. } => 2,
+            Failure::Interrupted => 130,
+            _ => FAILED,
+        }
+    }
+
+    /// Writes the failure and its advice to standard error.
+    pub(crate) fn report(&self) {
+        eprintln!("pintle: {self}");
+        if let Some(advice) = self.advice() {
+            eprintln!("  {advice}");
+        }
+    }
+}
+
+fn no_runtime_advice(running_elsewhere: &[Endpoint]) -> String {
+    let start =
+        "Start the daemon: sudo pintle serve (or, installed as a service: sudo systemctl start pintle).";
+    match running_elsewhere {
+        [] => start.to_owned(),
+        others => {
+            let others: Vec<String> = others.iter().map(|other| format!("--endpoint {other}")).collect();
+            format!("{start}\n  Other runtimes have a socket on this machine: {}", others.join("  or  "))
+        }
+    }
+}
+
+fn call_advice(status: &tonic::Status) -> Option<String> {
+    match status.code() {
+        tonic::Code::Unimplemented => {
+            Some("This runtime does not offer that call of CRI runtime.v1; is it old, or is its CRI plugin disabled?".into())
+        }
+        tonic::Code::PermissionDenied => Some("Run the same with sudo.".into()),
+        tonic::Code::Unavailable => Some("The daemon went away or is still starting; `pintle info` tells whether it is ready.".into()),
+        _ => None,
+    }
+}
+
+fn unknown_advice(kind: &str, similar: &[String]) -> String {
+    let listing = match kind {
+        "image" => "pintle images",
+        "pod" => "pintle pods",
+        _ => "pintle ps --all",
+    };
+    match similar {
+        [] => format!("`{listing}` shows what there is."),
+        similar => format!("Did you mean {}? `{listing}` shows what there is.", similar.join(" or ")),
+    }
+}
+
+/// Turns the answer of a call into its message, or says which call on which object failed.
+pub(crate) trait Explain<T> {
+    fn explain(self, what: impl FnOnce() -> String) -> Result<T, Failure>;
+}
+
+impl<T> Explain<T> for Result<tonic::Response<T>, tonic::Status> {
+    fn explain(self, what: impl FnOnce() -> String) -> Result<T, Failure> {
+        match self {
+            Ok(response) => Ok(response.into_inner()),
+            Err(status) => Err(Failure::Call { what: what(), status: Box::new(status) }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_daemon_says_how_to_start_it_and_what_else_is_there() {
+        let failure = Failure::NoRuntime {
+            endpoint: Endpoint::default(),
+            running_elsewhere: vec!["/run/containerd/containerd.sock".parse().unwrap()],
+        };
+        assert_eq!(failure.to_string(), "nothing listens at unix:///run/pintle/pintle.sock");
+        let advice = failure.advice().unwrap();
+        assert!(advice.contains("sudo pintle serve"), "{advice}");
+        assert!(advice.contains("--endpoint unix:///run/containerd/containerd.sock"), "{advice}");
+    }
+
+    #[test]
+    fn a_status_without_a_message_is_not_shown_as_nothing() {
+        let status = tonic::Status::not_found("");
+        let failure = Failure::Call { what: "stopping x".into(), status: Box::new(status) };
+        assert!(failure.to_string().len() > "stopping x: ".len());
+    }
+}

@@ -58,11 +58,7 @@ async fn table(inventory: &Inventory, containers: &[&Container], client: &Client
             short_id(&container.id).into(),
             container_name(container).into(),
             inventory.pod_of(container).map_or_else(|| short_id(&container.pod_sandbox_id), pod_name).into(),
-            if image.contains(":") && !image.starts_with("sha256:") {
-                image
-            } else {
-                short_id(&image).into()
-            },
+            image_name(container, &images),
             state(container, client, now).await,
             ago(container.created_at, now),
             container.metadata.as_ref().map_or(0, |metadata| metadata.attempt).to_string(),

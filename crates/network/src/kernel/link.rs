@@ -1,5 +1,6 @@
 //! Interfaces, their addresses and routes (rtnetlink(7)).
 
+use std::collections::HashSet;
 use std::net::IpAddr;
 use std::os::fd::BorrowedFd;
 
@@ -116,20 +117,41 @@ pub(crate) fn all(socket: &mut Socket) -> Result<Vec<Link>, Refused> {
 
 /// The addresses of the interface `index`.
 pub(crate) fn addresses(socket: &mut Socket, index: u32) -> Result<Vec<IpNet>, Refused> {
-    let mut request = Messages::new();
-    request.begin(GET_ADDRESS, flag::DUMP).fixed(&address_header(0, 0, 0, index));
     let mut found = Vec::new();
-    socket.query(request, |kind, payload| {
-        if kind != NEW_ADDRESS || payload.get(4..8) != Some(&index.to_ne_bytes()[..]) {
-            return;
-        }
-        let of = |wanted| attributes(&payload[8..]).find(|(kind, _)| *kind == wanted).map(|(_, value)| value);
-        // IFA_LOCAL is the interface's own address; IPv6 has only IFA_ADDRESS.
-        if let Some(address) = of(IFA_LOCAL).or_else(|| of(IFA_ADDRESS)).and_then(parse_ip) {
-            found.extend(IpNet::new(address, payload[1]));
+    dump_addresses(socket, index, |of, address| {
+        if of == index {
+            found.push(address);
         }
     })?;
     Ok(found)
+}
+
+/// Every address of the socket's namespace.
+pub(crate) fn local_addresses(socket: &mut Socket) -> Result<HashSet<IpAddr>, Refused> {
+    let mut found = HashSet::new();
+    dump_addresses(socket, 0, |_, address| {
+        found.insert(address.addr());
+    })?;
+    Ok(found)
+}
+
+fn dump_addresses(socket: &mut Socket, index: u32, mut each: impl FnMut(u32, IpNet)) -> Result<(), Refused> {
+    let mut request = Messages::new();
+    request.begin(GET_ADDRESS, flag::DUMP).fixed(&address_header(0, 0, 0, index));
+    socket.query(request, |kind, payload| {
+        let (Some(of), NEW_ADDRESS) = (word(payload, 4), kind) else { return };
+        let attribute =
+            |wanted| attributes(&payload[8..]).find(|(kind, _)| *kind == wanted).map(|(_, value)| value);
+        // IFA_LOCAL is the interface's own address; IPv6 has only IFA_ADDRESS.
+        let address = attribute(IFA_LOCAL).or_else(|| attribute(IFA_ADDRESS)).and_then(parse_ip);
+        if let Some(net) = address.and_then(|address| IpNet::new(address, payload[1]).ok()) {
+            each(of, net);
+        }
+    })
+}
+
+fn word(bytes: &[u8], at: usize) -> Option<u32> {
+    bytes.get(at..at + 4)?.try_into().ok().map(u32::from_ne_bytes)
 }
 
 /// A bridge without spanning tree. Its hardware address is given, or it would change with its ports.
@@ -293,12 +315,11 @@ fn address_header(family: u8, prefix: u8, scope: u8, index: u32) -> [u8; 8] {
 }
 
 fn parse_link(payload: &[u8]) -> Option<Link> {
-    let word = |at: usize| payload.get(at..at + 4)?.try_into().ok().map(u32::from_ne_bytes);
     let mut link = Link {
-        index: word(4)?,
+        index: word(payload, 4)?,
         name: String::new(),
         kind: String::new(),
-        up: word(8)? & UP != 0,
+        up: word(payload, 8)? & UP != 0,
         mtu: 0,
         mac: None,
         master: None,

@@ -6,6 +6,7 @@ mod command_line;
 mod config;
 mod ipam;
 mod network;
+mod rules;
 mod state;
 mod wire;
 
@@ -62,4 +63,11 @@ pub(crate) fn run(
 
 fn versions_text() -> String {
     VERSIONS.map(Version::as_str).join(", ")
+}
+
+/// FNV-1a of 64 bits: names that stay the same from one version to the next.
+fn hash(bytes: impl Iterator<Item = u8>) -> u64 {
+    bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    })
 }

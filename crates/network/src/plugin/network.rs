@@ -7,11 +7,12 @@ use serde_json::Value;
 use super::config::Config;
 use super::state::{Attachment, State, owner};
 use super::wire::{self, refused, route_socket};
-use super::{Request, ipam};
+use super::{Request, ipam, rules};
 use crate::cni::config::is_plain_name;
 use crate::cni::error::{CniError, code};
 use crate::cni::result::{AddResult, Interface, Ip, Route};
 use crate::kernel::link::{self, Link, Mac};
+use crate::kernel::nft;
 
 /// ADD: addresses, bridge, cable. Again for the same attachment it gives the same addresses.
 pub(super) fn add(request: &Request<'_>, config: &Config) -> Result<Value, CniError> {
@@ -26,18 +27,26 @@ pub(super) fn add(request: &Request<'_>, config: &Config) -> Result<Value, CniEr
     if config.subnets.is_empty() {
         return Err(no_subnets(config));
     }
-    if !config.runtime.ports.is_empty() {
-        return Err(CniError::new(code::UNSUPPORTED_FIELD, "host ports are not supported"));
-    }
     let mut socket = route_socket()?;
     let mut state = State::lock(&config.state_dir, &config.name)?;
     let of = owner(request.container_id, request.interface);
     let host_interface = host_interface(config, &of);
     let fresh = || Attachment::new(request.container_id, request.interface, host_interface);
-    let attachment = state.attachment(&of)?.unwrap_or_else(fresh);
+    let former = state.attachment(&of)?;
+    let mut attachment = former.clone().unwrap_or_else(fresh);
+    attachment.ports = config.runtime.ports.clone();
+    if let Some(conflict) = rules::conflict(&state, &attachment) {
+        return Err(conflict);
+    }
     let attachment = ipam::allocate(&mut state, config, attachment)?;
     let bridge = wire::ensure_bridge(&mut socket, config)?;
-    state.describe(&config.bridge, "")?;
+    let mut nft = rules::socket()?;
+    // What an earlier attempt opened for this pod may differ from what it gets now.
+    let differs = |former: &Attachment| {
+        (&former.ports, &former.addresses) != (&attachment.ports, &attachment.addresses)
+    };
+    rules::ensure(&mut nft, config, &state, former.as_ref().is_some_and(differs))?;
+    rules::publish(&mut nft, config, &state, &attachment)?;
     drop(state);
     let mac = wire::connect(&mut socket, config, &bridge, &attachment, netns)?;
     Ok(result(request, config, &bridge, &attachment, mac))
@@ -50,6 +59,7 @@ pub(super) fn delete(request: &Request<'_>, config: &Config) -> Result<(), CniEr
     let mut host = host_interface(config, &of);
     if let Some(state) = State::lock_existing(&config.state_dir, &config.name)? {
         if let Ok(Some(attachment)) = state.attachment(&of) {
+            rules::withdraw(&mut rules::socket()?, config, &attachment)?;
             host = attachment.host_interface;
         }
         state.remove(&of)?;
@@ -78,16 +88,26 @@ pub(super) fn check(request: &Request<'_>, config: &Config) -> Result<(), CniErr
         || CniError::new(code::UNKNOWN_CONTAINER, format!("network {} has no attachment {of}", config.name));
     let attachment = attachment.ok_or_else(unknown)?;
     drop(state);
+    if !rules::in_place(&mut rules::socket()?, config)? {
+        let message = format!("the nftables table {} is missing or changed", rules::table(config));
+        return Err(CniError::new(code::CHECK_FAILED, message));
+    }
     let mut socket = route_socket()?;
     wire::check(&mut socket, config, &attachment, netns)
 }
 
-/// STATUS: whether ADD can work.
+/// STATUS: whether ADD can work. Where pods are attached, rules that somebody flushed are made again: the node asks every few seconds.
 pub(super) fn status(config: &Config) -> Result<(), CniError> {
     if config.subnets.is_empty() {
         return Err(no_subnets(config));
     }
-    Ok(())
+    match State::lock_existing(&config.state_dir, &config.name)? {
+        Some(state) if state.has_attachments() => {
+            wire::ensure_bridge(&mut route_socket()?, config)?;
+            rules::ensure(&mut rules::socket()?, config, &state, false)
+        }
+        _ => Ok(()),
+    }
 }
 
 /// GC: lets go of what belongs to none of the valid attachments.
@@ -99,7 +119,9 @@ pub(super) fn collect(config: &Config) -> Result<(), CniError> {
     let valid: Vec<String> = valid.iter().map(|(id, interface)| owner(id, interface)).collect();
     let stale: Vec<Attachment> =
         state.attachments().into_iter().filter(|a| !valid.contains(&a.owner())).collect();
+    let mut nft = rules::socket()?;
     for attachment in &stale {
+        rules::withdraw(&mut nft, config, attachment)?;
         state.remove(&attachment.owner())?;
     }
     for (ip, of) in state.owners().into_iter().filter(|(_, of)| !valid.contains(of)) {
@@ -125,7 +147,9 @@ pub(crate) fn remove_network(state_dir: &Path, name: &str) -> Result<(), CniErro
         let host = &attachment.host_interface;
         link::delete(&mut socket, host).map_err(refused(format!("cannot delete {host}")))?;
     }
-    if let Some((bridge, _)) = state.description() {
+    if let Some((bridge, table)) = state.description() {
+        nft::delete_table(&mut rules::socket()?, &table)
+            .map_err(refused(format!("cannot delete {table}")))?;
         link::delete(&mut socket, &bridge).map_err(refused(format!("cannot delete bridge {bridge}")))?;
     }
     state.destroy()
@@ -154,11 +178,7 @@ fn check_names(request: &Request<'_>) -> Result<(), CniError> {
 
 /// The host's end of the pair: always the same for an attachment, so that a second attempt finds what the first one left.
 fn host_interface(config: &Config, owner: &str) -> String {
-    // FNV-1a, 64 bits.
-    let bytes = config.name.bytes().chain([0]).chain(owner.bytes());
-    let hash = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
-    });
+    let hash = super::hash(config.name.bytes().chain([0]).chain(owner.bytes()));
     format!("veth{:011x}", hash & 0xfff_ffff_ffff)
 }
 

@@ -140,6 +140,10 @@ impl State {
         owners.iter().filter_map(|owner| self.attachment(owner).ok().flatten()).collect()
     }
 
+    pub(crate) fn has_attachments(&self) -> bool {
+        !names(&self.folder.join("attachments")).is_empty()
+    }
+
     pub(crate) fn write(&self, attachment: &Attachment) -> Result<(), CniError> {
         let path = self.folder.join("attachments").join(attachment.owner());
         let bytes = serde_json::to_vec(attachment).map_err(|e| CniError::new(code::IO, e.to_string()))?;

@@ -64,6 +64,31 @@ impl Host {
         std::fs::write(self.path("conf/10-test.conflist"), list.to_string()).unwrap();
     }
 
+    /// Another machine on a cable to this host, which has the addresses `here`, and the other one `there`.
+    /// `None` (and a line that says so) without the `ip` command, which lays the cable.
+    pub(crate) fn neighbour(&self, here: &[&str], there: &[&str]) -> Option<OwnedFd> {
+        use std::os::fd::AsRawFd;
+        let neighbour = namespace()?;
+        let path = format!("/proc/{}/fd/{}", std::process::id(), neighbour.as_raw_fd());
+        let ip = |arguments: &str| command("ip", &arguments.split(' ').collect::<Vec<_>>());
+        let made = self.run(|| ip(&format!("link add up0 type veth peer name up0 netns {path}")));
+        if made.as_deref() != Some("") {
+            println!("SKIPPED: cannot lay a cable with `ip`: {made:?}");
+            return None;
+        }
+        for (netns, addresses) in [(self.netns.as_fd(), here), (neighbour.as_fd(), there)] {
+            inside(netns, || {
+                ip("link set up0 up");
+                ip("link set lo up");
+                for address in addresses {
+                    let nodad = if address.contains(':') { " nodad" } else { "" };
+                    assert_eq!(ip(&format!("address add {address} dev up0{nodad}")).as_deref(), Some(""));
+                }
+            });
+        }
+        Some(neighbour)
+    }
+
     /// Runs `work` as a process of this host would.
     pub(crate) fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         inside(self.netns.as_fd(), work)

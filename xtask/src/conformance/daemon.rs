@@ -57,7 +57,7 @@ impl Daemon {
             "[network]\nconf_dir = {nets:?}\n[image]\ninsecure_registries = [{hosts}]\n[log]\nlevel = \"debug\"\n"
         );
         fs::write(folder.path().join("config.toml"), config)?;
-        fs::write(nets.join("10-pintle.conflist"), network())?;
+        fs::write(nets.join("10-pintle.conflist"), network(&state.join("network")))?;
 
         let socket = folder.path().join("pintle.sock");
         let log = fs::File::create(folder.path().join("daemon.log"))?;
@@ -131,15 +131,16 @@ impl Daemon {
     }
 }
 
-fn network() -> String {
+fn network(state: &Path) -> String {
     let network = serde_json::json!({
         "cniVersion": "1.1.0",
         "name": "conformance",
         "plugins": [{
             "type": "pintle",
             "bridge": "pintle-conf0",
-            "ipam": { "ranges": [[{ "subnet": "10.211.0.0/16" }]] },
-            "capabilities": { "portMappings": true }
+            "subnets": ["10.211.0.0/16"],
+            "stateDir": state,
+            "capabilities": { "portMappings": true, "bandwidth": true, "dns": true }
         }]
     });
     network.to_string()

@@ -8,6 +8,7 @@ pub mod file;
 pub mod mount;
 pub mod namespace;
 pub mod netlink;
+pub mod parent;
 pub mod process;
 pub mod root;
 pub mod seccomp;

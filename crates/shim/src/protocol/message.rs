@@ -105,6 +105,20 @@ pub struct ContainerInfo {
     /// Log records that could not be written: a full disk, or over the log's limit.
     #[prost(uint64, tag = "6")]
     pub dropped_log_records: u64,
+    /// The further processes that are known: those that run, and the latest that have exited.
+    #[prost(message, repeated, tag = "7")]
+    pub execs: Vec<ExecInfo>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct ExecInfo {
+    #[prost(string, tag = "1")]
+    pub exec_id: String,
+    /// 0 while it is being started.
+    #[prost(uint32, tag = "2")]
+    pub pid: u32,
+    #[prost(message, optional, tag = "3")]
+    pub exit: Option<Exit>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, prost::Enumeration)]
@@ -255,7 +269,7 @@ pub struct ExecResponse {
     pub pid: u32,
 }
 
-/// Answered once the process has exited; the first answer after the exit lets go of its record.
+/// Answered once the process has exited. The exits of the latest 64 of a container are kept.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct WaitExecRequest {
     #[prost(string, tag = "1")]

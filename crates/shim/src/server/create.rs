@@ -1,0 +1,276 @@
+//! Create: wires the standard streams and lets a helper make the container.
+
+use super::Shim;
+use super::container::{Container, Output, Phase};
+use super::dispatch::Outcome;
+use super::helper::{CreatedReport, Purpose, Report};
+use super::message;
+use super::pending::Key;
+use crate::log::{LogFile, Stream};
+use crate::messages::warning;
+use crate::protocol::{CallError, CreateRequest, CreateResponse, ErrorCode};
+use rustix::fs::{Mode, OFlags};
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
+use rustix::pipe::PipeFlags;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+/// An exit record is named after its container, and a file name has 255 bytes.
+const MAX_ID: usize = 200;
+
+/// Containers of one pod at one time, those that have exited and were not deleted included.
+const MAX_CONTAINERS: usize = 1024;
+
+/// Descriptors that a helper takes along. What is absent of the standard streams becomes /dev/null.
+#[derive(Debug, Default)]
+pub(super) struct Handed {
+    pub(super) stdin: Option<OwnedFd>,
+    pub(super) stdout: Option<OwnedFd>,
+    pub(super) stderr: Option<OwnedFd>,
+    pub(super) console: Option<OwnedFd>,
+    pub(super) rootfs: Option<OwnedFd>,
+}
+
+impl Handed {
+    pub(super) fn borrowed(&self) -> Vec<BorrowedFd<'_>> {
+        let all = [&self.stdin, &self.stdout, &self.stderr, &self.console, &self.rootfs];
+        all.into_iter().flatten().map(AsFd::as_fd).collect()
+    }
+
+    /// Makes the streams the standard streams of this process, which is a helper.
+    pub(super) fn wire(&mut self) -> io::Result<()> {
+        let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
+        rustix::stdio::dup2_stdin(self.stdin.as_ref().unwrap_or(&null))?;
+        rustix::stdio::dup2_stdout(self.stdout.as_ref().unwrap_or(&null))?;
+        rustix::stdio::dup2_stderr(self.stderr.as_ref().unwrap_or(&null))?;
+        (self.stdin, self.stdout, self.stderr) = (None, None, None);
+        Ok(())
+    }
+}
+
+impl Shim {
+    pub(super) fn create(
+        &mut self,
+        request: CreateRequest,
+        descriptors: Vec<OwnedFd>,
+    ) -> Result<Outcome, CallError> {
+        let rootfs = self.check_create(&request, descriptors)?;
+        let log = if request.log_path.is_empty() {
+            LogFile::discard()
+        } else {
+            LogFile::open(Path::new(&request.log_path), request.log_max_bytes)
+                .map_err(|cause| CallError::new(ErrorCode::LogFailed, cause.to_string()))?
+        };
+        let serial = self.serial();
+        let failed = |cause: io::Error| {
+            let what = format!("container {}: {cause}", request.id);
+            CallError::new(ErrorCode::CreateFailed, what).at("standard streams")
+        };
+        let (mut container, mut handed) = self.wire(serial, &request, log).map_err(failed)?;
+        handed.rootfs = rootfs;
+        if let Err(cause) = self.start_create(serial, &request, handed) {
+            container.close_outputs(super::now_ns(), &self.poller);
+            let what = format!("container {}: {cause}", request.id);
+            return Err(CallError::new(ErrorCode::CreateFailed, what).at("helper"));
+        }
+        self.containers.push(container);
+        Ok(Outcome::Later(Key::Created(serial)))
+    }
+
+    fn check_create(
+        &self,
+        request: &CreateRequest,
+        mut descriptors: Vec<OwnedFd>,
+    ) -> Result<Option<OwnedFd>, CallError> {
+        let invalid = |why: &str| CallError::new(ErrorCode::InvalidArgument, why);
+        let letters = |b: u8| b.is_ascii_alphanumeric() || b"_+-.".contains(&b);
+        let id = &request.id;
+        if id.is_empty() || id.len() > MAX_ID || id.starts_with('.') || !id.bytes().all(letters) {
+            return Err(invalid(
+                "id: 1 to 200 letters, digits, '_', '+', '-' or '.', not starting with a dot",
+            ));
+        }
+        if !Path::new(&request.bundle).is_absolute() {
+            return Err(invalid("bundle: it must be an absolute path"));
+        }
+        if descriptors.len() != usize::from(request.has_rootfs) {
+            return Err(invalid("has_rootfs: it does not agree with the number of descriptors"));
+        }
+        if self.find(id).is_ok() {
+            let what = format!("container {id} exists already");
+            return Err(CallError::new(ErrorCode::AlreadyExists, what));
+        }
+        if self.containers.len() >= MAX_CONTAINERS {
+            let what = format!("the pod has {MAX_CONTAINERS} containers; delete those that have exited");
+            return Err(CallError::new(ErrorCode::Exhausted, what));
+        }
+        Ok(descriptors.pop())
+    }
+
+    fn wire(
+        &mut self,
+        serial: u32,
+        request: &CreateRequest,
+        log: LogFile,
+    ) -> io::Result<(Container, Handed)> {
+        let mut handed = Handed::default();
+        let mut container = Container {
+            serial,
+            id: request.id.clone(),
+            phase: Phase::Creating { cancelled: false },
+            pid: 0,
+            started_at_ns: 0,
+            exit: None,
+            outputs: [None, None],
+            log,
+            stdin: None,
+            console: None,
+            cgroup: None,
+            own_pid_namespace: true,
+            has_start_hooks: false,
+            execs: Vec::new(),
+        };
+        if request.terminal {
+            let kind = SocketType::STREAM;
+            let (ours, theirs) =
+                rustix::net::socketpair(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None)?;
+            rustix::io::ioctl_fionbio(&ours, true)?;
+            container.console = Some(ours);
+            handed.console = Some(theirs);
+            return Ok((container, handed));
+        }
+        if request.stdin {
+            let (reader, writer) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
+            handed.stdin = Some(reader);
+            container.stdin = Some(writer);
+        }
+        let (stdout, stdout_writer) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
+        let (stderr, stderr_writer) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
+        handed.stdout = Some(stdout_writer);
+        handed.stderr = Some(stderr_writer);
+        container.outputs[0] = Some(Output::open(stdout, serial, Stream::Stdout, false, &self.poller)?);
+        container.outputs[1] = Some(Output::open(stderr, serial, Stream::Stderr, false, &self.poller)?);
+        Ok((container, handed))
+    }
+
+    fn start_create(&mut self, container: u32, request: &CreateRequest, handed: Handed) -> io::Result<()> {
+        let state_root = self.runtime_root.clone();
+        let (id, bundle) = (request.id.clone(), PathBuf::from(&request.bundle));
+        let has_terminal = request.terminal;
+        self.start_helper(Purpose::Create { container }, handed, move |handed| {
+            make(&id, &bundle, &state_root, handed, has_terminal)
+        })
+    }
+
+    /// What the helper said.
+    pub(super) fn created(&mut self, serial: u32, report: Report) {
+        let Some(container) = self.container(serial) else {
+            return;
+        };
+        let cancelled = matches!(container.phase, Phase::Creating { cancelled: true });
+        let result = match report {
+            Report::Created(report) => container.came_to_life(report),
+            // A helper that was killed could not take back what it had done.
+            other => {
+                let unclean = matches!(&other, Report::Failed { stage, .. } if stage == Report::DIED);
+                Err((other.into_error(ErrorCode::CreateFailed), unclean))
+            }
+        };
+        let terminal = container.console.take().filter(|_| result.is_ok());
+        let result = result.and_then(|pid| match terminal {
+            None => Ok(pid),
+            Some(console) => self.take_terminal(serial, console).map(|()| pid).map_err(|cause| {
+                let what = format!("the terminal did not arrive: {cause}");
+                (CallError::new(ErrorCode::CreateFailed, what).at("console"), true)
+            }),
+        });
+        match result {
+            Ok(pid) if !cancelled => {
+                if let Some(container) = self.container(serial) {
+                    container.phase = Phase::Created;
+                }
+                self.answer(Key::Created(serial), message(&CreateResponse { pid: pid.cast_unsigned() }));
+            }
+            Ok(_) => {
+                let error = CallError::new(ErrorCode::Cancelled, "the container was deleted meanwhile");
+                self.answer(Key::Created(serial), Err(error));
+                self.begin_delete(serial, true);
+            }
+            Err((error, unclean)) => {
+                let error = if cancelled { CallError { code: ErrorCode::Cancelled, ..error } } else { error };
+                self.answer(Key::Created(serial), Err(error));
+                if unclean {
+                    self.begin_delete(serial, true);
+                } else {
+                    self.forget(serial);
+                }
+            }
+        }
+    }
+
+    /// Receives the master of the container's terminal, which is its output and its input.
+    fn take_terminal(&mut self, serial: u32, console: OwnedFd) -> io::Result<()> {
+        let (_, mut descriptors) = sys::socket::receive(console.as_fd(), &mut [0; 64])?;
+        let master = descriptors.pop().ok_or(io::ErrorKind::UnexpectedEof)?;
+        let input = rustix::io::fcntl_dupfd_cloexec(&master, 3)?;
+        let output = Output::open(master, serial, Stream::Stdout, true, &self.poller)?;
+        if let Some(container) = self.container(serial) {
+            container.outputs[0] = Some(output);
+            container.stdin = Some(input);
+        }
+        Ok(())
+    }
+}
+
+impl Container {
+    fn came_to_life(&mut self, report: CreatedReport) -> Result<i32, (CallError, bool)> {
+        for what in &report.warnings {
+            warning!("container {}: {what}", self.id);
+        }
+        self.pid = report.pid;
+        self.cgroup = report.cgroup;
+        self.own_pid_namespace = report.own_pid_namespace;
+        self.has_start_hooks = report.has_start_hooks;
+        Ok(report.pid)
+    }
+}
+
+/// Runs in the helper.
+fn make(id: &str, bundle: &Path, state_root: &Path, mut handed: Handed, has_terminal: bool) -> Report {
+    if let Err(cause) = handed.wire() {
+        return Report::failed(ErrorCode::CreateFailed, "standard streams", cause);
+    }
+    let request = runtime::CreateRequest {
+        id,
+        bundle,
+        spec: None,
+        state_root,
+        rootfs: handed.rootfs.take(),
+        console: handed.console.take().filter(|_| has_terminal).map(runtime::Console::Socket),
+        pid_file: None,
+        preserve_fds: 0,
+        systemd_cgroup: false,
+    };
+    let created = match runtime::create(request) {
+        Ok(created) => created,
+        Err(error) => {
+            let stage = match &error {
+                runtime::CreateError::Failed { failure, .. } => failure.stage.to_string(),
+                runtime::CreateError::Id(_) | runtime::CreateError::Exists { .. } => "state".into(),
+            };
+            return Report::failed(ErrorCode::CreateFailed, stage, error);
+        }
+    };
+    let mut warnings: Vec<_> = created.warnings.iter().map(ToString::to_string).collect();
+    let record = runtime::state(state_root, id)
+        .map(|(record, _)| record)
+        .map_err(|error| warnings.push(format!("its record cannot be read: {error}")));
+    Report::Created(CreatedReport {
+        pid: created.pid,
+        cgroup: record.as_ref().ok().and_then(|record| record.cgroup.clone()),
+        own_pid_namespace: record.as_ref().is_ok_and(|record| record.own_pid_namespace),
+        has_start_hooks: record.is_ok_and(|record| !record.poststart.is_empty()),
+        warnings,
+    })
+}

@@ -1,0 +1,219 @@
+//! Exec: further processes in a container. Their streams go straight through; the shim never touches a byte of them.
+
+use super::Shim;
+use super::container::{Exec, Phase};
+use super::create::Handed;
+use super::dispatch::Outcome;
+use super::helper::{Purpose, Report};
+use super::pending::Key;
+use super::{message, now_ns};
+use crate::messages::warning;
+use crate::protocol::{
+    CallError, Empty, ErrorCode, ExecRequest, ExecResponse, Exit, KillExecRequest, WaitExecRequest,
+    WaitResponse,
+};
+use rustix::process::Pid;
+use std::io::ErrorKind;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+/// Exits of a container's further processes that are kept for those who ask later.
+const KEPT: usize = 64;
+
+/// Further processes of one container at one time.
+const MAX_RUNNING: usize = 1024;
+
+impl Shim {
+    pub(super) fn exec(
+        &mut self,
+        request: ExecRequest,
+        descriptors: Vec<OwnedFd>,
+    ) -> Result<Outcome, CallError> {
+        let handed = hand(&request, descriptors)?;
+        let index = self.find(&request.container_id)?;
+        let container = &self.containers[index];
+        let refuse = |code, why: String| Err(CallError::new(code, why));
+        if !matches!(container.phase, Phase::Running) {
+            let state = container.phase_name();
+            let why = format!("container {} is {state}, nothing can be executed in it", request.container_id);
+            return refuse(ErrorCode::WrongState, why);
+        }
+        if container.execs.iter().any(|exec| exec.id == request.exec_id) {
+            let why = format!("container {} has an exec {:?} already", request.container_id, request.exec_id);
+            return refuse(ErrorCode::AlreadyExists, why);
+        }
+        if container.execs.iter().filter(|exec| exec.exit.is_none()).count() >= MAX_RUNNING {
+            let why =
+                format!("container {} has {MAX_RUNNING} further processes already", request.container_id);
+            return refuse(ErrorCode::Exhausted, why);
+        }
+        let (container, exec) = (container.serial, self.serial());
+        let state_root = self.runtime_root.clone();
+        let (id, process) = (request.container_id, request.process_json);
+        let what = format!("container {id}, exec {}", request.exec_id);
+        let has_terminal = request.terminal;
+        self.start_helper(Purpose::Exec { container, exec }, handed, move |handed| {
+            execute(&id, &process, &state_root, handed, has_terminal)
+        })
+        .map_err(|cause| CallError::new(ErrorCode::ExecFailed, format!("{what}: {cause}")).at("helper"))?;
+        self.containers[index].execs.push(Exec {
+            serial: exec,
+            id: request.exec_id,
+            pid: 0,
+            started_at_ns: 0,
+            exit: None,
+            told: false,
+        });
+        Ok(Outcome::Later(Key::ExecStarted(exec)))
+    }
+
+    /// What the helper said.
+    pub(super) fn executed(&mut self, container: u32, exec: u32, report: Report) {
+        let now = now_ns();
+        let Some(container) = self.container(container) else {
+            return;
+        };
+        let result = match report {
+            Report::Executed { pid, warnings } => {
+                for what in warnings {
+                    warning!("exec in container {}: {what}", container.id);
+                }
+                if let Some(exec) = container.execs.iter_mut().find(|known| known.serial == exec) {
+                    exec.pid = pid;
+                    exec.started_at_ns = now;
+                }
+                message(&ExecResponse { pid: pid.cast_unsigned() })
+            }
+            other => {
+                container.execs.retain(|known| known.serial != exec);
+                Err(other.into_error(ErrorCode::ExecFailed))
+            }
+        };
+        if let Err(error) = &result {
+            self.answer(Key::ExecExited(exec), Err(error.clone()));
+        }
+        self.answer(Key::ExecStarted(exec), result);
+    }
+
+    /// A further process was reaped.
+    pub(super) fn exec_ended(&mut self, container: u32, exec: u32, mut exit: Exit) {
+        let Some(known) = self
+            .container(container)
+            .and_then(|container| container.execs.iter_mut().find(|known| known.serial == exec))
+        else {
+            return;
+        };
+        exit.started_at_ns = known.started_at_ns;
+        known.exit = Some(exit.clone());
+        let waiting = self.pending.has(Key::ExecExited(exec));
+        self.answer(Key::ExecExited(exec), message(&WaitResponse { exit: Some(exit) }));
+        if let Some(container) = self.container(container) {
+            if let Some(known) = container.execs.iter_mut().find(|known| known.serial == exec) {
+                known.told = waiting;
+            }
+            forget_old(&mut container.execs);
+        }
+    }
+
+    pub(super) fn wait_exec(&mut self, request: WaitExecRequest) -> Result<Outcome, CallError> {
+        let exec = self.find_exec(&request.container_id, &request.exec_id)?;
+        match &exec.exit {
+            None => Ok(Outcome::Later(Key::ExecExited(exec.serial))),
+            Some(exit) => {
+                exec.told = true;
+                Ok(Outcome::Now(message(&WaitResponse { exit: Some(exit.clone()) })))
+            }
+        }
+    }
+
+    pub(super) fn kill_exec(&mut self, request: KillExecRequest) -> Result<Outcome, CallError> {
+        let number = super::kill::signal(request.signal)?;
+        let exec = self.find_exec(&request.container_id, &request.exec_id)?;
+        let failed = |why: String| {
+            let what = format!(
+                "signal {} was not sent to exec {:?} of container {}: {why}",
+                request.signal, request.exec_id, request.container_id
+            );
+            CallError::new(ErrorCode::KillFailed, what)
+        };
+        if exec.exit.is_none() {
+            // It is our child and not reaped, so the number can mean nobody else.
+            let pid = Pid::from_raw(exec.pid).ok_or_else(|| failed("it is still being started".into()))?;
+            rustix::process::kill_process(pid, number).map_err(|cause| failed(cause.to_string()))?;
+        }
+        Ok(Outcome::Now(message(&Empty {})))
+    }
+
+    fn find_exec(&mut self, container_id: &str, exec_id: &str) -> Result<&mut Exec, CallError> {
+        let index = self.find(container_id)?;
+        self.containers[index].execs.iter_mut().find(|exec| exec.id == exec_id).ok_or_else(|| {
+            let exec_id: String = exec_id.chars().take(80).collect();
+            let what = format!("container {container_id} has no exec {exec_id:?}");
+            CallError::new(ErrorCode::NotFound, what)
+        })
+    }
+}
+
+/// Keeps the latest exits; those that somebody was told of go first.
+fn forget_old(execs: &mut Vec<Exec>) {
+    while execs.iter().filter(|exec| exec.exit.is_some()).count() > KEPT {
+        let exited = |exec: &Exec| exec.exit.is_some();
+        let oldest =
+            execs.iter().position(|exec| exited(exec) && exec.told).or_else(|| execs.iter().position(exited));
+        if let Some(oldest) = oldest {
+            execs.remove(oldest);
+        }
+    }
+}
+
+fn hand(request: &ExecRequest, descriptors: Vec<OwnedFd>) -> Result<Handed, CallError> {
+    let streams = [request.has_stdin, request.has_stdout, request.has_stderr];
+    let expected = if request.terminal { 1 } else { streams.iter().filter(|has| **has).count() };
+    if descriptors.len() != expected || (request.terminal && streams.contains(&true)) {
+        let why =
+            "terminal, has_stdin, has_stdout, has_stderr: they do not agree with the number of descriptors";
+        return Err(CallError::new(ErrorCode::InvalidArgument, why));
+    }
+    let mut descriptors = descriptors.into_iter();
+    if request.terminal {
+        return Ok(Handed { console: descriptors.next(), ..Handed::default() });
+    }
+    let mut next = |has: bool| if has { descriptors.next() } else { None };
+    let (stdin, stdout, stderr) = (next(streams[0]), next(streams[1]), next(streams[2]));
+    Ok(Handed { stdin, stdout, stderr, ..Handed::default() })
+}
+
+/// Runs in the helper.
+fn execute(id: &str, process: &[u8], state_root: &Path, mut handed: Handed, has_terminal: bool) -> Report {
+    let prepared =
+        serde_json::from_slice(process).map_err(|cause| std::io::Error::new(ErrorKind::InvalidInput, cause));
+    let process: runtime::oci_spec::runtime::Process = match prepared {
+        Ok(process) => process,
+        Err(cause) => {
+            let why = format!("process_json: it is no OCI process object: {cause}");
+            return Report::failed(ErrorCode::InvalidArgument, "configuration", why);
+        }
+    };
+    if process.terminal().unwrap_or(false) != has_terminal {
+        let why = "terminal: the request and the process object do not agree";
+        return Report::failed(ErrorCode::InvalidArgument, "configuration", why);
+    }
+    if let Err(cause) = handed.wire() {
+        return Report::failed(ErrorCode::ExecFailed, "standard streams", cause);
+    }
+    let console = handed.console.take().map(runtime::Console::Socket);
+    let request = runtime::ExecRequest { state_root, id, process, console, pid_file: None, preserve_fds: 0 };
+    match runtime::exec(request) {
+        Ok(executed) => {
+            let warnings = executed.warnings.iter().map(ToString::to_string).collect();
+            Report::Executed { pid: executed.pid, warnings }
+        }
+        Err(error) => {
+            let stage = match &error {
+                runtime::ExecError::Failed { failure, .. } => failure.stage.to_string(),
+                runtime::ExecError::Lookup(_) | runtime::ExecError::NotRunning { .. } => "state".into(),
+            };
+            Report::failed(ErrorCode::ExecFailed, stage, error)
+        }
+    }
+}

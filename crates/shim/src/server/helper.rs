@@ -1,0 +1,179 @@
+//! Short-lived children that do what may hang, and report by a pipe: create, exec, delete. The shim itself never waits for them.
+
+use super::create::Handed;
+use crate::protocol::{CallError, ErrorCode};
+use rustix::io::Errno;
+use rustix::pipe::PipeFlags;
+use serde::{Deserialize, Serialize};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
+use sys::process::{Child, Cloned};
+
+/// A report is cut off here.
+const MAX_REPORT: usize = 64 << 10;
+
+/// What a helper was started for. The numbers are serials.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Purpose {
+    Create {
+        container: u32,
+    },
+    Start {
+        container: u32,
+    },
+    Exec {
+        container: u32,
+        exec: u32,
+    },
+    /// Kill what init left behind and look why it died.
+    Look {
+        container: u32,
+    },
+    Delete {
+        container: u32,
+    },
+}
+
+/// What a helper says at its end: one line of JSON.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum Report {
+    Created(CreatedReport),
+    Executed { pid: i32, warnings: Vec<String> },
+    Looked { oom_kills: u64, warnings: Vec<String> },
+    Done { warnings: Vec<String> },
+    Failed { code: String, stage: String, message: String },
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct CreatedReport {
+    pub(super) pid: i32,
+    /// Relative to the roots of the hierarchies.
+    pub(super) cgroup: Option<PathBuf>,
+    pub(super) own_pid_namespace: bool,
+    /// Start has hooks to run and is better done by a helper.
+    pub(super) has_start_hooks: bool,
+    pub(super) warnings: Vec<String>,
+}
+
+/// What reading a report gave.
+#[derive(Debug)]
+pub(super) enum Heard {
+    NotYet,
+    /// Nobody is left who could say anything, or everything was heard.
+    Nothing,
+    Report(Report),
+}
+
+impl Report {
+    /// The stage of a report made up for a helper that ended without one.
+    pub(super) const DIED: &str = "helper";
+
+    pub(super) fn failed(code: ErrorCode, stage: impl Into<String>, message: impl ToString) -> Report {
+        Report::Failed { code: code.name().into(), stage: stage.into(), message: message.to_string() }
+    }
+
+    /// The error that a failure, or a report that does not fit the question, is.
+    pub(super) fn into_error(self, otherwise: ErrorCode) -> CallError {
+        match self {
+            Report::Failed { code, stage, message } => {
+                CallError::new(ErrorCode::parse(&code), message).at(stage)
+            }
+            Report::Created(_) | Report::Executed { .. } | Report::Looked { .. } | Report::Done { .. } => {
+                CallError::new(otherwise, "a helper reported something else than it was asked for")
+            }
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Helper {
+    pub(super) serial: u32,
+    pub(super) purpose: Purpose,
+    pub(super) child: Child,
+    pub(super) report: OwnedFd,
+    /// What was read of the report.
+    bytes: Vec<u8>,
+    /// The report was taken; the process is ending.
+    pub(super) reported: bool,
+}
+
+impl Helper {
+    /// Forks a process that has only the descriptors of `handed`, does `work` with them, reports and ends.
+    pub(super) fn start(
+        serial: u32,
+        purpose: Purpose,
+        handed: Handed,
+        work: impl FnOnce(Handed) -> Report,
+    ) -> io::Result<Helper> {
+        let (report, writer) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
+        rustix::io::ioctl_fionbio(&report, true)?;
+        match sys::process::clone_process(0, None)? {
+            Cloned::Parent(child) => {
+                Ok(Helper { serial, purpose, child, report, bytes: Vec::new(), reported: false })
+            }
+            Cloned::Child => {
+                // A panic must not return into the shim's loop a second time.
+                let all = std::panic::AssertUnwindSafe(|| run(handed, writer.as_fd(), work));
+                let code = std::panic::catch_unwind(all);
+                sys::process::exit_now(code.unwrap_or(101))
+            }
+        }
+    }
+
+    /// Reads what is there.
+    pub(super) fn read(&mut self) -> Heard {
+        if self.reported {
+            return Heard::Nothing;
+        }
+        let mut buffer = [0; 1024];
+        let at_end = loop {
+            match rustix::io::read(&self.report, &mut buffer) {
+                Ok(0) => break true,
+                Ok(length) if self.bytes.len() < MAX_REPORT => {
+                    self.bytes.extend_from_slice(&buffer[..length])
+                }
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(_) => break false,
+            }
+        };
+        let Some(line) = self.bytes.strip_suffix(b"\n") else {
+            return if at_end { Heard::Nothing } else { Heard::NotYet };
+        };
+        let report = serde_json::from_slice(line).unwrap_or_else(|cause| {
+            Report::failed(
+                ErrorCode::Internal,
+                "report",
+                format!("a helper's report cannot be read: {cause}"),
+            )
+        });
+        self.bytes = Vec::new();
+        self.reported = true;
+        Heard::Report(report)
+    }
+
+    pub(super) fn kill(&self) {
+        let _ = rustix::process::pidfd_send_signal(&self.child.pidfd, rustix::process::Signal::KILL);
+    }
+}
+
+fn run(handed: Handed, writer: BorrowedFd<'_>, work: impl FnOnce(Handed) -> Report) -> i32 {
+    let mut keep = handed.borrowed();
+    keep.push(writer);
+    let prepared = sys::parent::close_all_except(&keep).and_then(|()| sys::signal::reset_all());
+    let report = match prepared {
+        Ok(()) => work(handed),
+        Err(cause) => Report::failed(ErrorCode::Internal, "helper", cause),
+    };
+    let mut line = serde_json::to_vec(&report).unwrap_or_default();
+    line.push(b'\n');
+    let mut rest = &line[..];
+    while !rest.is_empty() {
+        match rustix::io::write(writer, rest) {
+            Ok(written) => rest = &rest[written..],
+            Err(Errno::INTR) => {}
+            Err(_) => return 1,
+        }
+    }
+    0
+}

@@ -1,0 +1,97 @@
+//! Who waits for what: calls whose answer comes later.
+
+use std::time::Instant;
+
+/// An event that answers calls. The numbers are serials of containers and execs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Key {
+    Created(u32),
+    Started(u32),
+    Exited(u32),
+    Deleted(u32),
+    ExecStarted(u32),
+    ExecExited(u32),
+    ShutDown,
+}
+
+/// A call that waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Caller {
+    pub(super) connection: u32,
+    pub(super) stream: u32,
+    /// When the caller stops waiting; what it asked for goes on.
+    pub(super) deadline: Option<Instant>,
+}
+
+/// All of them. Bounded by the connections' own limits.
+#[derive(Debug, Default)]
+pub(super) struct Pending {
+    calls: Vec<(Key, Caller)>,
+}
+
+impl Pending {
+    pub(super) fn add(&mut self, key: Key, caller: Caller) {
+        self.calls.push((key, caller));
+    }
+
+    /// Takes out all who wait for `key`.
+    pub(super) fn take(&mut self, key: Key) -> Vec<Caller> {
+        self.take_if(|waiting, _| waiting == key)
+    }
+
+    /// Whether anybody waits for `key`.
+    pub(super) fn has(&self, key: Key) -> bool {
+        self.calls.iter().any(|(waiting, _)| *waiting == key)
+    }
+
+    /// Takes out those whose time is over.
+    pub(super) fn take_expired(&mut self, now: Instant) -> Vec<Caller> {
+        self.take_if(|_, caller| caller.deadline.is_some_and(|deadline| deadline <= now))
+    }
+
+    /// Forgets the calls of a connection that is gone.
+    pub(super) fn forget(&mut self, connection: u32) {
+        self.take_if(|_, caller| caller.connection == connection);
+    }
+
+    /// The nearest deadline.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.calls.iter().filter_map(|(_, caller)| caller.deadline).min()
+    }
+
+    fn take_if(&mut self, mut matches: impl FnMut(Key, &Caller) -> bool) -> Vec<Caller> {
+        let taken = self
+            .calls
+            .extract_if(.., |(key, caller)| matches(*key, caller))
+            .map(|(_, caller)| caller)
+            .collect();
+        if self.calls.is_empty() && self.calls.capacity() > 64 {
+            self.calls = Vec::new();
+        }
+        taken
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn calls_are_answered_once_in_order() {
+        let now = Instant::now();
+        let caller = |stream, deadline| Caller { connection: stream % 2, stream, deadline };
+        let mut pending = Pending::default();
+        pending.add(Key::Exited(1), caller(1, None));
+        pending.add(Key::Exited(2), caller(3, Some(now + Duration::from_secs(5))));
+        pending.add(Key::Exited(1), caller(4, None));
+        pending.add(Key::Deleted(1), caller(5, Some(now)));
+        assert_eq!(pending.deadline(), Some(now));
+        assert_eq!(pending.take_expired(now), [caller(5, Some(now))]);
+        assert_eq!(pending.take(Key::Exited(1)), [caller(1, None), caller(4, None)]);
+        assert_eq!(pending.take(Key::Exited(1)), []);
+        pending.forget(1);
+        assert_eq!(pending.take(Key::Exited(2)), []);
+        assert_eq!(pending.deadline(), None);
+    }
+}

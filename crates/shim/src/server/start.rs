@@ -1,0 +1,118 @@
+//! Start: tells init to become the command, and learns without waiting whether it did.
+
+use super::Shim;
+use super::container::Phase;
+use super::create::Handed;
+use super::dispatch::Outcome;
+use super::helper::{Purpose, Report};
+use super::pending::Key;
+use super::poller::{READ, Token};
+use super::{message, now_ns};
+use crate::protocol::{CallError, ErrorCode, StartRequest, StartResponse};
+use std::io;
+
+impl Shim {
+    pub(super) fn start(&mut self, request: StartRequest) -> Result<Outcome, CallError> {
+        let index = self.find(&request.id)?;
+        let container = &self.containers[index];
+        let (serial, hooks) = (container.serial, container.has_start_hooks);
+        if !matches!(container.phase, Phase::Created) || container.exit.is_some() {
+            let what =
+                format!("container {} is {} and cannot be started", request.id, container.phase_name());
+            return Err(CallError::new(ErrorCode::WrongState, what));
+        }
+        let failed = |cause: io::Error| {
+            CallError::new(ErrorCode::StartFailed, format!("container {}: {cause}", request.id))
+        };
+        let phase = if hooks {
+            let (root, id) = (self.runtime_root.clone(), request.id.clone());
+            let purpose = Purpose::Start { container: serial };
+            self.start_helper(purpose, Handed::default(), move |_| match runtime::start(&root, &id) {
+                Ok(()) => Report::Done { warnings: Vec::new() },
+                Err(error) => Report::failed(ErrorCode::StartFailed, stage(&error), error),
+            })
+            .map_err(failed)?;
+            Phase::StartingWithHooks
+        } else {
+            let attempt =
+                runtime::begin_start(&self.runtime_root, &request.id).map_err(|error| start_error(&error))?;
+            self.poller.add(&attempt, Token::Start(serial), READ).map_err(|cause| failed(cause.into()))?;
+            Phase::Starting(Box::new(attempt))
+        };
+        self.containers[index].phase = phase;
+        Ok(Outcome::Later(Key::Started(serial)))
+    }
+
+    /// The outcome of a start may be known.
+    pub(super) fn start_readable(&mut self, serial: u32) {
+        let Some(container) = self.containers.iter_mut().find(|container| container.serial == serial) else {
+            return;
+        };
+        let Phase::Starting(attempt) = &mut container.phase else {
+            return;
+        };
+        let Some(result) = attempt.try_finish() else {
+            return;
+        };
+        self.poller.remove(&**attempt);
+        self.started(serial, result.map_err(|error| start_error(&error)));
+    }
+
+    /// Init is dead: a start that was under way ends now, whatever its outcome.
+    pub(super) fn resolve_start(&mut self, serial: u32) {
+        self.start_readable(serial);
+        if let Some(container) = self.container(serial)
+            && let Phase::Starting(_) = container.phase
+        {
+            let what = format!("container {} ended before its command ran", container.id);
+            if let Some(container) = self.containers.iter().find(|container| container.serial == serial)
+                && let Phase::Starting(attempt) = &container.phase
+            {
+                self.poller.remove(&**attempt);
+            }
+            self.started(serial, Err(CallError::new(ErrorCode::StartFailed, what)));
+        }
+    }
+
+    /// What a helper said that started a container with hooks.
+    pub(super) fn started_by_helper(&mut self, serial: u32, report: Report) {
+        let result = match report {
+            Report::Done { .. } => Ok(()),
+            other => Err(other.into_error(ErrorCode::StartFailed)),
+        };
+        self.started(serial, result);
+    }
+
+    fn started(&mut self, serial: u32, result: Result<(), CallError>) {
+        let now = now_ns();
+        let Some(container) = self.container(serial) else {
+            return;
+        };
+        if result.is_ok() {
+            container.started_at_ns = now;
+            if let Some(exit) = &mut container.exit {
+                exit.started_at_ns = now.min(exit.exited_at_ns);
+            }
+        }
+        if matches!(container.phase, Phase::Starting(_) | Phase::StartingWithHooks) {
+            container.phase = if result.is_ok() { Phase::Running } else { Phase::Created };
+        }
+        let answer = result.and_then(|()| message(&StartResponse { started_at_ns: now }));
+        self.answer(Key::Started(serial), answer);
+    }
+}
+
+fn start_error(error: &runtime::StartError) -> CallError {
+    let code = match error {
+        runtime::StartError::Lookup(_) | runtime::StartError::Failed { .. } => ErrorCode::StartFailed,
+        runtime::StartError::NotCreated { .. } => ErrorCode::WrongState,
+    };
+    CallError::new(code, error.to_string()).at(stage(error))
+}
+
+fn stage(error: &runtime::StartError) -> String {
+    match error {
+        runtime::StartError::Failed { failure, .. } => failure.stage.to_string(),
+        runtime::StartError::Lookup(_) | runtime::StartError::NotCreated { .. } => "state".into(),
+    }
+}

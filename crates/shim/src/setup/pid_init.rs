@@ -1,0 +1,35 @@
+//! The first process of a pod's shared pid namespace: it reaps what is orphaned there and does nothing else.
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+use rustix::process::{Signal, WaitOptions};
+use std::io;
+use std::os::fd::AsFd;
+use sys::namespace::kind;
+use sys::process::{Child, Cloned};
+
+/// Starts it in a new pid namespace. It ends with its parent; all processes of the namespace end with it (pid_namespaces(7)).
+pub(super) fn start() -> io::Result<Child> {
+    match sys::process::clone_process(kind::PID, None)? {
+        Cloned::Parent(child) => Ok(child),
+        Cloned::Child => {
+            let _ = reap_for_ever();
+            sys::process::exit_now(1)
+        }
+    }
+}
+
+/// As the first of its namespace it gets no signal from inside for which it has no handler, and it has none.
+fn reap_for_ever() -> io::Result<()> {
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
+    let _ = rustix::thread::set_name(c"pintle-init");
+    sys::parent::close_all_except(&[])?;
+    let events = sys::parent::child_events()?;
+    let mut note = [0; 1024];
+    loop {
+        while matches!(rustix::process::wait(WaitOptions::NOHANG), Ok(Some(_)) | Err(Errno::INTR)) {}
+        let mut set = [PollFd::from_borrowed_fd(events.as_fd(), PollFlags::IN)];
+        let _ = poll(&mut set, None);
+        let _ = rustix::io::read(&events, &mut note);
+    }
+}

@@ -89,6 +89,7 @@ impl Abi {
             // Calls with two names, of which the tables know one.
             (Abi::Arm, "sync_file_range2") => "arm_sync_file_range",
             (Abi::Aarch64, "newfstatat") => "fstatat",
+            (Abi::X86, "break") => return Some(17),
             // Known by this name nowhere but in those tables.
             (Abi::Aarch64, "fstatat") => return None,
             _ => name,

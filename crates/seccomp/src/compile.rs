@@ -159,31 +159,32 @@ fn write_rules(program: &mut Program, rules: &[Rule], default: u32) -> Target {
 }
 
 fn write_condition(program: &mut Program, condition: Condition, yes: Target, no: Target) -> Target {
-    let argument = condition.argument;
     match condition.test {
-        Test::Equal(value) => write_equal(program, argument, u64::MAX, value, yes, no),
-        Test::NotEqual(value) => write_equal(program, argument, u64::MAX, value, no, yes),
-        Test::Masked { mask, value } => write_equal(program, argument, mask, value, yes, no),
-        Test::Greater(value) => write_order(program, argument, Compare::Greater, value, yes, no),
-        Test::LessOrEqual(value) => write_order(program, argument, Compare::Greater, value, no, yes),
+        Test::Equal(value) => write_equal(program, condition, u64::MAX, value, yes, no),
+        Test::NotEqual(value) => write_equal(program, condition, u64::MAX, value, no, yes),
+        Test::Masked { mask, value } => write_equal(program, condition, mask, value, yes, no),
+        Test::Greater(value) => write_order(program, condition, Compare::Greater, value, yes, no),
+        Test::LessOrEqual(value) => write_order(program, condition, Compare::Greater, value, no, yes),
         Test::GreaterOrEqual(value) => {
-            write_order(program, argument, Compare::GreaterOrEqual, value, yes, no)
+            write_order(program, condition, Compare::GreaterOrEqual, value, yes, no)
         }
-        Test::Less(value) => write_order(program, argument, Compare::GreaterOrEqual, value, no, yes),
+        Test::Less(value) => write_order(program, condition, Compare::GreaterOrEqual, value, no, yes),
     }
 }
 
-/// The kernel passes the arguments of 32-bit calls with their upper halves zero, so comparing both halves is right for them too,
-/// and [`Condition`]'s operands were cut to match.
 fn write_equal(
     program: &mut Program,
-    argument: u8,
+    condition: Condition,
     mask: u64,
     value: u64,
     yes: Target,
     no: Target,
 ) -> Target {
+    let argument = condition.argument;
     let low = write_half(program, Word::Low(argument), mask as u32, value as u32, yes, no);
+    if !condition.wide {
+        return low;
+    }
     write_half(program, Word::High(argument), (mask >> 32) as u32, (value >> 32) as u32, low, no)
 }
 
@@ -200,7 +201,7 @@ fn write_half(program: &mut Program, word: Word, mask: u32, value: u32, yes: Tar
 /// `compare` decides on the low halves if the high halves are equal; else the high halves decide.
 fn write_order(
     program: &mut Program,
-    argument: u8,
+    condition: Condition,
     compare: Compare,
     value: u64,
     yes: Target,
@@ -208,10 +209,13 @@ fn write_order(
 ) -> Target {
     let (high, low) = ((value >> 32) as u32, value as u32);
     let decide_low = program.branch(compare, low, yes, no);
-    let decide_low = program.load(Word::Low(argument), decide_low);
+    let decide_low = program.load(Word::Low(condition.argument), decide_low);
+    if !condition.wide {
+        return decide_low;
+    }
     let decide_high = program.branch(Compare::Equal, high, decide_low, no);
     let decide_high = program.branch(Compare::Greater, high, yes, decide_high);
-    program.load(Word::High(argument), decide_high)
+    program.load(Word::High(condition.argument), decide_high)
 }
 
 fn flags(profile: &LinuxSeccomp) -> Flags {

@@ -27,6 +27,8 @@ pub(crate) const NO_SUCH_CALL: u32 = ERRNO | ENOSYS;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Condition {
     pub(crate) argument: u8,
+    /// Whether all 64 bits count, or only the low 32.
+    pub(crate) wide: bool,
     pub(crate) test: Test,
 }
 
@@ -141,7 +143,8 @@ impl<'a> Checked<'a> {
                 if let Some((number, call)) = abi.multiplexed(name)
                     && alternatives.is_empty()
                 {
-                    let this_call = Condition { argument: 0, test: Test::Equal(call) };
+                    let this_call =
+                        Condition { argument: 0, wide: abi.wide_arguments(), test: Test::Equal(call) };
                     table.add(number, &[vec![this_call]], *action);
                 }
             }
@@ -199,7 +202,7 @@ fn condition(argument: &LinuxSeccompArg, abi: Abi) -> Condition {
             Test::Masked { mask: value, value: cut(argument.value_two().unwrap_or(0)) & value }
         }
     };
-    Condition { argument: argument.index() as u8, test }
+    Condition { argument: argument.index() as u8, wide: abi.wide_arguments(), test }
 }
 
 fn action(

@@ -179,3 +179,134 @@ fn a_pod_cannot_reach_what_listens_on_the_hosts_loopback() {
     }
     assert!(pod.run(|| ask(at("127.0.0.1", 6443))).is_err());
 }
+
+#[test]
+fn many_pods_at_once_get_addresses_of_their_own() {
+    let Some(host) = Host::new() else { return };
+    host.configure(json!({"type": "pintle", "bridge": "pt0", "subnets": ["10.89.0.0/24", "fd00:89::/64"]}));
+    let networks = host.networks();
+    let pods: Vec<Pod> = (0..24).map(|n| Pod::new(&format!("pod{n}"))).collect();
+    let attach = |(n, pod): (usize, &Pod)| {
+        let mut request = pod.network();
+        request.port_mappings = vec![port(Protocol::Tcp, 9000 + n as u16, 80, None)];
+        host.run(|| networks.attach(&request)).unwrap().ips
+    };
+    let all = || -> Vec<Vec<IpAddr>> {
+        std::thread::scope(|scope| {
+            let threads: Vec<_> =
+                pods.iter().enumerate().map(|entry| scope.spawn(move || attach(entry))).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        })
+    };
+    let first = all();
+    let different: std::collections::HashSet<&IpAddr> = first.iter().flatten().collect();
+    assert_eq!(different.len(), 48);
+    // Attaching again gives what each has.
+    assert_eq!(first, all());
+    std::thread::scope(|scope| {
+        for pod in &pods {
+            scope.spawn(|| host.run(|| networks.detach(&pod.id, None)).unwrap());
+        }
+    });
+    assert!(networks.owed().is_empty());
+    let left = std::fs::read_dir(host.path("state/networks/test/addresses")).unwrap().count();
+    assert_eq!(left, 0);
+    let rules = host.run(|| common::command("nft", &["list", "ruleset"]));
+    assert!(rules.is_none_or(|rules| !rules.contains("90")), "a host port is left");
+}
+
+#[test]
+fn an_attach_that_died_half_way_is_made_good() {
+    let Some(host) = Host::new() else { return };
+    host.configure(json!({"type": "pintle", "bridge": "pt0", "subnets": ["10.89.0.0/24"]}));
+    let pod = Pod::new("pod");
+    let mut request = pod.network();
+    request.port_mappings = vec![port(Protocol::Tcp, 8080, 80, None)];
+    let networks = host.networks();
+    let first = host.run(|| networks.attach(&request)).unwrap();
+    // The record says that ADD was begun: as if the daemon was killed just before it wrote the result.
+    let record = host.path("state/attachments/pod.json");
+    let text = std::fs::read_to_string(&record).unwrap();
+    std::fs::write(&record, text.replace("\"attached\"", "\"attaching\"")).unwrap();
+    let networks = host.networks();
+    let again = host.run(|| networks.attach(&request)).unwrap();
+    assert_eq!(again.ips.len(), first.ips.len());
+    serve(&pod, "0.0.0.0:80", "pod");
+    assert_eq!(host.run(|| ask(at("127.0.0.1", 8080))).unwrap(), "pod");
+    // Killed between a DEL and the removal of the record; then the garbage collection finds it.
+    std::fs::write(&record, text.replace("\"attached\"", "\"detaching\"")).unwrap();
+    let report = host.run(|| networks.gc([]));
+    assert_eq!(report.detached, ["pod"]);
+    assert!(host.run(|| ask(at("127.0.0.1", 8080))).is_err());
+}
+
+#[test]
+fn two_pods_cannot_have_one_host_port_and_a_stale_one_is_taken_over() {
+    let Some(host) = Host::new() else { return };
+    host.configure(json!({"type": "pintle", "bridge": "pt0", "subnets": ["10.89.0.0/24"]}));
+    let networks = host.networks();
+    let (one, two) = (Pod::new("one"), Pod::new("two"));
+    let with_port = |pod: &Pod| {
+        let mut request = pod.network();
+        request.port_mappings = vec![port(Protocol::Tcp, 8080, 80, None)];
+        request
+    };
+    host.run(|| networks.attach(&with_port(&one))).unwrap();
+    let error = host.run(|| networks.attach(&with_port(&two))).unwrap_err().to_string();
+    assert!(error.contains("host port 8080/tcp is taken by one"), "{error}");
+    serve(&one, "0.0.0.0:80", "one");
+    assert_eq!(host.run(|| ask(at("127.0.0.1", 8080))).unwrap(), "one");
+    // Its state is lost, its rule is not: the next pod gets the port.
+    std::fs::remove_dir_all(host.path("state/networks/test")).unwrap();
+    std::fs::remove_file(host.path("state/attachments/one.json")).unwrap();
+    drop(one);
+    let mut request = with_port(&two);
+    request.ips = vec!["10.89.0.9/24".parse().unwrap()];
+    host.run(|| networks.attach(&request)).unwrap();
+    serve(&two, "0.0.0.0:80", "two");
+    assert_eq!(host.run(|| ask(at("10.89.0.9", 80))).unwrap(), "two");
+    assert_eq!(host.run(|| ask(at("127.0.0.1", 8080))).unwrap(), "two");
+}
+
+#[test]
+fn flushed_rules_come_back_with_the_next_status() {
+    let Some(host) = Host::new() else { return };
+    host.configure(json!({"type": "pintle", "bridge": "pt0", "subnets": ["10.89.0.0/24"]}));
+    let networks = host.networks();
+    let pod = Pod::new("pod");
+    let mut request = pod.network();
+    request.port_mappings = vec![port(Protocol::Tcp, 8080, 80, None)];
+    host.run(|| networks.attach(&request)).unwrap();
+    serve(&pod, "0.0.0.0:80", "pod");
+    if host.run(|| common::command("nft", &["flush", "ruleset"])).as_deref() != Some("") {
+        println!("SKIPPED: no `nft` to flush the rules with");
+        return;
+    }
+    assert!(host.run(|| ask(at("127.0.0.1", 8080))).is_err());
+    assert!(host.run(|| networks.check("pod", &pod.netns())).is_err());
+    host.run(|| networks.status()).unwrap();
+    assert_eq!(host.run(|| ask(at("127.0.0.1", 8080))).unwrap(), "pod");
+    host.run(|| networks.check("pod", &pod.netns())).unwrap();
+}
+
+#[test]
+fn a_udp_client_that_never_pauses_reaches_the_next_pod() {
+    let Some(host) = Host::new() else { return };
+    let Some(neighbour) = host.neighbour(&["192.0.2.1/24"], &["192.0.2.2/24"]) else { return };
+    host.configure(json!({"type": "pintle", "bridge": "pt0", "subnets": ["10.89.0.0/24"]}));
+    let networks = host.networks();
+    let client = common::inside(neighbour.as_fd(), || UdpSocket::bind("0.0.0.0:5000").unwrap());
+    let mut pods = Vec::new();
+    for name in ["first", "second"] {
+        let pod = Pod::new(name);
+        let mut request = pod.network();
+        request.port_mappings = vec![port(Protocol::Udp, 5353, 53, None)];
+        // The flow exists before the port does.
+        let _ = ask_udp(&client, at("192.0.2.1", 5353));
+        host.run(|| networks.attach(&request)).unwrap();
+        serve_udp(&pod, "0.0.0.0:53", name);
+        assert_eq!(ask_udp(&client, at("192.0.2.1", 5353)).unwrap(), name);
+        host.run(|| networks.detach(name, None)).unwrap();
+        pods.push(pod);
+    }
+}

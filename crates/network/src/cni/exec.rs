@@ -232,7 +232,17 @@ fn spawn(
             program.env(key, value);
         }
     }
-    program.spawn()
+    let mut attempt = 0;
+    loop {
+        match program.spawn() {
+            // Somebody is just putting the program there.
+            Err(error) if error.kind() == io::ErrorKind::ExecutableFileBusy && attempt < 20 => {
+                attempt += 1;
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            done => return done,
+        }
+    }
 }
 
 enum End {

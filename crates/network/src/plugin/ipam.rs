@@ -137,3 +137,6 @@ fn address(net: IpNet, number: u128) -> IpAddr {
         IpNet::V6(_) => IpAddr::V6(Ipv6Addr::from(number)),
     }
 }
+
+#[cfg(test)]
+mod tests;

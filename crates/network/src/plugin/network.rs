@@ -40,13 +40,13 @@ pub(super) fn add(request: &Request<'_>, config: &Config) -> Result<Value, CniEr
     }
     let attachment = ipam::allocate(&mut state, config, attachment)?;
     let bridge = wire::ensure_bridge(&mut socket, config)?;
-    let mut nft = rules::socket()?;
     // What an earlier attempt opened for this pod may differ from what it gets now.
-    let differs = |former: &Attachment| {
-        (&former.ports, &former.addresses) != (&attachment.ports, &attachment.addresses)
-    };
-    rules::ensure(&mut nft, config, &state, former.as_ref().is_some_and(differs))?;
-    rules::publish(&mut nft, config, &state, &attachment)?;
+    let has = |attachment: &Attachment| (attachment.ports.clone(), attachment.addresses.clone());
+    let anew = former.is_some_and(|former| has(&former) != has(&attachment));
+    rules::with_socket(|nft| {
+        rules::ensure(nft, config, &state, anew)?;
+        rules::publish(nft, config, &state, &attachment)
+    })?;
     drop(state);
     let mac = wire::connect(&mut socket, config, &bridge, &attachment, netns)?;
     Ok(result(request, config, &bridge, &attachment, mac))
@@ -59,7 +59,7 @@ pub(super) fn delete(request: &Request<'_>, config: &Config) -> Result<(), CniEr
     let mut host = host_interface(config, &of);
     if let Some(state) = State::lock_existing(&config.state_dir, &config.name)? {
         if let Ok(Some(attachment)) = state.attachment(&of) {
-            rules::withdraw(&mut rules::socket()?, config, &attachment)?;
+            rules::with_socket(|nft| rules::withdraw(nft, config, &attachment))?;
             host = attachment.host_interface;
         }
         state.remove(&of)?;
@@ -88,7 +88,7 @@ pub(super) fn check(request: &Request<'_>, config: &Config) -> Result<(), CniErr
         || CniError::new(code::UNKNOWN_CONTAINER, format!("network {} has no attachment {of}", config.name));
     let attachment = attachment.ok_or_else(unknown)?;
     drop(state);
-    if !rules::in_place(&mut rules::socket()?, config)? {
+    if !rules::with_socket(|nft| rules::in_place(nft, config))? {
         let message = format!("the nftables table {} is missing or changed", rules::table(config));
         return Err(CniError::new(code::CHECK_FAILED, message));
     }
@@ -104,7 +104,7 @@ pub(super) fn status(config: &Config) -> Result<(), CniError> {
     match State::lock_existing(&config.state_dir, &config.name)? {
         Some(state) if state.has_attachments() => {
             wire::ensure_bridge(&mut route_socket()?, config)?;
-            rules::ensure(&mut rules::socket()?, config, &state, false)
+            rules::with_socket(|nft| rules::ensure(nft, config, &state, false))
         }
         _ => Ok(()),
     }
@@ -119,9 +119,8 @@ pub(super) fn collect(config: &Config) -> Result<(), CniError> {
     let valid: Vec<String> = valid.iter().map(|(id, interface)| owner(id, interface)).collect();
     let stale: Vec<Attachment> =
         state.attachments().into_iter().filter(|a| !valid.contains(&a.owner())).collect();
-    let mut nft = rules::socket()?;
     for attachment in &stale {
-        rules::withdraw(&mut nft, config, attachment)?;
+        rules::with_socket(|nft| rules::withdraw(nft, config, attachment))?;
         state.remove(&attachment.owner())?;
     }
     for (ip, of) in state.owners().into_iter().filter(|(_, of)| !valid.contains(of)) {
@@ -148,8 +147,9 @@ pub(crate) fn remove_network(state_dir: &Path, name: &str) -> Result<(), CniErro
         link::delete(&mut socket, host).map_err(refused(format!("cannot delete {host}")))?;
     }
     if let Some((bridge, table)) = state.description() {
-        nft::delete_table(&mut rules::socket()?, &table)
-            .map_err(refused(format!("cannot delete {table}")))?;
+        rules::with_socket(|nft| {
+            nft::delete_table(nft, &table).map_err(refused(format!("cannot delete {table}")))
+        })?;
         link::delete(&mut socket, &bridge).map_err(refused(format!("cannot delete bridge {bridge}")))?;
     }
     state.destroy()

@@ -16,7 +16,7 @@ use super::state::{Attachment, State};
 use super::wire::refused;
 use crate::cni::error::{CniError, code};
 use crate::kernel::nft::{self, Batch, Element, Hook, Map, kind};
-use crate::kernel::{conntrack, link, sysctl};
+use crate::kernel::{conntrack, lease, link, sysctl};
 use crate::pod::{PortMapping, Protocol};
 
 /// Changes whenever the rules below do, so that a newer version replaces what an older one made.
@@ -34,9 +34,10 @@ pub(super) fn table(config: &Config) -> String {
     format!("pintle_{text}")
 }
 
-/// A socket for nftables in the namespace of the calling thread.
-pub(super) fn socket() -> Result<Socket, CniError> {
-    Socket::netfilter().map_err(|error| CniError::new(code::KERNEL, format!("nftables socket: {error}")))
+/// Runs `work` with a socket for nftables in the namespace of the calling thread.
+pub(super) fn with_socket<T>(work: impl FnOnce(&mut Socket) -> Result<T, CniError>) -> Result<T, CniError> {
+    lease::with_netfilter(work)
+        .map_err(|error| CniError::new(code::KERNEL, format!("nftables socket: {error}")))?
 }
 
 /// Another attachment that has one of the host ports that are asked for.

@@ -7,7 +7,7 @@
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
 use std::net::IpAddr;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, symlink};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use ipnet::IpNet;
@@ -85,26 +85,24 @@ impl State {
     pub(crate) fn lock(state_dir: &Path, name: &str) -> Result<State, CniError> {
         let folder = folder_of(state_dir, name);
         let path = folder.join("lock");
-        let open =
-            || OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
-        let lock = match open() {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+        loop {
+            let lock = open_lock(&folder, &path).map_err(io_error("cannot open", &path))?;
+            rustix::io::retry_on_intr(|| flock(&lock, FlockOperation::LockExclusive))
+                .map_err(|errno| io_error("cannot lock", &path)(errno.into()))?;
+            let held = lock.metadata().map_err(io_error("cannot read", &path))?;
+            // While this waited the network may have been removed, and the file with it.
+            if !std::fs::metadata(&path).is_ok_and(|found| found.ino() == held.ino()) {
+                continue;
+            }
+            // Whoever has the lock of a new network first makes the rest.
+            if held.len() == 0 {
                 for inner in ["addresses", "attachments"] {
                     let inner = folder.join(inner);
-                    DirBuilder::new()
-                        .recursive(true)
-                        .mode(0o700)
-                        .create(&inner)
-                        .map_err(io_error("cannot make the state folder", &inner))?;
+                    make_folder(&inner).map_err(io_error("cannot make the state folder", &inner))?;
                 }
-                open()
             }
-            done => done,
+            return Ok(State { folder, lock });
         }
-        .map_err(io_error("cannot open", &path))?;
-        rustix::io::retry_on_intr(|| flock(&lock, FlockOperation::LockExclusive))
-            .map_err(|errno| io_error("cannot lock", &path)(errno.into()))?;
-        Ok(State { folder, lock })
     }
 
     /// The same where the network has state; `None` where it has none, so that a DEL makes no folders.
@@ -246,6 +244,22 @@ impl State {
     pub(crate) fn destroy(self) -> Result<(), CniError> {
         std::fs::remove_dir_all(&self.folder).map_err(io_error("cannot remove", &self.folder))
     }
+}
+
+fn open_lock(folder: &Path, path: &Path) -> io::Result<File> {
+    let open =
+        || OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path);
+    match open() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            make_folder(folder)?;
+            open()
+        }
+        done => done,
+    }
+}
+
+fn make_folder(folder: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(folder)
 }
 
 fn names(folder: &Path) -> Vec<String> {

@@ -1,0 +1,292 @@
+//! Chains of plugins that misbehave, and the CNI project's own plugins where they are present.
+
+mod common;
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use common::{Host, Pod};
+use network::{AttachError, DetachError, NotReady};
+use serde_json::json;
+
+impl Host {
+    /// A plugin that is a shell script; it appends its command to `calls`.
+    fn script(&self, name: &str, body: &str) {
+        let path = self.path("bin").join(name);
+        let calls = self.path("calls");
+        let text = format!("#!/bin/sh\necho \"{name} $CNI_COMMAND\" >> {}\n{body}\n", calls.display());
+        std::fs::write(&path, text).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    }
+
+    fn calls(&self) -> Vec<String> {
+        let text = std::fs::read_to_string(self.path("calls")).unwrap_or_default();
+        text.lines().map(String::from).collect()
+    }
+}
+
+const GOOD: &str = r#"cat > /dev/null
+[ "$CNI_COMMAND" = ADD ] && echo '{"cniVersion":"1.0.0","interfaces":[{"name":"eth0","sandbox":"'$CNI_NETNS'"}],"ips":[{"address":"10.1.0.2/24","interface":0}]}'
+exit 0"#;
+
+fn message(result: Result<network::Attached, AttachError>) -> String {
+    result.unwrap_err().to_string()
+}
+
+#[test]
+fn bad_answers_are_told_apart_and_undone() {
+    let Some(host) = Host::new() else { return };
+    host.write_list("1.0.0", json!([{"type": "first"}, {"type": "second"}]));
+    host.script("first", GOOD);
+    let networks = host.networks();
+    let pod = Pod::new("pod");
+    for (body, expected) in [
+        ("[ $CNI_COMMAND = ADD ] || exit 0; echo 'not json'", "not a result"),
+        ("[ $CNI_COMMAND = ADD ] || exit 0; echo '[1]'", "not an object"),
+        (
+            "[ $CNI_COMMAND = ADD ] || exit 0; echo '{\"cniVersion\":\"1.0.0\",\"ips\":[{\"address\":\"x\"}]}'",
+            "\"x\"",
+        ),
+        ("[ $CNI_COMMAND = ADD ] || exit 0; echo '{\"cniVersion\":\"9.9.9\"}'", "9.9.9"),
+        ("[ $CNI_COMMAND = ADD ] || exit 0; echo '{\"cniVersion\":\"1.0.0\"}'", "no address on eth0"),
+        (
+            "[ $CNI_COMMAND = ADD ] || exit 0; echo '{\"code\":11,\"msg\":\"later\",\"details\":\"why\"}'; echo noise >&2; exit 1",
+            "later: why (code 11); its standard error ends: noise",
+        ),
+        ("[ $CNI_COMMAND = ADD ] || exit 0; echo panic >&2; exit 2", "exit status: 2"),
+        ("[ $CNI_COMMAND = ADD ] || exit 0; exec yes", "more than 1048576 bytes"),
+    ] {
+        host.script("second", body);
+        let error = message(networks.attach(&pod.network()));
+        assert!(error.contains(expected) && error.contains("pod pod, network test"), "{error}");
+        assert!(networks.owed().is_empty(), "{error}");
+        let calls = host.calls();
+        assert_eq!(calls[calls.len() - 4..], ["first ADD", "second ADD", "second DEL", "first DEL"]);
+    }
+}
+
+#[test]
+fn a_hanging_plugin_is_killed_with_its_children() {
+    let Some(host) = Host::new() else { return };
+    host.write_list("1.0.0", json!([{"type": "hang"}]));
+    let marker = host.path("marker");
+    host.script(
+        "hang",
+        &format!("[ $CNI_COMMAND = ADD ] || exit 0\n(sleep 2; touch {}) &\nsleep 60", marker.display()),
+    );
+    let mut config = host.config();
+    config.plugin_deadline = Duration::from_millis(300);
+    let networks = network::Networks::new(config).unwrap();
+    let begin = Instant::now();
+    let error = message(networks.attach(&Pod::new("pod").network()));
+    assert!(error.contains("hang was killed because ADD took more than 0.3 s"), "{error}");
+    assert!(begin.elapsed() < Duration::from_secs(2));
+    // A child left behind that holds the output open is not waited for either, and does not live on.
+    host.script(
+        "hang",
+        &format!("[ $CNI_COMMAND = ADD ] || exit 0\n(sleep 2; touch {}) &\n{GOOD}", marker.display()),
+    );
+    let begin = Instant::now();
+    networks.attach(&Pod::new("pod").network()).unwrap();
+    assert!(begin.elapsed() < Duration::from_millis(300), "{:?}", begin.elapsed());
+    std::thread::sleep(Duration::from_millis(2200));
+    assert!(!common::exists(&marker));
+}
+
+#[test]
+fn a_del_that_fails_stays_owed_over_restarts_and_configuration_changes() {
+    let Some(host) = Host::new() else { return };
+    host.write_list("1.0.0", json!([{"type": "first"}, {"type": "missing"}]));
+    host.script("first", GOOD);
+    let pod = Pod::new("pod");
+    {
+        let networks = host.networks();
+        assert!(matches!(networks.status(), Err(NotReady::Plugin { .. })));
+        let error = message(networks.attach(&pod.network()));
+        assert!(error.contains("\"missing\" is not in") && error.contains("still owed"), "{error}");
+        assert_eq!(networks.owed().len(), 1);
+    }
+    // Another configuration, another daemon: DEL is still that of the old chain.
+    host.script("other", GOOD);
+    host.write_list("1.0.0", json!([{"type": "other"}]));
+    let networks = host.networks();
+    assert_eq!(networks.status().unwrap().plugins, ["other"]);
+    assert!(matches!(networks.detach("pod", None), Err(DetachError::Plugins { .. })));
+    host.script("missing", "cat > $(dirname $0)/../input; exit 0");
+    networks.detach("pod", None).unwrap();
+    assert!(networks.owed().is_empty());
+    let calls = host.calls();
+    assert_eq!(calls[calls.len() - 2..], ["missing DEL", "first DEL"]);
+    networks.detach("pod", None).unwrap();
+    assert_eq!(host.calls().len(), calls.len());
+}
+
+#[test]
+fn plugins_are_told_what_they_asked_for() {
+    let Some(host) = Host::new() else { return };
+    let capabilities = json!({"portMappings": true, "bandwidth": true, "dns": true, "mac": false, "cgroupPath": true,
+        "io.kubernetes.cri.pod-annotations": true, "ips": true});
+    host.write_list(
+        "1.1.0",
+        json!([{"type": "first", "capabilities": capabilities, "own": 5}, {"type": "second"}]),
+    );
+    host.script(
+        "first",
+        &format!("cat > $(dirname $0)/../$CNI_COMMAND.first; env > $(dirname $0)/../env\n{GOOD}"),
+    );
+    host.script("second", &format!("cat > $(dirname $0)/../$CNI_COMMAND.second\n{GOOD}"));
+    let networks = host.networks();
+    networks.status().unwrap();
+    let pod = Pod::new("pod");
+    let mut request = pod.network();
+    request.port_mappings = vec![network::PortMapping {
+        host_port: 80,
+        container_port: 8080,
+        protocol: network::Protocol::Udp,
+        host_ip: Some("192.0.2.1".parse().unwrap()),
+    }];
+    let limits = [("kubernetes.io/egress-bandwidth".to_string(), "10M".to_string())].into();
+    request.bandwidth = network::Bandwidth::from_annotations(&limits).unwrap();
+    request.annotations = limits;
+    request.cgroup_path = "/kubepods/pod1".into();
+    request.mac = Some("02:00:00:00:00:01".into());
+    request.ips = vec!["10.1.0.2/24".parse().unwrap()];
+    let attached = networks.attach(&request).unwrap();
+    assert_eq!(attached.ips, ["10.1.0.2".parse::<std::net::IpAddr>().unwrap()]);
+    networks.check("pod", &pod.netns()).unwrap();
+    let read = |name: &str| -> serde_json::Value {
+        serde_json::from_slice(&std::fs::read(host.path(name)).unwrap()).unwrap()
+    };
+    let first = read("ADD.first");
+    assert_eq!(
+        first["runtimeConfig"],
+        json!({
+            "portMappings": [{"hostPort": 80, "containerPort": 8080, "protocol": "udp", "hostIP": "192.0.2.1"}],
+            "bandwidth": {"egressRate": 10_000_000, "egressBurst": i32::MAX},
+            "cgroupPath": "/kubepods/pod1",
+            "io.kubernetes.cri.pod-annotations": {"kubernetes.io/egress-bandwidth": "10M"},
+            "ips": ["10.1.0.2/24"],
+        })
+    );
+    assert!(first["own"] == 5 && first["name"] == "test" && first["cniVersion"] == "1.1.0");
+    assert!(first.get("prevResult").is_none() && first.get("capabilities").is_none());
+    let second = read("ADD.second");
+    assert!(second.get("runtimeConfig").is_none());
+    assert_eq!(second["prevResult"]["ips"][0]["address"], "10.1.0.2/24");
+    assert_eq!(second["prevResult"]["cniVersion"], "1.1.0");
+    let environment = std::fs::read_to_string(host.path("env")).unwrap();
+    assert!(environment.contains(
+        "CNI_ARGS=IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME=pod-name;K8S_POD_INFRA_CONTAINER_ID=pod;K8S_POD_UID=pod-uid"
+    ));
+    for line in environment.lines() {
+        let name = line.split('=').next().unwrap();
+        assert!(
+            name.starts_with("CNI_") || ["PATH", "PWD", "SHLVL", "_", "OLDPWD"].contains(&name),
+            "{line}"
+        );
+    }
+    let report = networks.gc(["pod"]);
+    assert!(
+        report.detached.is_empty() && report.failed.is_empty() && report.plugins.is_empty(),
+        "{report:?}"
+    );
+    assert_eq!(
+        read("GC.second")["cni.dev/valid-attachments"],
+        json!([{"containerID": "pod", "ifname": "eth0"}])
+    );
+    assert_eq!(networks.gc([]).detached, ["pod"]);
+    assert_eq!(read("DEL.second")["prevResult"]["ips"][0]["address"], "10.1.0.2/24");
+    let commands = [
+        "first STATUS",
+        "second STATUS",
+        "first ADD",
+        "second ADD",
+        "first CHECK",
+        "second CHECK",
+        "first GC",
+        "second GC",
+        "second DEL",
+        "first DEL",
+        "first GC",
+        "second GC",
+    ];
+    assert_eq!(host.calls(), commands);
+}
+
+#[test]
+fn nothing_odd_gets_into_arguments() {
+    let Some(host) = Host::new() else { return };
+    host.write_list("1.0.0", json!([{"type": "first"}]));
+    host.script("first", GOOD);
+    let networks = host.networks();
+    let pod = Pod::new("pod");
+    let mut request = pod.network();
+    request.name = "x;CNI=1".into();
+    assert!(matches!(networks.attach(&request), Err(AttachError::BadField { field: "name", .. })));
+    for id in ["", "../x", "a/b", ".x"] {
+        let mut request = pod.network();
+        request.pod_id = id.into();
+        assert!(matches!(networks.attach(&request), Err(AttachError::BadField { field: "pod id", .. })));
+        assert!(matches!(networks.detach(id, None), Err(DetachError::BadId(_))));
+    }
+    assert!(host.calls().is_empty());
+}
+
+#[test]
+fn the_directory_is_followed_without_being_watched() {
+    let Some(host) = Host::new() else { return };
+    std::fs::remove_dir(host.path("conf")).unwrap();
+    let networks = host.networks();
+    let none = networks.status().unwrap_err().to_string();
+    assert!(none.contains("no network configuration in") && none.contains("pintle network init"), "{none}");
+    std::fs::create_dir(host.path("conf")).unwrap();
+    std::fs::write(host.path("conf/00-bad.conf"), "{").unwrap();
+    assert!(networks.status().unwrap_err().to_string().contains("00-bad.conf is skipped: it is not JSON"));
+    host.configure(json!({"type": "pintle", "bridge": "pt0"}));
+    assert!(matches!(networks.status(), Err(NotReady::NoPodCidr { .. })));
+    networks.pod_cidr("10.5.1.0/24,fd05::/64").unwrap();
+    assert_eq!(host.run(|| networks.status()).unwrap().network, "test");
+    assert!(networks.pod_cidr("nonsense").is_err());
+    let pod = Pod::new("pod");
+    let attached = host.run(|| host.networks().attach(&pod.network())).unwrap();
+    assert_eq!(attached.ips[0].to_string(), "10.5.1.2");
+    // Renamed away and made anew, as configuration managers do.
+    std::fs::rename(host.path("conf"), host.path("old")).unwrap();
+    assert!(matches!(networks.status(), Err(NotReady::NoConfiguration { .. })));
+    std::fs::rename(host.path("old"), host.path("conf")).unwrap();
+    assert_eq!(host.run(|| networks.status()).unwrap().network, "test");
+    host.run(|| networks.detach("pod", None)).unwrap();
+}
+
+#[test]
+fn the_projects_own_plugins_make_a_network() {
+    let folder = PathBuf::from(std::env::var("PINTLE_CNI_PLUGINS").unwrap_or("/opt/cni/bin".into()));
+    if ["bridge", "host-local", "portmap"].iter().any(|name| !folder.join(name).is_file()) {
+        println!("SKIPPED: no CNI plugins in {}; set PINTLE_CNI_PLUGINS", folder.display());
+        return;
+    }
+    let Some(host) = Host::new() else { return };
+    let ipam = json!({"type": "host-local", "dataDir": host.path("ipam"),
+        "ranges": [[{"subnet": "10.77.0.0/24"}], [{"subnet": "fd77::/64"}]], "routes": [{"dst": "0.0.0.0/0"}]});
+    host.write_list("1.0.0", json!([
+        {"type": "bridge", "bridge": "cni0", "isGateway": true, "ipMasq": true, "ipMasqBackend": "nftables", "ipam": ipam},
+        {"type": "portmap", "backend": "nftables", "capabilities": {"portMappings": true}},
+    ]));
+    let mut config = host.config();
+    config.bin_dirs = vec![folder];
+    config.plugin_deadline = Duration::from_secs(8);
+    let networks = network::Networks::new(config).unwrap();
+    let pod = Pod::new("pod");
+    host.run(|| networks.status()).unwrap();
+    let attached = host.run(|| networks.attach(&pod.network())).unwrap();
+    let ips: Vec<String> = attached.ips.iter().map(|ip| ip.to_string()).collect();
+    assert_eq!(ips, ["10.77.0.2", "fd77::2"]);
+    assert!(
+        attached.interfaces.iter().any(|interface| interface.name == "eth0" && !interface.sandbox.is_empty())
+    );
+    host.run(|| networks.check("pod", &pod.netns())).unwrap();
+    host.run(|| networks.detach("pod", Some(&pod.netns()))).unwrap();
+    assert!(!common::exists(&host.path("ipam/test/10.77.0.2")));
+    assert!(networks.owed().is_empty());
+}

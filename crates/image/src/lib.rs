@@ -1,1 +1,286 @@
 //! Images: the registry client, unpacking, layers, and root file systems made of them.
+//!
+//! A pull streams each layer from the registry through both digests and the unpacker straight into its final form, a directory that
+//! overlayfs stacks; no blob is kept. Layers become visible all at once: one sync of the file system, one rename each, one transaction.
+//! Queries are answered from memory. What a registry sends is hostile: it is bounded, checked against its digest, and unpacked by
+//! descriptors.
+
+mod catalog;
+mod client;
+mod config;
+mod credentials;
+mod error;
+mod flight;
+mod graft;
+mod layers;
+mod manifest;
+mod overlay;
+mod pieces;
+mod progress;
+mod pull;
+mod rootfs;
+mod tar;
+mod tree;
+mod unpack;
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use model::digest::ImageId;
+use model::reference::ImageReference;
+use store::Store;
+use tokio::sync::{Semaphore, watch};
+
+pub use catalog::{Ambiguous, Image, ImageUser};
+pub use config::{ImageConfig, Limits, Timeouts};
+pub use credentials::Credentials;
+pub use error::{Attempt, PullCause, PullError};
+pub use manifest::RunConfig;
+pub use progress::{LayerProgress, LayerState, PullProgress, Stage};
+pub use rootfs::{RootFilesystems, Rootfs, RootfsError};
+pub use tree::Usage;
+pub use unpack::{TarError, UnpackError};
+
+use catalog::Catalog;
+use client::{Client, Session};
+use flight::Flights;
+use layers::Layers;
+use progress::Progress;
+use pull::{Pull, Shared, blocking};
+
+/// What to pull.
+#[derive(Debug, Clone, Default)]
+pub struct PullRequest {
+    /// As a person wrote it.
+    pub reference: String,
+    /// Sent to the registry only if they are for it.
+    pub credentials: Option<Credentials>,
+}
+
+/// What images take on disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FsInfo {
+    /// A path in the file system that holds them.
+    pub mountpoint: PathBuf,
+    pub usage: Usage,
+}
+
+/// Why an image could not be found or removed.
+#[derive(Debug, thiserror::Error)]
+pub enum ImageError {
+    #[error(transparent)]
+    Ambiguous(#[from] Ambiguous),
+    #[error("{0}")]
+    Failed(PullCause),
+}
+
+/// Why the images of this node could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    #[error("images in {root}: {cause}", root = .root.display())]
+    Images { root: PathBuf, cause: PullCause },
+    #[error(transparent)]
+    Rootfs(#[from] RootfsError),
+}
+
+type PullKey = (String, Option<Credentials>);
+type PullResult = Result<ImageId, PullError>;
+
+/// The images of this node.
+pub struct Images {
+    shared: Arc<Shared>,
+    client: Arc<Client>,
+    pulls: Flights<PullKey, PullResult>,
+    watched: Arc<Mutex<HashMap<String, watch::Receiver<PullProgress>>>>,
+    rootfs: RootFilesystems,
+}
+
+impl Images {
+    /// Opens the images below `config.root`, and sweeps what a killed process left half-done.
+    ///
+    /// If the database was lost, directories that it does not know stay where they are, since containers may be standing on them.
+    ///
+    /// # Errors
+    /// [`OpenError`] with the path that cannot be read or made.
+    pub fn open(config: ImageConfig, store: Arc<Store>) -> Result<Arc<Images>, OpenError> {
+        let fail = |cause| OpenError::Images { root: config.root.clone(), cause };
+        make_private(&config.root).map_err(|error| fail(PullCause::io(&config.root, error)))?;
+        let sweep = store.quarantined().is_none();
+        let layers = Arc::new(Layers::open(&config.root, Arc::clone(&store), sweep).map_err(fail)?);
+        let catalog = Arc::new(Catalog::open(Arc::clone(&store), &layers).map_err(fail)?);
+        let rootfs =
+            RootFilesystems::open(&config.root, store, Arc::clone(&layers), config.user_xattr, sweep)?;
+        let client = Arc::new(Client::new(&config.insecure_registries, config.timeouts.clone()));
+        let shared = Shared {
+            slots: Semaphore::new(config.parallel_layers.max(1) * 2),
+            config,
+            layers,
+            catalog,
+            fetching: Flights::new(),
+        };
+        Ok(Arc::new(Images {
+            shared: Arc::new(shared),
+            client,
+            pulls: Flights::new(),
+            watched: Arc::default(),
+            rootfs,
+        }))
+    }
+
+    /// Pulls an image and returns its id, which is `Image.id` of CRI.
+    ///
+    /// The same request while one is running joins it. Dropping the future ends the waiting, not the pull. It must be called within a
+    /// tokio runtime.
+    ///
+    /// # Errors
+    /// [`PullError`] with the cause and what was tried.
+    pub async fn pull(&self, request: PullRequest) -> PullResult {
+        let fail = |cause| PullError { reference: request.reference.clone(), cause, attempts: Vec::new() };
+        let reference = ImageReference::parse(&request.reference).map_err(|why| fail(why.into()))?;
+        let key = (catalog::stored_name(&reference), request.credentials.clone());
+        let mut result = match self.pulls.join(key) {
+            Err(running) => running,
+            Ok(lead) => {
+                let result = lead.subscribe();
+                let pull = self.start(&reference, request.credentials.clone());
+                let (watched, asked) = (Arc::clone(&self.watched), request.reference.clone());
+                tokio::spawn(async move {
+                    // Taken back also if the pull panics.
+                    let _watch =
+                        Watch { watched, name: pull.progress.subscribe().borrow().reference.clone() };
+                    let done = pull.run().await;
+                    pull.progress.stage(if done.is_ok() { Stage::Done } else { Stage::Failed });
+                    lead.finish(done.map_err(|cause| PullError {
+                        reference: asked,
+                        cause,
+                        attempts: pull.session.attempts(),
+                    }));
+                });
+                result
+            }
+        };
+        match result.wait_for(Option::is_some).await {
+            Ok(done) => done.clone().unwrap_or_else(|| Err(fail(PullCause::Interrupted))),
+            Err(_) => Err(fail(PullCause::Interrupted)),
+        }
+    }
+
+    /// How far the running pull of a reference is; none: nobody pulls it.
+    pub fn progress(&self, reference: &str) -> Option<watch::Receiver<PullProgress>> {
+        let name = catalog::stored_name(&ImageReference::parse(reference).ok()?);
+        lock(&self.watched).get(&name).cloned()
+    }
+
+    /// All pulls that are running.
+    pub fn pulls(&self) -> Vec<watch::Receiver<PullProgress>> {
+        lock(&self.watched).values().cloned().collect()
+    }
+
+    /// All images, in no order.
+    pub fn list(&self) -> Vec<Arc<Image>> {
+        self.shared.catalog.snapshot().by_id.values().cloned().collect()
+    }
+
+    /// The image that a reference, an id or the beginning of an id of at least three digits leads to.
+    ///
+    /// # Errors
+    /// [`Ambiguous`] if the beginning is that of several ids.
+    pub fn find(&self, name: &str) -> Result<Option<Arc<Image>>, Ambiguous> {
+        self.shared.catalog.snapshot().find(name)
+    }
+
+    /// Removes an image with all its names, whichever of them is given, and says whether it was there. It is gone from every list at
+    /// once; its layers go in the background as soon as no image and no container needs them.
+    ///
+    /// # Errors
+    /// [`ImageError`]; the image is still there then.
+    pub async fn remove(&self, name: &str) -> Result<bool, ImageError> {
+        let Some(image) = self.find(name)? else { return Ok(false) };
+        let shared = Arc::clone(&self.shared);
+        let removed = blocking(move || {
+            let removed = shared.catalog.remove(&image.id, &shared.layers)?;
+            tokio::task::spawn_blocking(move || collect(&shared));
+            Ok(removed)
+        });
+        removed.await.map_err(ImageError::Failed)
+    }
+
+    /// Sets whether the kubelet's garbage collection leaves an image alone.
+    ///
+    /// # Errors
+    /// [`ImageError::Ambiguous`], or what the database says. An image that is not here is ignored.
+    pub async fn pin(&self, name: &str, pinned: bool) -> Result<(), ImageError> {
+        let Some(image) = self.find(name)? else { return Ok(()) };
+        let shared = Arc::clone(&self.shared);
+        blocking(move || shared.catalog.pin(&image.id, pinned, &shared.layers))
+            .await
+            .map_err(ImageError::Failed)
+    }
+
+    /// Throws away the layers that nothing needs, for example those of pulls that failed and were not tried again.
+    ///
+    /// # Errors
+    /// What the database says.
+    pub async fn collect_garbage(&self) -> Result<Usage, ImageError> {
+        let shared = Arc::clone(&self.shared);
+        blocking(move || shared.layers.collect()).await.map_err(ImageError::Failed)
+    }
+
+    /// What images take on disk, summed from what was recorded when they were unpacked.
+    pub fn fs_info(&self) -> FsInfo {
+        FsInfo { mountpoint: self.shared.config.root.clone(), usage: self.shared.layers.usage() }
+    }
+
+    /// The root file systems of containers.
+    pub fn rootfs(&self) -> &RootFilesystems {
+        &self.rootfs
+    }
+
+    fn start(&self, reference: &ImageReference, credentials: Option<Credentials>) -> Pull {
+        let session = Session::new(Arc::clone(&self.client), reference, credentials);
+        let name = catalog::stored_name(reference);
+        let progress = Progress::new(name.clone());
+        lock(&self.watched).insert(name, progress.subscribe());
+        Pull {
+            shared: Arc::clone(&self.shared),
+            session: Arc::new(session),
+            reference: reference.clone(),
+            progress,
+        }
+    }
+}
+
+impl std::fmt::Debug for Images {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.debug_struct("Images").field("root", &self.shared.config.root).finish_non_exhaustive()
+    }
+}
+
+/// Takes a running pull out of the list of those when it ends.
+struct Watch {
+    watched: Arc<Mutex<HashMap<String, watch::Receiver<PullProgress>>>>,
+    name: String,
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        lock(&self.watched).remove(&self.name);
+    }
+}
+
+fn collect(shared: &Shared) {
+    if let Err(error) = shared.layers.collect() {
+        tracing::warn!(%error, "layers that nothing needs could not be removed; it is tried again with the next image");
+    }
+}
+
+/// Nobody but root may walk into layers: they have set-uid programs of strangers.
+fn make_private(root: &std::path::Path) -> std::io::Result<()> {
+    std::fs::create_dir_all(root)?;
+    std::fs::set_permissions(root, std::os::unix::fs::PermissionsExt::from_mode(0o700))
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,321 @@
+//! The images and the names that lead to them: rows in the database, and a snapshot in memory that every query is answered from.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use arc_swap::ArcSwap;
+use model::digest::{Digest, ImageId};
+use model::reference::ImageReference;
+use store::rusqlite::{self, Transaction, params};
+use store::{Durability, Store};
+
+use crate::error::PullCause;
+use crate::layers::Layers;
+use crate::manifest::{self, RunConfig};
+
+/// An image that is here.
+#[derive(Debug, Clone)]
+pub struct Image {
+    pub id: ImageId,
+    /// Whole names with tags, sorted.
+    pub repo_tags: Vec<String>,
+    /// Whole names with digests of manifests or indexes, sorted.
+    pub repo_digests: Vec<String>,
+    /// Bytes on disk of its layers, shared ones included, and of its configuration.
+    pub size: u64,
+    /// What it says about running it.
+    pub config: RunConfig,
+    /// Who its processes run as.
+    pub user: ImageUser,
+    pub pinned: bool,
+    pub pulled_at: SystemTime,
+    /// As its configuration says, in RFC 3339.
+    pub created: Option<String>,
+    /// Ids of the layers that its root file systems stand on, the lowest first.
+    pub layers: Vec<String>,
+}
+
+/// The user of an image's configuration, as CRI tells it: a number or a name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ImageUser {
+    /// The configuration says nothing: root.
+    Unset,
+    Uid(u32),
+    /// To be looked up in the image's own `/etc/passwd`.
+    Name(String),
+}
+
+impl ImageUser {
+    /// From `user[:group]`. A number that is no uid stays a name, which will not be found: never root by accident.
+    fn of(user: &str) -> ImageUser {
+        let user = user.split(':').next().unwrap_or("");
+        if user.is_empty() {
+            return ImageUser::Unset;
+        }
+        let plain = user.bytes().all(|b| b.is_ascii_digit());
+        match user.parse::<u32>() {
+            Ok(uid) if plain && uid <= i32::MAX as u32 => ImageUser::Uid(uid),
+            _ => ImageUser::Name(user.to_owned()),
+        }
+    }
+}
+
+/// Why a name does not lead to one image.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{prefix:?} is the beginning of {count} image ids; give more digits")]
+pub struct Ambiguous {
+    pub prefix: String,
+    pub count: usize,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Snapshot {
+    pub by_id: HashMap<ImageId, Arc<Image>>,
+    by_name: HashMap<String, ImageId>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Catalog {
+    store: Arc<Store>,
+    snapshot: ArcSwap<Snapshot>,
+    /// One writes at a time: the database first, then the snapshot, in the same order.
+    writing: Mutex<()>,
+}
+
+/// A new image, as a pull found it.
+pub(crate) struct NewImage<'a> {
+    pub id: &'a ImageId,
+    pub config: &'a [u8],
+    pub layers: &'a [String],
+}
+
+impl Catalog {
+    /// Reads all images. One whose layers are not all on disk is left out: the next pull completes it.
+    pub(crate) fn open(store: Arc<Store>, layers: &Layers) -> Result<Catalog, PullCause> {
+        let catalog =
+            Catalog { store, snapshot: ArcSwap::from_pointee(Snapshot::default()), writing: Mutex::new(()) };
+        catalog.reload(layers)?;
+        Ok(catalog)
+    }
+
+    pub(crate) fn snapshot(&self) -> Arc<Snapshot> {
+        self.snapshot.load_full()
+    }
+
+    /// Runs a transaction that changes images, and then brings the snapshot up to date.
+    pub(crate) fn change<T>(
+        &self,
+        layers: &Layers,
+        work: impl FnOnce() -> Result<T, PullCause>,
+    ) -> Result<T, PullCause> {
+        let _one = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let value = work()?;
+        self.reload(layers)?;
+        Ok(value)
+    }
+
+    /// Removes an image with all its names, and says whether it was there.
+    pub(crate) fn remove(&self, id: &ImageId, layers: &Layers) -> Result<bool, PullCause> {
+        self.change(layers, || {
+            Ok(self.store.write(Durability::Process, |tx| {
+                tx.execute("DELETE FROM images WHERE id = ?1", [id.as_str()])
+            })? > 0)
+        })
+    }
+
+    /// Sets whether garbage collection leaves an image alone.
+    pub(crate) fn pin(&self, id: &ImageId, pinned: bool, layers: &Layers) -> Result<(), PullCause> {
+        self.change(layers, || {
+            self.store.write(Durability::Disk, |tx| {
+                tx.execute("UPDATE images SET pinned = ?2 WHERE id = ?1", params![id.as_str(), pinned])
+            })?;
+            Ok(())
+        })
+    }
+
+    fn reload(&self, layers: &Layers) -> Result<(), PullCause> {
+        let rows = self.store.read(read_rows)?;
+        let old = self.snapshot();
+        let mut names: HashMap<String, Vec<String>> = HashMap::new();
+        for (name, image) in &rows.references {
+            names.entry(image.clone()).or_default().push(name.clone());
+        }
+        let mut snapshot = Snapshot::default();
+        for (id, row) in rows.images {
+            let Ok(image_id) = ImageId::parse(&id) else {
+                tracing::warn!(image = id, "an image's row has no digest for an id; it is left out");
+                continue;
+            };
+            let Some(mut image) = build(&image_id, &row, old.by_id.get(&image_id), layers) else { continue };
+            for name in names.remove(&id).unwrap_or_default() {
+                snapshot.by_name.insert(name.clone(), image_id.clone());
+                let list = if name.contains('@') { &mut image.repo_digests } else { &mut image.repo_tags };
+                list.push(name);
+            }
+            image.repo_tags.sort();
+            image.repo_digests.sort();
+            snapshot.by_id.insert(image_id, Arc::new(image));
+        }
+        self.snapshot.store(Arc::new(snapshot));
+        Ok(())
+    }
+}
+
+impl Snapshot {
+    /// By whole id, by digits of one, by reference, or by the beginning of an id.
+    pub(crate) fn find(&self, text: &str) -> Result<Option<Arc<Image>>, Ambiguous> {
+        if let Ok(id) = ImageId::parse(text) {
+            return Ok(self.by_id.get(&id).cloned());
+        }
+        let is_hex = |text: &str| text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+        if text.len() == 64 && is_hex(text) {
+            let id = Digest::parse(&format!("sha256:{text}")).map(ImageId::of_config);
+            return Ok(id.ok().and_then(|id| self.by_id.get(&id).cloned()));
+        }
+        if let Some(image) =
+            ImageReference::parse(text).ok().and_then(|reference| self.by_reference(&reference))
+        {
+            return Ok(Some(image));
+        }
+        let digits = text.strip_prefix("sha256:").unwrap_or(text);
+        if digits.len() < 3 || !is_hex(digits) {
+            return Ok(None);
+        }
+        let mut found = self.by_id.values().filter(|image| image.id.digest().hex().starts_with(digits));
+        let first = found.next().cloned();
+        match found.count() {
+            0 => Ok(first),
+            more => Err(Ambiguous { prefix: text.to_owned(), count: more + 1 }),
+        }
+    }
+
+    /// By name; with a digest, by that.
+    pub(crate) fn by_reference(&self, reference: &ImageReference) -> Option<Arc<Image>> {
+        let id = self.by_name.get(&stored_name(reference))?;
+        self.by_id.get(id).cloned()
+    }
+}
+
+/// A reference as it is kept: with both a tag and a digest, the digest alone counts, since the tag was never asked for.
+pub(crate) fn stored_name(reference: &ImageReference) -> String {
+    match reference.digest() {
+        Some(digest) => format!("{}@{digest}", reference.name()),
+        None => reference.to_string(),
+    }
+}
+
+/// Writes an image and the names that lead to it.
+pub(crate) fn insert(tx: &Transaction<'_>, image: &NewImage<'_>, names: &[String]) -> rusqlite::Result<()> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let now = i64::try_from(now.as_nanos()).unwrap_or(i64::MAX);
+    tx.prepare_cached(
+        "INSERT INTO images (id, config, pulled_at) VALUES (?1, ?2, ?3) ON CONFLICT (id) DO NOTHING",
+    )?
+    .execute(params![image.id.as_str(), image.config, now])?;
+    tx.prepare_cached("DELETE FROM image_layers WHERE image = ?1")?.execute([image.id.as_str()])?;
+    let mut statement =
+        tx.prepare_cached("INSERT INTO image_layers (image, position, layer) VALUES (?1, ?2, ?3)")?;
+    for (position, layer) in image.layers.iter().enumerate() {
+        statement.execute(params![image.id.as_str(), position as i64, layer])?;
+    }
+    drop(statement);
+    insert_names(tx, image.id, names)
+}
+
+/// Makes names lead to an image that is there. A name that led elsewhere leads here from now on.
+pub(crate) fn insert_names(tx: &Transaction<'_>, id: &ImageId, names: &[String]) -> rusqlite::Result<()> {
+    let mut statement = tx.prepare_cached(
+        "INSERT INTO image_references (name, image) VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET image = ?2",
+    )?;
+    names.iter().try_for_each(|name| statement.execute(params![name, id.as_str()]).map(drop))
+}
+
+struct Rows {
+    images: BTreeMap<String, Row>,
+    references: Vec<(String, String)>,
+}
+
+struct Row {
+    config: Vec<u8>,
+    pinned: bool,
+    pulled_at: i64,
+    layers: Vec<String>,
+}
+
+fn read_rows(connection: &rusqlite::Connection) -> rusqlite::Result<Rows> {
+    let mut images: BTreeMap<String, Row> = connection
+        .prepare_cached("SELECT id, config, pinned, pulled_at FROM images")?
+        .query_map([], |row| {
+            let image =
+                Row { config: row.get(1)?, pinned: row.get(2)?, pulled_at: row.get(3)?, layers: Vec::new() };
+            Ok((row.get(0)?, image))
+        })?
+        .collect::<rusqlite::Result<_>>()?;
+    let mut statement =
+        connection.prepare_cached("SELECT image, layer FROM image_layers ORDER BY image, position")?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        if let Some(image) = images.get_mut(&row.get::<_, String>(0)?) {
+            image.layers.push(row.get(1)?);
+        }
+    }
+    let references = connection
+        .prepare_cached("SELECT name, image FROM image_references")?
+        .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
+        .collect::<rusqlite::Result<_>>()?;
+    Ok(Rows { images, references })
+}
+
+fn build(id: &ImageId, row: &Row, old: Option<&Arc<Image>>, layers: &Layers) -> Option<Image> {
+    let mut size = row.config.len() as u64;
+    for layer in &row.layers {
+        let Some(layer) = layers.published(layer) else {
+            tracing::warn!(image = %id, layer, "an image lacks a layer; it is left out until it is pulled again");
+            return None;
+        };
+        size += layer.usage.bytes;
+    }
+    // The configuration of an id never changes, so that it need not be parsed again.
+    if let Some(old) = old {
+        return Some(Image {
+            repo_tags: Vec::new(),
+            repo_digests: Vec::new(),
+            size,
+            pinned: row.pinned,
+            layers: row.layers.clone(),
+            ..Image::clone(old)
+        });
+    }
+    let config = manifest::parse_config(id.as_str(), &row.config)
+        .inspect_err(|error| tracing::warn!(image = %id, %error, "an image's configuration cannot be read"))
+        .ok()?;
+    Some(Image {
+        id: id.clone(),
+        repo_tags: Vec::new(),
+        repo_digests: Vec::new(),
+        size,
+        user: ImageUser::of(&config.config.user),
+        config: config.config,
+        pinned: row.pinned,
+        pulled_at: UNIX_EPOCH + Duration::from_nanos(u64::try_from(row.pulled_at).unwrap_or(0)),
+        created: config.created,
+        layers: row.layers.clone(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn users_are_never_root_by_accident() {
+        assert_eq!(ImageUser::of(""), ImageUser::Unset);
+        assert_eq!(ImageUser::of("0"), ImageUser::Uid(0));
+        assert_eq!(ImageUser::of("1002:7"), ImageUser::Uid(1002));
+        assert_eq!(ImageUser::of("www-data:www-data"), ImageUser::Name("www-data".into()));
+        for odd in ["-1", "+0", "2147483648", "4294967296", "100000000000000000000", "0x0", " 0"] {
+            assert_eq!(ImageUser::of(odd), ImageUser::Name(odd.into()));
+        }
+    }
+}

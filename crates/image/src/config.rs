@@ -1,0 +1,103 @@
+//! What an administrator may choose about images, and the limits that hostile ones run into.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use model::platform::Platform;
+
+/// How images are pulled and where they are kept.
+#[derive(Debug, Clone)]
+pub struct ImageConfig {
+    /// The folder of layers and root file systems; made with mode 0700 if it is absent.
+    pub root: PathBuf,
+    /// Registries (`host` or `host:port`) that are spoken to in plain HTTP. Loopback addresses are so without being listed.
+    pub insecure_registries: Vec<String>,
+    /// Which image of several in an index is taken.
+    pub platform: Platform,
+    /// How many layers of one pull are fetched and unpacked at the same time.
+    pub parallel_layers: usize,
+    /// Whether the overlay's own attributes are `user.overlay.*`: for a daemon in a user namespace.
+    pub user_xattr: bool,
+    pub limits: Limits,
+    pub timeouts: Timeouts,
+}
+
+impl ImageConfig {
+    /// The defaults with this folder.
+    pub fn new(root: impl Into<PathBuf>) -> ImageConfig {
+        ImageConfig {
+            root: root.into(),
+            insecure_registries: Vec::new(),
+            platform: Platform::of_this_program(),
+            parallel_layers: 4,
+            user_xattr: false,
+            limits: Limits::default(),
+            timeouts: Timeouts::default(),
+        }
+    }
+}
+
+/// What is too much. Sizes are bytes.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    pub manifest_bytes: u64,
+    pub config_bytes: u64,
+    pub layers: usize,
+    /// How deep indexes may be nested.
+    pub index_depth: usize,
+    /// One layer's archive, unpacked.
+    pub layer_bytes: u64,
+    /// How many times larger than the packed blob an archive may be, once it is over `ratio_floor_bytes`.
+    pub ratio: u64,
+    pub ratio_floor_bytes: u64,
+    /// Entries of one layer.
+    pub entries: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            manifest_bytes: 4 << 20,
+            config_bytes: 8 << 20,
+            // The kernel stacks 500 layers.
+            layers: 500,
+            index_depth: 3,
+            layer_bytes: 256 << 30,
+            // Deflate reaches 1030 on zeros; zstd tens of thousands, which nobody's honest layer needs over some gigabytes.
+            ratio: 1200,
+            ratio_floor_bytes: 4 << 30,
+            entries: 10_000_000,
+        }
+    }
+}
+
+/// When a registry counts as not answering. None of these bounds how long a pull may take while it makes progress.
+#[derive(Debug, Clone)]
+pub struct Timeouts {
+    /// For a TCP connection.
+    pub connect: Duration,
+    /// From the request to the headers of the answer.
+    pub headers: Duration,
+    /// Within each span of waiting this long at least `stall_bytes` have to arrive.
+    pub stall: Duration,
+    pub stall_bytes: u64,
+    /// How often a request is tried in all, and the first pause, which doubles.
+    pub tries: u32,
+    pub backoff: Duration,
+    /// The longest `Retry-After` that is waited for.
+    pub retry_after_max: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Timeouts {
+            connect: Duration::from_secs(15),
+            headers: Duration::from_secs(60),
+            stall: Duration::from_secs(30),
+            stall_bytes: 16 << 10,
+            tries: 4,
+            backoff: Duration::from_millis(250),
+            retry_after_max: Duration::from_secs(30),
+        }
+    }
+}

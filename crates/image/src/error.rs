@@ -1,0 +1,130 @@
+//! Why a pull failed: the cause in its own words, and what every request before it was answered.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use model::digest::{BadDigest, Digest};
+use model::platform::Platform;
+use model::reference::BadReference;
+
+use crate::unpack::UnpackError;
+
+/// A pull that failed. It can be cloned, since everybody who waited for the same pull gets it.
+#[derive(Debug, Clone)]
+pub struct PullError {
+    /// What was to be pulled, as it was asked for.
+    pub reference: String,
+    pub cause: PullCause,
+    /// The requests that were made, oldest first, as far as they failed.
+    pub attempts: Vec<Attempt>,
+}
+
+/// One request and what became of it. The URL has no query, since a redirect's may hold a signature.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attempt {
+    pub url: String,
+    pub outcome: String,
+}
+
+/// The cause of a failed pull.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum PullCause {
+    #[error("{0}")]
+    BadReference(#[from] BadReference),
+    #[error("{what} does not exist on {host}, or needs credentials")]
+    NotFound { what: String, host: String },
+    #[error("{host} refused the credentials{}", if *.given { "" } else { ": none were given and it asks for some" })]
+    Unauthorized { host: String, given: bool },
+    #[error("{host} does not permit access to {what}")]
+    Forbidden { what: String, host: String },
+    #[error("{host} cannot be reached: {why}")]
+    Unreachable { host: String, why: String },
+    #[error("{host} limits the rate of requests; it asked to wait {} s", .retry_after_secs.unwrap_or(0))]
+    TooManyRequests { host: String, retry_after_secs: Option<u64> },
+    #[error("{host} answered {status} for {what}")]
+    Status { what: String, host: String, status: u16 },
+    #[error("{host} stopped sending {what} after {received} bytes")]
+    Stalled { what: String, host: String, received: u64 },
+    #[error("a redirect of {what} to {to} is not followed: {why}")]
+    BadRedirect { what: String, to: String, why: &'static str },
+    #[error("{what} has digest {actual}, not {expected}: what the registry sent is not what was asked for")]
+    DigestMismatch { what: String, expected: Digest, actual: Digest },
+    #[error("{what} has media type {media_type:?}, which is not an image's")]
+    UnsupportedMediaType { what: String, media_type: String },
+    #[error(
+        "{what} is a Docker schema 1 manifest, a format given up in 2017; push the image again with a newer tool"
+    )]
+    Schema1 { what: String },
+    #[error("no image for {wanted} among {}", list(.offered))]
+    NoMatchingPlatform { wanted: Platform, offered: Vec<Platform> },
+    #[error("{what} is larger than {limit} {unit}")]
+    TooLarge { what: String, limit: u64, unit: &'static str },
+    #[error("{what} is malformed: {why}")]
+    Malformed { what: String, why: String },
+    #[error("{what}: {why}")]
+    BadDigest { what: String, why: BadDigest },
+    #[error("layer {digest}: {why}")]
+    Layer { digest: Digest, why: UnpackError },
+    #[error("no space is left for {path}", path = .path.display())]
+    NoSpace { path: PathBuf },
+    #[error("{path}: {source}", path = .path.display())]
+    Io { path: PathBuf, source: Arc<io::Error> },
+    #[error("{0}")]
+    Store(Arc<store::StoreError>),
+    #[error("the pull was interrupted: the daemon is going down, or met a defect that its log names")]
+    Interrupted,
+}
+
+impl PullCause {
+    /// An error of the file system about `path`, with a full disk told apart.
+    pub(crate) fn io(path: &Path, source: io::Error) -> PullCause {
+        if is_no_space(&source) {
+            return PullCause::NoSpace { path: path.to_owned() };
+        }
+        PullCause::Io { path: path.to_owned(), source: Arc::new(source) }
+    }
+
+    pub(crate) fn malformed(what: impl Into<String>, why: impl fmt::Display) -> PullCause {
+        PullCause::Malformed { what: what.into(), why: why.to_string() }
+    }
+}
+
+impl From<store::StoreError> for PullCause {
+    fn from(error: store::StoreError) -> Self {
+        match error {
+            store::StoreError::Full { path } => PullCause::NoSpace { path },
+            other => PullCause::Store(Arc::new(other)),
+        }
+    }
+}
+
+/// Whether the disk or a quota is full.
+pub(crate) fn is_no_space(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+fn list(platforms: &[Platform]) -> String {
+    if platforms.is_empty() {
+        return "no images at all".to_owned();
+    }
+    platforms.iter().map(Platform::to_string).collect::<Vec<_>>().join(", ")
+}
+
+impl fmt::Display for PullError {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "pull {:?}: {}", self.reference, self.cause)?;
+        for attempt in &self.attempts {
+            write!(out, "; {}: {}", attempt.url, attempt.outcome)?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for PullError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.cause)
+    }
+}

@@ -1,0 +1,445 @@
+//! The layers on this disk: which there are, who needs them, how a new one becomes visible, and how one that nobody needs goes.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use model::digest::Digest;
+use store::rusqlite::{self, Transaction, params};
+use store::{Durability, Store};
+
+use crate::error::PullCause;
+use crate::tree::{self, Usage};
+use crate::unpack::{LooseEnds, Unpacked};
+
+const PARTIAL: &str = ".partial-";
+
+/// A layer that is whole and on disk for good.
+#[derive(Debug, Clone)]
+pub(crate) struct Layer {
+    /// The diff id, or `graft:<chain id>`.
+    pub id: String,
+    pub path: PathBuf,
+    pub usage: Usage,
+    pub loose_ends: LooseEnds,
+}
+
+/// A layer that is unpacked and not yet published. If nobody publishes it, it goes with its last owner.
+#[derive(Debug)]
+pub(crate) struct Partial {
+    pub id: String,
+    /// The blob it came from, if from one.
+    pub blob: Option<Digest>,
+    pub path: PathBuf,
+    pub usage: Usage,
+    pub loose_ends: LooseEnds,
+    published: std::sync::atomic::AtomicBool,
+}
+
+#[derive(Debug)]
+pub(crate) struct Layers {
+    folder: PathBuf,
+    trash: PathBuf,
+    store: Arc<Store>,
+    table: Mutex<Table>,
+    /// One publishes at a time, so that two pulls with a layer in common do not both rename it.
+    publishing: Mutex<()>,
+    next: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    known: HashMap<String, Arc<Layer>>,
+    unpacked: HashMap<String, Weak<Partial>>,
+    /// Layers that a running pull counts on.
+    leases: HashMap<String, usize>,
+}
+
+/// A pull's claim on layers: what it found or made is not collected while the pull runs.
+#[derive(Debug)]
+pub(crate) struct Lease {
+    layers: Arc<Layers>,
+    ids: Vec<String>,
+}
+
+/// What is at hand of a layer.
+#[derive(Debug, Clone)]
+pub(crate) enum Ready {
+    Published(Arc<Layer>),
+    Unpacked(Arc<Partial>),
+}
+
+impl Ready {
+    pub(crate) fn path(&self) -> &Path {
+        match self {
+            Ready::Published(layer) => &layer.path,
+            Ready::Unpacked(partial) => &partial.path,
+        }
+    }
+
+    pub(crate) fn id(&self) -> &str {
+        match self {
+            Ready::Published(layer) => &layer.id,
+            Ready::Unpacked(partial) => &partial.id,
+        }
+    }
+
+    pub(crate) fn loose_ends(&self) -> &LooseEnds {
+        match self {
+            Ready::Published(layer) => &layer.loose_ends,
+            Ready::Unpacked(partial) => &partial.loose_ends,
+        }
+    }
+}
+
+impl Drop for Partial {
+    fn drop(&mut self) {
+        if !self.published.load(Ordering::Acquire) {
+            remove_in_background(self.path.clone());
+        }
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        let mut table = self.layers.table();
+        for id in &self.ids {
+            if let Some(count) = table.leases.get_mut(id) {
+                *count -= 1;
+                if *count == 0 {
+                    table.leases.remove(id);
+                }
+            }
+        }
+    }
+}
+
+impl Layers {
+    /// Reads what the database knows, and throws away what was left half-done.
+    ///
+    /// A layer directory without a row goes only if `sweep`: if the database was lost, containers may still be standing on it.
+    pub(crate) fn open(root: &Path, store: Arc<Store>, sweep: bool) -> Result<Layers, PullCause> {
+        let folder = root.join("layers");
+        let trash = root.join("trash");
+        for path in [&folder, &trash] {
+            std::fs::create_dir_all(path).map_err(|error| PullCause::io(path, error))?;
+        }
+        let layers = Layers {
+            folder,
+            trash,
+            store,
+            table: Mutex::default(),
+            publishing: Mutex::new(()),
+            next: AtomicU64::new(1),
+        };
+        layers.load()?;
+        layers.sweep(sweep)?;
+        Ok(layers)
+    }
+
+    fn load(&self) -> Result<(), PullCause> {
+        let rows = self.store.read(|connection| {
+            let mut statement =
+                connection.prepare("SELECT id, directory, bytes, inodes, loose_ends FROM layers")?;
+            let rows = statement.query_map([], |row| {
+                let (directory, loose_ends) = (row.get::<_, String>(1)?, row.get::<_, String>(4)?);
+                let loose_ends = serde_json::from_str(&loose_ends).map_err(|error| {
+                    rusqlite::Error::FromSqlConversionFailure(4, rusqlite::types::Type::Text, error.into())
+                })?;
+                Ok(Layer {
+                    id: row.get(0)?,
+                    path: self.folder.join(directory),
+                    usage: Usage { bytes: unsigned(row.get(2)?), inodes: unsigned(row.get(3)?) },
+                    loose_ends,
+                })
+            })?;
+            rows.collect::<rusqlite::Result<Vec<_>>>()
+        })?;
+        let mut table = self.table();
+        for layer in rows {
+            if layer.path.is_dir() {
+                table.known.insert(layer.id.clone(), Arc::new(layer));
+            } else {
+                tracing::warn!(layer = layer.id, path = %layer.path.display(), "a layer is missing on disk; it will be fetched again when it is needed");
+            }
+        }
+        Ok(())
+    }
+
+    fn sweep(&self, unknown_too: bool) -> Result<(), PullCause> {
+        let known: std::collections::HashSet<PathBuf> =
+            self.table().known.values().map(|layer| layer.path.clone()).collect();
+        let entries = std::fs::read_dir(&self.folder).map_err(|e| PullCause::io(&self.folder, e))?;
+        for entry in entries.flatten() {
+            let is_partial = entry.file_name().to_string_lossy().contains(PARTIAL);
+            if is_partial || (unknown_too && !known.contains(&entry.path())) {
+                self.discard(&entry.path());
+            }
+        }
+        self.empty_trash();
+        Ok(())
+    }
+
+    /// The folder of all layers.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    pub(crate) fn lease(self: &Arc<Self>, ids: impl IntoIterator<Item = String>) -> Lease {
+        let ids: Vec<String> = ids.into_iter().collect();
+        let mut table = self.table();
+        for id in &ids {
+            *table.leases.entry(id.clone()).or_default() += 1;
+        }
+        Lease { layers: Arc::clone(self), ids }
+    }
+
+    /// The layer if it is here, be it for another pull that has not finished.
+    pub(crate) fn find(&self, id: &str) -> Option<Ready> {
+        let mut table = self.table();
+        if let Some(layer) = table.known.get(id) {
+            return Some(Ready::Published(Arc::clone(layer)));
+        }
+        let partial = table.unpacked.get(id)?.upgrade();
+        if partial.is_none() {
+            table.unpacked.remove(id);
+        }
+        partial.map(Ready::Unpacked)
+    }
+
+    pub(crate) fn published(&self, id: &str) -> Option<Arc<Layer>> {
+        self.table().known.get(id).cloned()
+    }
+
+    /// What all layers take.
+    pub(crate) fn usage(&self) -> Usage {
+        self.table().known.values().fold(Usage::default(), |sum, layer| Usage {
+            bytes: sum.bytes + layer.usage.bytes,
+            inodes: sum.inodes + layer.usage.inodes,
+        })
+    }
+
+    /// An empty directory for a layer that is about to be unpacked.
+    pub(crate) fn new_partial(&self, name: &str) -> Result<(PathBuf, File), PullCause> {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let path = self.folder.join(format!("{name}{PARTIAL}{}-{number}", std::process::id()));
+        let make = || {
+            std::fs::create_dir(&path)?;
+            // What a layer without an entry for its root gets.
+            std::os::unix::fs::chown(&path, Some(0), Some(0)).or_else(|error| match error.kind() {
+                io::ErrorKind::PermissionDenied => Ok(()),
+                _ => Err(error),
+            })?;
+            std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
+            File::open(&path)
+        };
+        match make() {
+            Ok(file) => Ok((path, file)),
+            Err(error) => Err(PullCause::io(&path, error)),
+        }
+    }
+
+    /// Takes a directory with a whole layer in it.
+    pub(crate) fn unpacked(
+        &self,
+        id: String,
+        blob: Option<Digest>,
+        path: PathBuf,
+        what: Unpacked,
+    ) -> Arc<Partial> {
+        let partial = Arc::new(Partial {
+            id: id.clone(),
+            blob,
+            path,
+            usage: Usage { bytes: what.bytes, inodes: what.inodes },
+            loose_ends: what.loose_ends,
+            published: false.into(),
+        });
+        self.table().unpacked.insert(id, Arc::downgrade(&partial));
+        partial
+    }
+
+    /// Throws away a directory that did not become a layer.
+    pub(crate) fn discard(&self, path: &Path) {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let to = self.trash.join(format!("{}-{number}", std::process::id()));
+        match std::fs::rename(path, &to) {
+            Ok(()) => remove_in_background(to),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => tracing::warn!(path = %path.display(), %error, "cannot be thrown away"),
+        }
+    }
+
+    /// Makes layers visible, with rows of their own and whatever `also` writes, all in one durable transaction: the data is synced before
+    /// the names, and the names before the rows.
+    pub(crate) fn publish(
+        &self,
+        partials: &[Arc<Partial>],
+        also: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<()>,
+    ) -> Result<(), PullCause> {
+        let _one = self.publishing.lock().unwrap_or_else(PoisonError::into_inner);
+        let fresh: Vec<&Arc<Partial>> =
+            partials.iter().filter(|p| !p.published.load(Ordering::Acquire)).collect();
+        let placed = self.place(&fresh).map_err(|error| PullCause::io(&self.folder, error))?;
+        let written = self.store.write(Durability::Disk, |tx| {
+            for (partial, layer) in fresh.iter().zip(&placed) {
+                insert(tx, partial, layer)?;
+            }
+            also(tx)
+        });
+        if let Err(error) = written {
+            // Nothing refers to them, and their owners look for them where they were.
+            for (partial, layer) in fresh.iter().zip(&placed) {
+                let _ = std::fs::rename(&layer.path, &partial.path);
+            }
+            return Err(error.into());
+        }
+        let mut table = self.table();
+        for (partial, layer) in fresh.iter().zip(placed) {
+            partial.published.store(true, Ordering::Release);
+            table.unpacked.remove(&layer.id);
+            table.known.insert(layer.id.clone(), Arc::new(layer));
+        }
+        Ok(())
+    }
+
+    /// One sync of the file system for all of them, one rename each, one sync of the folder.
+    fn place(&self, fresh: &[&Arc<Partial>]) -> io::Result<Vec<Layer>> {
+        if fresh.is_empty() {
+            return Ok(Vec::new());
+        }
+        let folder = File::open(&self.folder)?;
+        rustix::fs::syncfs(&folder)?;
+        let mut placed = Vec::new();
+        for partial in fresh {
+            let name = directory_name(&partial.id);
+            let mut path = self.folder.join(&name);
+            // A directory without a row, of a database that was lost, may be under somebody's feet.
+            for number in 2.. {
+                if !path.exists() {
+                    break;
+                }
+                path = self.folder.join(format!("{name}-{number}"));
+            }
+            std::fs::rename(&partial.path, &path)?;
+            placed.push(Layer {
+                id: partial.id.clone(),
+                path,
+                usage: partial.usage,
+                loose_ends: partial.loose_ends.clone(),
+            });
+        }
+        folder.sync_all()?;
+        Ok(placed)
+    }
+
+    /// Throws away the layers that no image, no root file system and no running pull needs, and says how many bytes they took.
+    pub(crate) fn collect(&self) -> Result<Usage, PullCause> {
+        let mut table = self.table();
+        let unused = self.store.read(|connection| {
+            let mut statement = connection.prepare_cached(
+                "SELECT id FROM layers WHERE id NOT IN (SELECT layer FROM image_layers) \
+                 AND id NOT IN (SELECT layer FROM root_filesystem_layers)",
+            )?;
+            let ids = statement.query_map([], |row| row.get::<_, String>(0))?;
+            ids.collect::<rusqlite::Result<Vec<_>>>()
+        })?;
+        let unused: Vec<String> = unused.into_iter().filter(|id| !table.leases.contains_key(id)).collect();
+        if unused.is_empty() {
+            return Ok(Usage::default());
+        }
+        // Durable before anything is deleted: a row must not come back without its layer.
+        self.store.write(Durability::Disk, |tx| {
+            let mut statement = tx.prepare_cached("DELETE FROM layers WHERE id = ?1")?;
+            unused.iter().try_for_each(|id| statement.execute([id]).map(drop))
+        })?;
+        let mut freed = Usage::default();
+        for id in &unused {
+            if let Some(layer) = table.known.remove(id) {
+                freed.bytes += layer.usage.bytes;
+                freed.inodes += layer.usage.inodes;
+                self.discard(&layer.path);
+            }
+        }
+        Ok(freed)
+    }
+
+    fn empty_trash(&self) {
+        for entry in std::fs::read_dir(&self.trash).into_iter().flatten().flatten() {
+            remove_in_background(entry.path());
+        }
+    }
+
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn insert(tx: &Transaction<'_>, partial: &Partial, layer: &Layer) -> rusqlite::Result<()> {
+    let directory = layer.path.file_name().unwrap_or_default().to_string_lossy();
+    let loose_ends = serde_json::to_string(&layer.loose_ends)
+        .map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
+    tx.prepare_cached(
+        "INSERT INTO layers (id, directory, bytes, inodes, loose_ends) VALUES (?1, ?2, ?3, ?4, ?5) \
+         ON CONFLICT (id) DO UPDATE SET directory = ?2, bytes = ?3, inodes = ?4, loose_ends = ?5",
+    )?
+    .execute(params![
+        layer.id,
+        directory,
+        signed(layer.usage.bytes),
+        signed(layer.usage.inodes),
+        loose_ends
+    ])?;
+    if let Some(blob) = &partial.blob {
+        tx.prepare_cached("INSERT OR REPLACE INTO layer_blobs (digest, layer) VALUES (?1, ?2)")?
+            .execute(params![blob.as_str(), layer.id])?;
+    }
+    Ok(())
+}
+
+/// SQLite's integers are signed; no size on a disk is too large for them.
+fn signed(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+fn unsigned(value: i64) -> u64 {
+    u64::try_from(value).unwrap_or(0)
+}
+
+/// The digits of a digest, which are a plain file name.
+fn directory_name(id: &str) -> String {
+    match id.strip_prefix("graft:") {
+        Some(chain) => format!("graft-{}", chain.rsplit(':').next().unwrap_or(chain)),
+        None => id.rsplit(':').next().unwrap_or(id).to_owned(),
+    }
+}
+
+/// Removes a directory without making anybody wait.
+fn remove_in_background(path: PathBuf) {
+    let work = move || {
+        if let Err(error) = remove_path(&path) {
+            tracing::warn!(path = %path.display(), %error, "cannot be removed; it is tried again at the next start");
+        }
+    };
+    match tokio::runtime::Handle::try_current() {
+        Ok(runtime) => drop(runtime.spawn_blocking(work)),
+        Err(_) => work(),
+    }
+}
+
+/// Removes a directory tree of ours by path; its parent is a trusted folder.
+pub(crate) fn remove_path(path: &Path) -> io::Result<()> {
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err(io::ErrorKind::InvalidInput.into());
+    };
+    let parent = match File::open(parent) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        done => done?,
+    };
+    let name = std::ffi::CString::new(std::os::unix::ffi::OsStrExt::as_bytes(name))?;
+    tree::remove(parent.as_fd(), &name)
+}

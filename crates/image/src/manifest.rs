@@ -1,0 +1,321 @@
+//! Indexes, manifests and configurations: read from hostile bytes, and bounded before anything is made of them.
+
+use std::collections::BTreeMap;
+
+use model::digest::Digest;
+use model::platform::Platform;
+use serde::{Deserialize, Deserializer};
+
+use crate::config::Limits;
+use crate::error::PullCause;
+
+/// What is asked of a registry for a manifest, the most wanted first.
+pub(crate) const ACCEPT: &str = "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, \
+     application/vnd.docker.distribution.manifest.list.v2+json, application/vnd.docker.distribution.manifest.v2+json";
+
+const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
+const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
+const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
+
+/// A pointer to bytes: what they are, their digest and their size.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Descriptor {
+    #[serde(default)]
+    pub media_type: String,
+    pub digest: Digest,
+    pub size: i64,
+    #[serde(default, deserialize_with = "nullable")]
+    pub platform: Option<RawPlatform>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub(crate) struct RawPlatform {
+    #[serde(default)]
+    os: String,
+    #[serde(default)]
+    architecture: String,
+    #[serde(default)]
+    variant: String,
+}
+
+/// What a reference led to.
+#[derive(Debug)]
+pub(crate) enum Document {
+    Index(Vec<Descriptor>),
+    Manifest(Manifest),
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct Manifest {
+    pub config: Descriptor,
+    pub layers: Vec<Descriptor>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Raw {
+    #[serde(default)]
+    schema_version: i64,
+    #[serde(default)]
+    media_type: Option<String>,
+    config: Option<Descriptor>,
+    layers: Option<Vec<Descriptor>>,
+    manifests: Option<Vec<Descriptor>>,
+    #[serde(rename = "fsLayers")]
+    fs_layers: Option<serde::de::IgnoredAny>,
+}
+
+/// Reads a manifest or an index. What it says it is has to agree with what it has, so that no two readers see two different images in it.
+pub(crate) fn parse(
+    what: &str,
+    content_type: &str,
+    body: &[u8],
+    limits: &Limits,
+) -> Result<Document, PullCause> {
+    let content_type = content_type.split(';').next().unwrap_or("").trim();
+    let raw: Raw = from_object(body).map_err(|why| {
+        if is_image_type(content_type) || content_type.contains("json") {
+            PullCause::malformed(what, why)
+        } else {
+            // A login page, as a rule.
+            PullCause::UnsupportedMediaType { what: what.to_owned(), media_type: shorten(content_type) }
+        }
+    })?;
+    if raw.schema_version == 1 || raw.fs_layers.is_some() {
+        return Err(PullCause::Schema1 { what: what.to_owned() });
+    }
+    if raw.schema_version != 2 {
+        return Err(PullCause::malformed(what, format!("schemaVersion is {}", raw.schema_version)));
+    }
+    // The body's own word counts, since it is under the digest; the header's only where the body has none.
+    let media_type = raw.media_type.as_deref().filter(|t| !t.is_empty()).unwrap_or(content_type);
+    let has_image = raw.config.is_some() || raw.layers.is_some();
+    if has_image && raw.manifests.is_some() {
+        return Err(PullCause::malformed(what, "it has both 'manifests' and 'layers' or 'config'"));
+    }
+    let claims_index = matches!(media_type, OCI_INDEX | DOCKER_LIST);
+    let claims_image = matches!(media_type, OCI_MANIFEST | DOCKER_MANIFEST);
+    if (claims_index && has_image) || (claims_image && raw.manifests.is_some()) {
+        return Err(PullCause::malformed(what, format!("its contents are not those of {media_type}")));
+    }
+    if raw.media_type.is_some() && !claims_index && !claims_image {
+        return Err(PullCause::UnsupportedMediaType {
+            what: what.to_owned(),
+            media_type: shorten(media_type),
+        });
+    }
+    match (raw.manifests, raw.config, raw.layers) {
+        (Some(manifests), None, None) => {
+            bounded(what, "images", manifests.len(), 10_000)?;
+            Ok(Document::Index(manifests))
+        }
+        (None, Some(config), Some(layers)) => {
+            bounded(what, "layers", layers.len(), limits.layers)?;
+            if let Some(bad) = layers.iter().chain([&config]).find(|d| d.size < 0) {
+                return Err(PullCause::malformed(what, format!("{} has a negative size", bad.digest)));
+            }
+            Ok(Document::Manifest(Manifest { config, layers }))
+        }
+        _ => Err(PullCause::malformed(what, "it has neither 'manifests' nor 'config' and 'layers'")),
+    }
+}
+
+fn bounded(what: &str, unit: &'static str, count: usize, limit: usize) -> Result<(), PullCause> {
+    if count <= limit {
+        return Ok(());
+    }
+    Err(PullCause::TooLarge { what: what.to_owned(), limit: limit as u64, unit })
+}
+
+fn is_image_type(media_type: &str) -> bool {
+    matches!(media_type, OCI_INDEX | OCI_MANIFEST | DOCKER_LIST | DOCKER_MANIFEST)
+}
+
+fn shorten(text: &str) -> String {
+    text.chars().take(120).collect()
+}
+
+/// The entry of an index that suits `wanted` best.
+pub(crate) fn choose(entries: Vec<Descriptor>, wanted: &Platform) -> Result<Descriptor, PullCause> {
+    let mut offered = Vec::new();
+    let mut candidates = Vec::new();
+    for entry in entries {
+        // Attestations have the platform unknown/unknown; what says nothing at all is taken to be for everybody.
+        let platform = match &entry.platform {
+            Some(p) if p.os == "unknown" => continue,
+            Some(p) => Platform::new(&p.os, &p.architecture, &p.variant),
+            None => wanted.clone(),
+        };
+        let known_type = entry.media_type.is_empty() || is_image_type(&entry.media_type);
+        if known_type {
+            offered.push(platform);
+            candidates.push(entry);
+        }
+    }
+    match wanted.choose(&offered) {
+        Some(index) => Ok(candidates.swap_remove(index)),
+        None => {
+            offered.dedup();
+            offered.truncate(50);
+            Err(PullCause::NoMatchingPlatform { wanted: wanted.clone(), offered })
+        }
+    }
+}
+
+/// What an image's configuration says about running it. Fields the image leaves out are empty.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct RunConfig {
+    #[serde(default, deserialize_with = "nullable")]
+    pub user: String,
+    #[serde(default, deserialize_with = "nullable")]
+    pub env: Vec<String>,
+    #[serde(default, deserialize_with = "nullable")]
+    pub entrypoint: Vec<String>,
+    #[serde(default, deserialize_with = "nullable")]
+    pub cmd: Vec<String>,
+    #[serde(default, deserialize_with = "nullable")]
+    pub working_dir: String,
+    #[serde(default, deserialize_with = "nullable")]
+    pub stop_signal: String,
+    #[serde(default, deserialize_with = "nullable")]
+    pub labels: BTreeMap<String, String>,
+    /// The keys are paths.
+    #[serde(default, deserialize_with = "nullable")]
+    pub volumes: BTreeMap<String, serde_json::Value>,
+    /// The keys are `port/protocol`.
+    #[serde(default, deserialize_with = "nullable")]
+    pub exposed_ports: BTreeMap<String, serde_json::Value>,
+}
+
+/// An image's configuration as far as it matters here.
+#[derive(Debug, Clone, Deserialize)]
+pub(crate) struct Config {
+    #[serde(default, deserialize_with = "nullable")]
+    pub os: String,
+    #[serde(default, deserialize_with = "nullable")]
+    pub architecture: String,
+    #[serde(default, deserialize_with = "nullable")]
+    pub variant: String,
+    #[serde(default, deserialize_with = "nullable")]
+    pub created: Option<String>,
+    #[serde(default, deserialize_with = "nullable")]
+    pub config: RunConfig,
+    #[serde(default, deserialize_with = "nullable")]
+    pub rootfs: RootFs,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+pub(crate) struct RootFs {
+    #[serde(default, deserialize_with = "nullable")]
+    pub diff_ids: Vec<Digest>,
+}
+
+/// Go writes `null` for what is empty.
+fn nullable<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(from: D) -> Result<T, D::Error> {
+    Ok(Option::<T>::deserialize(from)?.unwrap_or_default())
+}
+
+/// Reads a configuration.
+pub(crate) fn parse_config(what: &str, body: &[u8]) -> Result<Config, PullCause> {
+    from_object(body).map_err(|why| PullCause::malformed(what, why))
+}
+
+/// Reads a JSON object. serde would take an array as well, its items as the fields in order, which nobody else reads so.
+fn from_object<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, serde_json::Error> {
+    match body.trim_ascii_start().first() {
+        Some(b'{') => serde_json::from_slice(body),
+        _ => Err(serde::de::Error::custom("it is not a JSON object")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn read(media_type: &str, body: &str) -> Result<Document, PullCause> {
+        parse("test", media_type, body.as_bytes(), &Limits::default())
+    }
+
+    fn descriptor(platform: &str) -> String {
+        format!("{{\"digest\":\"sha256:{}\",\"size\":1{platform}}}", "0".repeat(64))
+    }
+
+    #[test]
+    fn indexes_and_manifests_are_not_confused() {
+        let d = descriptor("");
+        let image = format!("{{\"schemaVersion\":2,\"config\":{d},\"layers\":[{d}]}}");
+        assert!(matches!(read(OCI_MANIFEST, &image), Ok(Document::Manifest(_))));
+        let index = format!("{{\"schemaVersion\":2,\"manifests\":[{d}]}}");
+        assert!(matches!(read(OCI_INDEX, &index), Ok(Document::Index(_))));
+        let both = format!("{{\"schemaVersion\":2,\"manifests\":[{d}],\"config\":{d},\"layers\":[]}}");
+        assert!(matches!(read(OCI_INDEX, &both), Err(PullCause::Malformed { .. })));
+        assert!(matches!(read(OCI_INDEX, &image), Err(PullCause::Malformed { .. })));
+        assert!(matches!(read(OCI_MANIFEST, &index), Err(PullCause::Malformed { .. })));
+        let claims =
+            format!("{{\"schemaVersion\":2,\"mediaType\":\"{OCI_INDEX}\",\"config\":{d},\"layers\":[]}}");
+        assert!(matches!(read(OCI_MANIFEST, &claims), Err(PullCause::Malformed { .. })));
+    }
+
+    #[test]
+    fn what_is_no_image_is_named() {
+        assert!(matches!(
+            read("text/html", "<html>log in</html>"),
+            Err(PullCause::UnsupportedMediaType { .. })
+        ));
+        assert!(matches!(
+            read(OCI_MANIFEST, "{\"schemaVersion\":1,\"fsLayers\":[]}"),
+            Err(PullCause::Schema1 { .. })
+        ));
+        assert!(matches!(read(OCI_MANIFEST, "{}"), Err(PullCause::Malformed { .. })));
+        let bad = descriptor("").replace("sha256:", "sha256:../");
+        let bad = format!("{{\"schemaVersion\":2,\"config\":{bad},\"layers\":[]}}");
+        assert!(read(OCI_MANIFEST, &bad).unwrap_err().to_string().contains("hexadecimal"));
+        let d = descriptor("");
+        let many = vec![d.clone(); 10_000].join(",");
+        let many = format!("{{\"schemaVersion\":2,\"config\":{d},\"layers\":[{many}]}}");
+        assert!(matches!(read(OCI_MANIFEST, &many), Err(PullCause::TooLarge { .. })));
+    }
+
+    #[test]
+    fn platforms_are_chosen_and_offers_are_listed() {
+        let offer = |os: &str, arch: &str| {
+            descriptor(&format!(",\"platform\":{{\"os\":\"{os}\",\"architecture\":\"{arch}\"}}"))
+        };
+        let list =
+            [offer("unknown", "unknown"), offer("linux", "arm64"), offer("windows", "amd64")].join(",");
+        let body = format!("{{\"schemaVersion\":2,\"manifests\":[{list}]}}");
+        let entries = || match read(OCI_INDEX, &body) {
+            Ok(Document::Index(entries)) => entries,
+            other => panic!("{other:?}"),
+        };
+        assert!(choose(entries(), &Platform::new("linux", "arm64", "")).is_ok());
+        let error = choose(entries(), &Platform::new("linux", "amd64", "")).unwrap_err().to_string();
+        assert!(error.contains("linux/arm64") && error.contains("windows/amd64"), "{error}");
+        assert!(!error.contains("unknown"), "{error}");
+    }
+
+    #[test]
+    fn configurations_of_go_programs_are_read() {
+        let config = parse_config(
+            "test",
+            br#"{"config":{"Cmd":["sh"],"Env":null,"Volumes":null,"Labels":null,"User":"1:2","Healthcheck":{}},"rootfs":null,"x":1}"#,
+        )
+        .unwrap();
+        assert_eq!(config.config.cmd, ["sh"]);
+        assert_eq!(config.config.user, "1:2");
+        assert!(parse_config("test", br#"{"config":null}"#).is_ok());
+        assert!(parse_config("test", b"[]").is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_panic(body in proptest::collection::vec(any::<u8>(), 0..200), kind in ".{0,20}") {
+            let _ = parse("test", &kind, &body, &Limits::default());
+            let _ = parse_config("test", &body);
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! Overlay mounts as descriptors: made of layers, attached nowhere on this host.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use rustix::fs::CWD;
+use rustix::io::Errno;
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, OpenTreeFlags,
+};
+use rustix::mount::{
+    fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, mount, mount_change, open_tree,
+};
+
+/// What to stack.
+#[derive(Debug, Clone)]
+pub(crate) struct Stack {
+    /// The highest first, as overlayfs has it; at least one.
+    pub lowers: Vec<PathBuf>,
+    /// Where writing goes, and overlayfs's own folder beside it; none: read-only.
+    pub upper: Option<(PathBuf, PathBuf)>,
+    pub user_xattr: bool,
+}
+
+/// Mounts a stack and returns the mount, which vanishes with its last descriptor or namespace.
+///
+/// # Errors
+/// What the kernel says, with the reason from its log of the mount where it gives one.
+pub(crate) fn mount_stack(stack: &Stack) -> io::Result<OwnedFd> {
+    if appends_lowers() { by_descriptor(stack) } else { by_name(stack) }
+}
+
+/// Options beside the layers. `volatile` spares a sync of the whole file system at the unmount; what a container wrote is lost with the
+/// power anyway, as its container is. An index and metacopy would only serve features that hidden attributes in layers could misuse.
+fn flags_and_values(stack: &Stack) -> (Vec<&'static str>, Vec<(&'static str, &'static str)>) {
+    let mut flags = Vec::new();
+    let mut values = Vec::new();
+    if stack.upper.is_some() {
+        flags.push("volatile");
+        values.push(("index", "off"));
+    }
+    if stack.user_xattr {
+        flags.push("userxattr");
+    } else {
+        values.push(("metacopy", "off"));
+    }
+    (flags, values)
+}
+
+/// With fsopen(2): each layer is one parameter, so that neither a page of options nor a colon in a path is in the way.
+fn by_descriptor(stack: &Stack) -> io::Result<OwnedFd> {
+    let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    let configure = || -> Result<OwnedFd, Errno> {
+        let fd = context.as_fd();
+        let (flags, values) = flags_and_values(stack);
+        fsconfig_set_string(fd, "source", "overlay")?;
+        for flag in flags {
+            fsconfig_set_flag(fd, flag)?;
+        }
+        for (key, value) in values {
+            fsconfig_set_string(fd, key, value)?;
+        }
+        for lower in &stack.lowers {
+            fsconfig_set_string(fd, "lowerdir+", lower)?;
+        }
+        if let Some((upper, work)) = &stack.upper {
+            fsconfig_set_string(fd, "upperdir", upper)?;
+            fsconfig_set_string(fd, "workdir", work)?;
+        }
+        fsconfig_create(fd)?;
+        fsmount(fd, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())
+    };
+    configure().map_err(|error| explained(error, &context))
+}
+
+/// The error with what the kernel wrote to the context's log, which read(2) gives line by line.
+fn explained(error: Errno, context: &OwnedFd) -> io::Error {
+    let mut text = String::new();
+    let mut line = [0; 512];
+    while let Ok(length @ 1..) = rustix::io::read(context, &mut line) {
+        if !text.is_empty() {
+            text.push_str("; ");
+        }
+        text.push_str(String::from_utf8_lossy(&line[..length]).trim());
+        if text.len() > 2048 {
+            break;
+        }
+    }
+    let error = io::Error::from(error);
+    if text.is_empty() { error } else { io::Error::new(error.kind(), format!("{error} ({text})")) }
+}
+
+/// Whether overlayfs takes layers one by one, as it does since Linux 6.7. An older one takes any parameter and fails at the end.
+fn appends_lowers() -> bool {
+    static KNOWN: OnceLock<bool> = OnceLock::new();
+    *KNOWN.get_or_init(|| {
+        let Ok(context) = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC) else { return false };
+        fsconfig_set_string(&context, "lowerdir+", "/").is_ok()
+            && fsconfig_set_string(&context, "pintle-probe", "1").is_err()
+    })
+}
+
+/// With mount(2) for older kernels: its options must fit one page, so the layers get names of a few bytes in a small file system that
+/// only one short-lived thread in a mount namespace of its own ever sees.
+fn by_name(stack: &Stack) -> io::Result<OwnedFd> {
+    let stack = stack.clone();
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().name("overlay".into());
+        let mounted = thread.spawn_scoped(scope, || by_name_here(&stack))?.join();
+        mounted.unwrap_or_else(|_| Err(io::Error::other("the mounting thread panicked")))
+    })
+}
+
+fn by_name_here(stack: &Stack) -> io::Result<OwnedFd> {
+    sys::namespace::leave(sys::namespace::kind::MOUNT)?;
+    mount_change("/", MountPropagationFlags::REC | MountPropagationFlags::PRIVATE)?;
+    // The place does not matter: nobody else sees it covered.
+    let place = Path::new("/");
+    let scratch = stack.upper.as_ref().map_or(stack.lowers[0].as_path(), |(_, work)| work.as_path());
+    let scratch = scratch.parent().unwrap_or(place);
+    // The descriptors must live until the mount is made: the brief names lead to them.
+    let (layers, _handles) = name_briefly(stack, scratch)?;
+    let mut options = format!("lowerdir={}", layers.join(":"));
+    let (flags, values) = flags_and_values(stack);
+    for flag in flags {
+        options.push_str(&format!(",{flag}"));
+    }
+    for (key, value) in values {
+        options.push_str(&format!(",{key}={value}"));
+    }
+    if stack.upper.is_some() {
+        options.push_str(",upperdir=u,workdir=w");
+    }
+    let options = std::ffi::CString::new(options)?;
+    mount("overlay", ".", "overlay", MountFlags::empty(), options.as_c_str())?;
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    // The working directory is below the mount; its own name leads to what is on top of it.
+    Ok(open_tree(CWD, scratch, flags)?)
+}
+
+/// Covers `scratch` by a small file system with links of few bytes to the layers, and goes there.
+fn name_briefly(stack: &Stack, scratch: &Path) -> io::Result<(Vec<String>, Vec<OwnedFd>)> {
+    let handles: io::Result<Vec<OwnedFd>> = stack.lowers.iter().map(|path| open_path(path)).collect();
+    let mut handles = handles?;
+    let upper = match &stack.upper {
+        Some((upper, work)) => Some((open_path(upper)?, open_path(work)?)),
+        None => None,
+    };
+    mount("tmpfs", scratch, "tmpfs", MountFlags::empty(), None)?;
+    std::env::set_current_dir(scratch)?;
+    let link = |fd: &OwnedFd, name: &str| {
+        use std::os::fd::AsRawFd;
+        std::os::unix::fs::symlink(format!("/proc/self/fd/{}", fd.as_raw_fd()), name)
+    };
+    let mut names = Vec::new();
+    for (number, fd) in handles.iter().enumerate() {
+        let name = number.to_string();
+        link(fd, &name)?;
+        names.push(name);
+    }
+    if let Some((upper, work)) = upper {
+        link(&upper, "u")?;
+        link(&work, "w")?;
+        handles.extend([upper, work]);
+    }
+    Ok((names, handles))
+}
+
+fn open_path(path: &Path) -> io::Result<OwnedFd> {
+    use rustix::fs::{Mode, OFlags, open};
+    Ok(open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?)
+}

@@ -1,0 +1,396 @@
+//! One pull from the reference to the image: manifest, configuration, layers side by side, and one commit at the end.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use model::digest::{Digest, ImageId};
+use model::reference::ImageReference;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+
+use crate::catalog::{self, Catalog, NewImage};
+use crate::client::Session;
+use crate::config::ImageConfig;
+use crate::error::PullCause;
+use crate::flight::Flights;
+use crate::graft::{Above, graft};
+use crate::layers::{Layers, Partial, Ready};
+use crate::manifest::{self, Config, Descriptor, Document, Manifest};
+use crate::pieces::{self, Piece, Pieces};
+use crate::progress::{LayerState, Progress, Stage};
+use crate::unpack::{self, Expected, LooseEnds, Options, UnpackError, Unpacked};
+
+/// What all pulls have in common.
+pub(crate) struct Shared {
+    pub config: ImageConfig,
+    pub layers: Arc<Layers>,
+    pub catalog: Arc<Catalog>,
+    /// Layers that are being fetched, by diff id.
+    pub fetching: Flights<String, ()>,
+    /// How many layers may be unpacked at the same time, in all pulls together.
+    pub slots: Semaphore,
+}
+
+/// One pull.
+#[derive(Clone)]
+pub(crate) struct Pull {
+    pub shared: Arc<Shared>,
+    pub session: Arc<Session>,
+    pub reference: ImageReference,
+    pub progress: Progress,
+}
+
+impl Pull {
+    /// Runs the pull to its end.
+    pub(crate) async fn run(&self) -> Result<ImageId, PullCause> {
+        let (manifest, digest) = self.resolve().await?;
+        let id = ImageId::of_config(manifest.config.digest.clone());
+        let names = self.names(&digest);
+        if self.name_existing(&id, &names).await? {
+            return Ok(id);
+        }
+        check_types(&manifest)?;
+        let limits = &self.shared.config.limits;
+        let what = format!("configuration {id}");
+        let body = self.session.blob(&what, id.digest(), limits.config_bytes).await?;
+        let config = manifest::parse_config(&what, &body)?;
+        check_config(&what, &config, &manifest, &self.shared.config)?;
+        let diff_ids = &config.rootfs.diff_ids;
+        let _lease = self.shared.layers.lease(diff_ids.iter().map(|d| d.as_str().to_owned()));
+        let layers = self.layers(&manifest, diff_ids).await?;
+        self.progress.stage(Stage::Publishing);
+        let (pull, image) = (self.clone(), id.clone());
+        blocking(move || pull.publish(&image, &body, &layers, &names)).await?;
+        Ok(id)
+    }
+
+    /// The manifest for this host's platform, and the digest of what the reference itself leads to.
+    async fn resolve(&self) -> Result<(Manifest, Digest), PullCause> {
+        let config = &self.shared.config;
+        let mut reference = self.reference.manifest().to_owned();
+        let mut expected = self.reference.digest().cloned();
+        let mut top = None;
+        for _ in 0..=config.limits.index_depth {
+            let fetched = self.session.manifest(&reference, expected.as_ref(), &config.limits).await?;
+            let top = top.get_or_insert_with(|| fetched.digest.clone());
+            let what = format!("manifest {reference}");
+            match manifest::parse(&what, &fetched.content_type, &fetched.body, &config.limits)? {
+                Document::Manifest(manifest) => return Ok((manifest, top.clone())),
+                Document::Index(entries) => {
+                    let chosen = manifest::choose(entries, &config.platform)?;
+                    reference = chosen.digest.to_string();
+                    expected = Some(chosen.digest);
+                }
+            }
+        }
+        let what = format!("index {}", self.reference);
+        Err(PullCause::malformed(what, "it has indexes in indexes deeper than is ever needed"))
+    }
+
+    /// The names that will lead to the image. A tag beside a digest was not asked of the registry, so that it leads nowhere.
+    fn names(&self, digest: &Digest) -> Vec<String> {
+        let by_digest = catalog::stored_name(&self.reference.with_digest(digest.clone()));
+        match self.reference.digest() {
+            Some(_) => vec![by_digest],
+            None => vec![self.reference.to_string(), by_digest],
+        }
+    }
+
+    /// Gives an image that is here already its new names; false if it is not here.
+    async fn name_existing(&self, id: &ImageId, names: &[String]) -> Result<bool, PullCause> {
+        if !self.shared.catalog.snapshot().by_id.contains_key(id) {
+            return Ok(false);
+        }
+        let (shared, id, names) = (Arc::clone(&self.shared), id.clone(), names.to_vec());
+        blocking(move || {
+            shared.catalog.change(&shared.layers, || {
+                if !shared.catalog.snapshot().by_id.contains_key(&id) {
+                    return Ok(false);
+                }
+                shared.layers.publish(&[], |tx| catalog::insert_names(tx, &id, &names))?;
+                Ok(true)
+            })
+        })
+        .await
+    }
+
+    /// All layers, each fetched unless it is here.
+    async fn layers(&self, manifest: &Manifest, diff_ids: &[Digest]) -> Result<Vec<Ready>, PullCause> {
+        self.progress.layers(&manifest.layers);
+        let at_once = Arc::new(Semaphore::new(self.shared.config.parallel_layers.max(1)));
+        let mut running = JoinSet::new();
+        for (index, (blob, diff_id)) in manifest.layers.iter().zip(diff_ids).enumerate() {
+            let (pull, blob, diff_id) = (self.clone(), blob.clone(), diff_id.clone());
+            let at_once = Arc::clone(&at_once);
+            running.spawn(async move {
+                let _slot = at_once.acquire_owned().await;
+                (index, pull.layer(index, &blob, &diff_id).await)
+            });
+        }
+        let mut ready: Vec<Option<Ready>> = vec![None; diff_ids.len()];
+        let mut failed = None;
+        while let Some(joined) = running.join_next().await {
+            match joined {
+                Ok((index, Ok(layer))) => ready[index] = Some(layer),
+                Ok((_, Err(cause))) => {
+                    failed.get_or_insert(cause);
+                    running.abort_all();
+                }
+                // Aborted by us; a panic is a defect, which its own message names.
+                Err(error) if error.is_cancelled() => {}
+                Err(_) => drop(failed.get_or_insert(PullCause::Interrupted)),
+            }
+        }
+        let Some(cause) = failed else {
+            return ready.into_iter().map(|layer| layer.ok_or(PullCause::Interrupted)).collect();
+        };
+        // What was fetched in vain here need not be fetched again by the next try.
+        if !matches!(cause, PullCause::NoSpace { .. }) {
+            let (shared, done) = (Arc::clone(&self.shared), partials(ready.iter().flatten()));
+            let _ = blocking(move || shared.layers.publish(&done, |_| Ok(()))).await;
+        }
+        Err(cause)
+    }
+
+    /// One layer: here already, being fetched by another pull, or fetched now.
+    async fn layer(&self, index: usize, blob: &Descriptor, diff_id: &Digest) -> Result<Ready, PullCause> {
+        loop {
+            if let Some(ready) = self.shared.layers.find(diff_id.as_str()) {
+                self.progress.layer(index, |layer| layer.state = LayerState::Present);
+                return Ok(ready);
+            }
+            match self.shared.fetching.join(diff_id.as_str().to_owned()) {
+                // However the other's attempt ended: look again, and if there is nothing, fetch it with these credentials.
+                Err(mut other) => drop(other.changed().await),
+                Ok(_leading) => {
+                    // It may have come between the look and the lead.
+                    if self.shared.layers.find(diff_id.as_str()).is_none() {
+                        return self.fetch(index, blob, diff_id).await.map(Ready::Unpacked);
+                    }
+                }
+            }
+        }
+    }
+
+    async fn fetch(
+        &self,
+        index: usize,
+        blob: &Descriptor,
+        diff_id: &Digest,
+    ) -> Result<Arc<Partial>, PullCause> {
+        let _slot = self.shared.slots.acquire().await;
+        self.progress.layer(index, |layer| layer.state = LayerState::Downloading);
+        let size = u64::try_from(blob.size).unwrap_or(0);
+        let expected = Expected { blob: blob.digest.clone(), size, diff_id: diff_id.clone() };
+        let (sender, receiver) = pieces::channel();
+        let shared = Arc::clone(&self.shared);
+        let unpacking = tokio::task::spawn_blocking(move || unpack_blob(&shared, receiver, &expected));
+        let arrived = |length| self.progress.layer(index, |layer| layer.downloaded += length);
+        let downloaded = self.session.download(&blob.digest, size, &sender, arrived).await;
+        if downloaded.is_ok() {
+            let _ = sender.send(Piece::End).await;
+        }
+        drop(sender);
+        let unpacked = unpacking.await.map_err(|_| PullCause::Interrupted)?;
+        downloaded?;
+        let (mut directory, unpacked) = unpacked?;
+        let path = directory.take();
+        self.progress.layer(index, |layer| layer.state = LayerState::Unpacked);
+        Ok(self.shared.layers.unpacked(
+            diff_id.as_str().to_owned(),
+            Some(blob.digest.clone()),
+            path,
+            unpacked,
+        ))
+    }
+
+    /// Grafts, and then the commit of everything.
+    fn publish(
+        &self,
+        id: &ImageId,
+        config: &[u8],
+        layers: &[Ready],
+        names: &[String],
+    ) -> Result<(), PullCause> {
+        let stack = self.stack(layers)?;
+        // Claimed until the image's own rows hold them.
+        let ids: Vec<String> = stack.iter().map(|layer| layer.id().to_owned()).collect();
+        let _lease = self.shared.layers.lease(ids.iter().cloned());
+        let partials = partials(stack.iter());
+        self.shared.catalog.change(&self.shared.layers, || {
+            let image = NewImage { id, config, layers: &ids };
+            self.shared.layers.publish(&partials, |tx| catalog::insert(tx, &image, names))
+        })
+    }
+
+    /// The layers as they will be stacked, the lowest first: each once, and with grafts where they are needed.
+    fn stack(&self, layers: &[Ready]) -> Result<Vec<Ready>, PullCause> {
+        let mut stack: Vec<Ready> = Vec::new();
+        let mut chain: Option<Digest> = None;
+        for layer in layers {
+            // A layer that comes again brings everything it has again, so that its lower place shows nothing; overlayfs refuses both.
+            stack.retain(|below| below.id() != layer.id());
+            let next = chain_id(chain.as_ref(), layer.id());
+            let graft = self.graft(&stack, layer, &next)?;
+            stack.push(layer.clone());
+            stack.extend(graft);
+            chain = Some(next);
+        }
+        Ok(stack)
+    }
+
+    fn graft(&self, below: &[Ready], layer: &Ready, chain: &Digest) -> Result<Option<Ready>, PullCause> {
+        let loose_ends = layer.loose_ends();
+        let in_layer = |why| PullCause::Layer { digest: chain.clone(), why };
+        if loose_ends.is_tied() {
+            return Ok(None);
+        }
+        if below.is_empty() {
+            return match loose_ends.links.first() {
+                None => Ok(None),
+                Some((own, target)) => Err(in_layer(UnpackError::LinkTarget {
+                    path: unpack::show(own),
+                    target: unpack::show(target),
+                })),
+            };
+        }
+        let id = format!("graft:{chain}");
+        if let Some(ready) = self.shared.layers.find(&id) {
+            return Ok(Some(ready));
+        }
+        let (path, directory) = self.shared.layers.new_partial(&format!("graft-{}", chain.hex()))?;
+        let mut guard = Directory { layers: Arc::clone(&self.shared.layers), path: Some(path) };
+        let above = Above {
+            below: below.iter().rev().map(|layer| layer.path().to_owned()).collect(),
+            empty: self.shared.config.root.join("empty/0"),
+            layer: layer.path(),
+            loose_ends,
+            user_xattr: self.shared.config.user_xattr,
+        };
+        if !graft(&above, &directory).map_err(in_layer)? {
+            return Ok(None);
+        }
+        let path = guard.take();
+        let usage = crate::tree::usage(directory.into()).map_err(|error| PullCause::io(&path, error))?;
+        let unpacked = Unpacked {
+            diff_id: chain.clone(),
+            bytes: usage.bytes,
+            inodes: usage.inodes,
+            loose_ends: LooseEnds::default(),
+        };
+        Ok(Some(Ready::Unpacked(self.shared.layers.unpacked(id, None, path, unpacked))))
+    }
+}
+
+/// The layers among these that are not published.
+fn partials<'a>(layers: impl Iterator<Item = &'a Ready>) -> Vec<Arc<Partial>> {
+    let mut found: Vec<Arc<Partial>> = Vec::new();
+    for layer in layers {
+        if let Ready::Unpacked(partial) = layer
+            && !found.iter().any(|known| known.id == partial.id)
+        {
+            found.push(Arc::clone(partial));
+        }
+    }
+    found
+}
+
+/// A layer on top of a chain, as the OCI image specification names it.
+fn chain_id(below: Option<&Digest>, diff_id: &str) -> Digest {
+    let Some(below) = below else {
+        return Digest::parse(diff_id).unwrap_or_else(|_| Digest::sha256([0; 32]));
+    };
+    let mut hasher = unpack::Hasher::like(&Digest::sha256([0; 32]));
+    hasher.update(format!("{below} {diff_id}").as_bytes());
+    hasher.finish()
+}
+
+/// A directory that goes unless somebody takes it.
+struct Directory {
+    layers: Arc<Layers>,
+    path: Option<PathBuf>,
+}
+
+impl Directory {
+    fn take(&mut self) -> PathBuf {
+        self.path.take().unwrap_or_default()
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        if let Some(path) = self.path.take() {
+            self.layers.discard(&path);
+        }
+    }
+}
+
+fn unpack_blob(
+    shared: &Shared,
+    pieces: Pieces,
+    expected: &Expected,
+) -> Result<(Directory, Unpacked), PullCause> {
+    let (path, directory) = shared.layers.new_partial(expected.diff_id.hex())?;
+    // Owned here, where nothing is written any more when it goes, even if the pull was given up meanwhile.
+    let guard = Directory { layers: Arc::clone(&shared.layers), path: Some(path) };
+    let options = Options { limits: shared.config.limits.clone(), user_xattr: shared.config.user_xattr };
+    let fd = std::os::fd::AsFd::as_fd(&directory);
+    match unpack::unpack(pieces, fd, expected, &options) {
+        Ok(unpacked) => Ok((guard, unpacked)),
+        Err(UnpackError::NoSpace { .. }) => {
+            Err(PullCause::NoSpace { path: shared.layers.folder().to_owned() })
+        }
+        Err(why) => Err(PullCause::Layer { digest: expected.blob.clone(), why }),
+    }
+}
+
+/// Runs what may wait for the disk on a thread for that.
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, PullCause> + Send + 'static,
+) -> Result<T, PullCause> {
+    tokio::task::spawn_blocking(work).await.unwrap_or(Err(PullCause::Interrupted))
+}
+
+fn check_types(manifest: &Manifest) -> Result<(), PullCause> {
+    const CONFIGS: [&str; 3] =
+        ["", "application/vnd.oci.image.config.v1+json", "application/vnd.docker.container.image.v1+json"];
+    let refuse = |what: String, media_type: &str| {
+        let media_type = media_type.chars().take(120).collect();
+        Err(PullCause::UnsupportedMediaType { what, media_type })
+    };
+    let config = &manifest.config;
+    if !CONFIGS.contains(&config.media_type.as_str()) {
+        return refuse(format!("configuration {}", config.digest), &config.media_type);
+    }
+    for layer in &manifest.layers {
+        // What a layer's URLs say is not looked at: only the registry that was named is asked.
+        let kind = layer.media_type.as_str();
+        let is_archive = kind.is_empty() || kind.contains(".tar") || kind.ends_with("/tar");
+        if !is_archive || kind.contains("encrypted") {
+            return refuse(format!("layer {}", layer.digest), kind);
+        }
+    }
+    Ok(())
+}
+
+fn check_config(
+    what: &str,
+    config: &Config,
+    manifest: &Manifest,
+    wanted: &ImageConfig,
+) -> Result<(), PullCause> {
+    let (said, has) = (config.rootfs.diff_ids.len(), manifest.layers.len());
+    if said != has {
+        let why = format!("it names {said} layers, and the manifest has {has}");
+        return Err(PullCause::malformed(what, why));
+    }
+    let offered = model::platform::Platform::new(&config.os, &config.architecture, &config.variant);
+    let silent = config.os.is_empty() || config.architecture.is_empty();
+    if !silent && wanted.platform.rank(&offered).is_none() {
+        return Err(PullCause::NoMatchingPlatform {
+            wanted: wanted.platform.clone(),
+            offered: vec![offered],
+        });
+    }
+    Ok(())
+}

@@ -1,0 +1,335 @@
+//! Root file systems: what a container may write over the layers of its image, and the mount of both.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use model::digest::ImageId;
+use store::rusqlite::{self, params};
+use store::{Durability, Store};
+
+use crate::layers::{Layers, remove_path};
+use crate::overlay::{Stack, mount_stack};
+use crate::tree::{self, Usage};
+use crate::unpack::copy_directory;
+
+/// Why a root file system could not be made, mounted or removed.
+#[derive(Debug, thiserror::Error)]
+pub enum RootfsError {
+    #[error("image {image} is not here; pull it first")]
+    NoImage { image: ImageId },
+    #[error("there is no root file system for {owner}")]
+    Absent { owner: String },
+    #[error("there is a root file system for {owner} already")]
+    Exists { owner: String },
+    #[error("{owner:?} cannot own a root file system: a name of letters, digits, '.', '_' and '-' can")]
+    BadOwner { owner: String },
+    #[error("a layer of {owner} is missing: {layer}")]
+    NoLayer { owner: String, layer: String },
+    #[error("mounting the root file system of {owner} on {layers} layers: {source}")]
+    Mount { owner: String, layers: usize, source: io::Error },
+    #[error("root file system of {owner} in {path}: {source}", path = .path.display())]
+    Io { owner: String, path: PathBuf, source: io::Error },
+    #[error(transparent)]
+    Store(#[from] store::StoreError),
+}
+
+/// A root file system that is ready to be mounted.
+#[derive(Debug, Clone)]
+pub struct Rootfs {
+    /// Whose it is: the container's id.
+    pub owner: String,
+    pub image: ImageId,
+    /// Where what the container writes goes.
+    pub upper: PathBuf,
+    work: PathBuf,
+    /// The highest first.
+    lowers: Vec<PathBuf>,
+    /// The highest layer that says how the root directory itself looks.
+    root_like: Option<PathBuf>,
+}
+
+/// All root file systems of this node.
+#[derive(Debug)]
+pub struct RootFilesystems {
+    folder: PathBuf,
+    /// Two empty directories, for stacks that would be too low for overlayfs.
+    empty: [PathBuf; 2],
+    store: Arc<Store>,
+    layers: Arc<Layers>,
+    user_xattr: bool,
+    known: Mutex<HashMap<String, Arc<Rootfs>>>,
+}
+
+impl RootFilesystems {
+    /// Reads what the database knows. Directories without a row are removed if `sweep`.
+    pub(crate) fn open(
+        root: &Path,
+        store: Arc<Store>,
+        layers: Arc<Layers>,
+        user_xattr: bool,
+        sweep: bool,
+    ) -> Result<RootFilesystems, RootfsError> {
+        let folder = root.join("rootfs");
+        let empty = [root.join("empty/0"), root.join("empty/1")];
+        for path in [&folder, &empty[0], &empty[1]] {
+            std::fs::create_dir_all(path).map_err(|source| RootfsError::Io {
+                owner: "this node".into(),
+                path: path.clone(),
+                source,
+            })?;
+        }
+        let all = RootFilesystems { folder, empty, store, layers, user_xattr, known: Mutex::default() };
+        all.load()?;
+        if sweep {
+            all.sweep();
+        }
+        Ok(all)
+    }
+
+    /// Makes the writable part for `owner`, a container's id, on top of an image, and records it: its layers stay until it is removed,
+    /// also if the image goes.
+    ///
+    /// # Errors
+    /// [`RootfsError::NoImage`], [`RootfsError::Exists`], or what the disk says; nothing is left then.
+    pub fn prepare(&self, owner: &str, image: &ImageId) -> Result<Rootfs, RootfsError> {
+        check_owner(owner)?;
+        let layers = self.record(owner, image)?;
+        let made = self.describe(owner, image.clone(), &layers).and_then(|rootfs| {
+            self.make_folders(&rootfs).map_err(|source| RootfsError::Io {
+                owner: owner.to_owned(),
+                path: rootfs.upper.clone(),
+                source,
+            })?;
+            Ok(rootfs)
+        });
+        match made {
+            Ok(rootfs) => {
+                self.known().insert(owner.to_owned(), Arc::new(rootfs.clone()));
+                Ok(rootfs)
+            }
+            Err(error) => {
+                let _ = self.remove(owner);
+                Err(error)
+            }
+        }
+    }
+
+    /// Mounts it and returns the mount, which is attached nowhere. It vanishes with the last descriptor and namespace that has it.
+    ///
+    /// # Errors
+    /// [`RootfsError::Absent`] if it was not prepared; else what the kernel says.
+    pub fn mount(&self, owner: &str) -> Result<OwnedFd, RootfsError> {
+        let rootfs = self.get(owner)?;
+        // Left by a mount that was not unmounted in order, for example when the power went. What it guards against is that data is
+        // missing that was never synced; no container outlives that, and nothing else reads this directory.
+        let volatile = rootfs.work.join("work/incompat/volatile");
+        if volatile.exists() {
+            let _ = std::fs::remove_dir_all(&volatile);
+        }
+        let upper = Some((rootfs.upper.clone(), rootfs.work.clone()));
+        self.mount_lowers(&rootfs, upper)
+    }
+
+    /// Mounts the image's layers alone, read-only: for volumes made of images.
+    ///
+    /// # Errors
+    /// As [`RootFilesystems::mount`].
+    pub fn mount_read_only(&self, owner: &str) -> Result<OwnedFd, RootfsError> {
+        let rootfs = self.get(owner)?;
+        self.mount_lowers(&rootfs, None)
+    }
+
+    /// What the owner wrote, on disk. It walks the whole writable part: call it on a thread that may wait.
+    ///
+    /// # Errors
+    /// [`RootfsError::Absent`], or what the disk says.
+    pub fn usage(&self, owner: &str) -> Result<Usage, RootfsError> {
+        let rootfs = self.get(owner)?;
+        let measure = || tree::usage(File::open(&rootfs.upper)?.into());
+        measure().map_err(|source| RootfsError::Io {
+            owner: owner.to_owned(),
+            path: rootfs.upper.clone(),
+            source,
+        })
+    }
+
+    /// Removes it with everything the owner wrote. One that is not there is removed already.
+    ///
+    /// # Errors
+    /// What the disk says; the next call goes on where this one stopped.
+    pub fn remove(&self, owner: &str) -> Result<(), RootfsError> {
+        check_owner(owner)?;
+        let path = self.folder.join(owner);
+        remove_path(&path).map_err(|source| RootfsError::Io { owner: owner.to_owned(), path, source })?;
+        // The row last: as long as there is something, it has an owner.
+        self.store.write(Durability::Process, |tx| {
+            tx.prepare_cached("DELETE FROM root_filesystems WHERE container = ?1")?.execute([owner])
+        })?;
+        self.known().remove(owner);
+        Ok(())
+    }
+
+    /// All owners.
+    pub fn owners(&self) -> Vec<String> {
+        self.known().keys().cloned().collect()
+    }
+
+    /// Where root file systems are kept.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    fn get(&self, owner: &str) -> Result<Arc<Rootfs>, RootfsError> {
+        self.known().get(owner).cloned().ok_or_else(|| RootfsError::Absent { owner: owner.to_owned() })
+    }
+
+    fn known(&self) -> MutexGuard<'_, HashMap<String, Arc<Rootfs>>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The row and its layers, in one transaction with the question whether the image is still there.
+    fn record(&self, owner: &str, image: &ImageId) -> Result<Vec<String>, RootfsError> {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let now = i64::try_from(now.as_nanos()).unwrap_or(i64::MAX);
+        enum Found {
+            Layers(Vec<String>),
+            NoImage,
+            Exists,
+        }
+        let found = self.store.write(Durability::Process, |tx| {
+            let there = tx.prepare_cached("SELECT 1 FROM images WHERE id = ?1")?.exists([image.as_str()])?;
+            if !there {
+                return Ok(Found::NoImage);
+            }
+            let inserted = tx
+                .prepare_cached(
+                    "INSERT INTO root_filesystems (container, image, created_at) VALUES (?1, ?2, ?3) \
+                     ON CONFLICT (container) DO NOTHING",
+                )?
+                .execute(params![owner, image.as_str(), now])?;
+            if inserted == 0 {
+                return Ok(Found::Exists);
+            }
+            tx.prepare_cached(
+                "INSERT INTO root_filesystem_layers (container, position, layer) \
+                 SELECT ?1, position, layer FROM image_layers WHERE image = ?2",
+            )?
+            .execute(params![owner, image.as_str()])?;
+            let layers = tx
+                .prepare_cached("SELECT layer FROM image_layers WHERE image = ?1 ORDER BY position")?
+                .query_map([image.as_str()], |row| row.get(0))?
+                .collect::<rusqlite::Result<Vec<String>>>()?;
+            Ok(Found::Layers(layers))
+        })?;
+        match found {
+            Found::Layers(layers) => Ok(layers),
+            Found::NoImage => Err(RootfsError::NoImage { image: image.clone() }),
+            Found::Exists => Err(RootfsError::Exists { owner: owner.to_owned() }),
+        }
+    }
+
+    fn describe(&self, owner: &str, image: ImageId, layers: &[String]) -> Result<Rootfs, RootfsError> {
+        let mut lowers = Vec::with_capacity(layers.len());
+        let mut root_like = None;
+        for id in layers.iter().rev() {
+            let layer = self
+                .layers
+                .published(id)
+                .ok_or_else(|| RootfsError::NoLayer { owner: owner.to_owned(), layer: id.clone() })?;
+            if layer.loose_ends.has_root && root_like.is_none() {
+                root_like = Some(layer.path.clone());
+            }
+            lowers.push(layer.path.clone());
+        }
+        let folder = self.folder.join(owner);
+        let (upper, work) = (folder.join("upper"), folder.join("work"));
+        Ok(Rootfs { owner: owner.to_owned(), image, upper, work, lowers, root_like })
+    }
+
+    /// The root directory is the upper's own, so that it has to look as the image says.
+    fn make_folders(&self, rootfs: &Rootfs) -> io::Result<()> {
+        std::fs::create_dir(self.folder.join(&rootfs.owner))?;
+        std::fs::create_dir(&rootfs.upper)?;
+        std::fs::create_dir(&rootfs.work)?;
+        let upper = File::open(&rootfs.upper)?;
+        match &rootfs.root_like {
+            Some(path) => copy_directory(File::open(path)?, &upper),
+            None => upper.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o755)),
+        }
+    }
+
+    fn mount_lowers(
+        &self,
+        rootfs: &Rootfs,
+        upper: Option<(PathBuf, PathBuf)>,
+    ) -> Result<OwnedFd, RootfsError> {
+        let mut lowers = rootfs.lowers.clone();
+        let layers = lowers.len();
+        // An image may have no layer at all, and without an upper overlayfs wants two.
+        let least = if upper.is_some() { 1 } else { 2 };
+        let missing = usize::saturating_sub(least, layers);
+        lowers.extend(self.empty.iter().take(missing).cloned());
+        mount_stack(&Stack { lowers, upper, user_xattr: self.user_xattr })
+            .map_err(|source| RootfsError::Mount { owner: rootfs.owner.clone(), layers, source })
+    }
+
+    fn load(&self) -> Result<(), RootfsError> {
+        let rows = self.store.read(|connection| {
+            let mut rows: HashMap<String, (String, Vec<String>)> = connection
+                .prepare("SELECT container, image FROM root_filesystems")?
+                .query_map([], |row| Ok((row.get(0)?, (row.get(1)?, Vec::new()))))?
+                .collect::<rusqlite::Result<_>>()?;
+            let mut statement = connection.prepare(
+                "SELECT container, layer FROM root_filesystem_layers ORDER BY container, position",
+            )?;
+            let mut found = statement.query([])?;
+            while let Some(row) = found.next()? {
+                if let Some((_, layers)) = rows.get_mut(&row.get::<_, String>(0)?) {
+                    layers.push(row.get(1)?);
+                }
+            }
+            Ok(rows)
+        })?;
+        for (owner, (image, layers)) in rows {
+            let described = ImageId::parse(&image)
+                .map_err(|error| error.to_string())
+                .and_then(|image| self.describe(&owner, image, &layers).map_err(|error| error.to_string()));
+            match described {
+                Ok(rootfs) => drop(self.known().insert(owner, Arc::new(rootfs))),
+                Err(error) => tracing::warn!(container = owner, error, "a root file system is not whole"),
+            }
+        }
+        Ok(())
+    }
+
+    fn sweep(&self) {
+        let recorded = self.store.read(|connection| {
+            connection
+                .prepare("SELECT container FROM root_filesystems")?
+                .query_map([], |row| row.get::<_, String>(0))?
+                .collect::<rusqlite::Result<std::collections::HashSet<_>>>()
+        });
+        let Ok(recorded) = recorded else { return };
+        for entry in std::fs::read_dir(&self.folder).into_iter().flatten().flatten() {
+            let owned = entry.file_name().to_str().is_some_and(|name| recorded.contains(name));
+            if !owned {
+                tracing::info!(path = %entry.path().display(), "a root file system without an owner is removed");
+                self.layers.discard(&entry.path());
+            }
+        }
+    }
+}
+
+/// The name becomes a directory's.
+fn check_owner(owner: &str) -> Result<(), RootfsError> {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
+    if owner.is_empty() || owner.len() > 200 || owner.starts_with('.') || !owner.bytes().all(plain) {
+        return Err(RootfsError::BadOwner { owner: owner.chars().take(80).collect() });
+    }
+    Ok(())
+}

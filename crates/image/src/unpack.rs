@@ -1,0 +1,220 @@
+//! Unpacking: a layer's blob becomes a directory that overlayfs can stack, while its digests are computed. Synchronous.
+//!
+//! Every name in an archive is hostile. A path is cut into names and walked name by name from the layer's own directory, by descriptors,
+//! and no symbolic link is ever followed by the kernel: [`dirs`] reads it and walks on within the layer.
+
+mod attributes;
+mod decompress;
+mod dirs;
+mod extract;
+
+use std::io::{self, Read};
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::sync::Arc;
+
+use model::digest::Digest;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256, Sha512};
+
+pub(crate) use attributes::{copy_directory, copy_xattrs, is_implied, time_spec};
+
+use crate::config::Limits;
+use crate::error::is_no_space;
+pub use crate::tar::TarError;
+
+/// Why a blob did not become a layer.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum UnpackError {
+    #[error("{why}, after {entries} entries")]
+    Archive { why: TarError, entries: u64 },
+    #[error("it cannot be decompressed: {0}")]
+    Compression(String),
+    #[error("entry {path:?} {why}")]
+    Entry { path: String, why: &'static str },
+    #[error("entry {path:?}: {source}")]
+    EntryIo { path: String, source: Arc<io::Error> },
+    #[error("no space is left for entry {path:?}")]
+    NoSpace { path: String },
+    #[error("{path:?} is a hard link to {target:?}, which neither the layer nor one below it has")]
+    LinkTarget { path: String, target: String },
+    #[error("it has more than {0} entries")]
+    TooManyEntries(u64),
+    #[error("it unpacks to more than {0} bytes")]
+    TooLarge(u64),
+    #[error("it unpacks to more than {0} times its size, as only bombs do")]
+    Bomb(u64),
+    #[error("the blob has digest {actual}, not {expected}: what the registry sent is not what was asked for")]
+    BlobDigest { expected: Digest, actual: Digest },
+    #[error("the blob has {actual} bytes, not {expected} as the manifest says")]
+    BlobSize { expected: u64, actual: u64 },
+    #[error("the archive has digest {actual}, and the image's configuration says {expected}")]
+    DiffId { expected: Digest, actual: Digest },
+    /// The download failed; its own error says why.
+    #[error("the download ended early")]
+    Aborted,
+    #[error("the kernel has no thread to unpack it: {0}")]
+    NoThread(Arc<io::Error>),
+}
+
+impl UnpackError {
+    pub(crate) fn entry(path: &[u8], why: &'static str) -> UnpackError {
+        UnpackError::Entry { path: show(path), why }
+    }
+
+    pub(crate) fn io(path: &[u8], source: impl Into<io::Error>) -> UnpackError {
+        let source = source.into();
+        if is_no_space(&source) {
+            return UnpackError::NoSpace { path: show(path) };
+        }
+        UnpackError::EntryIo { path: show(path), source: Arc::new(source) }
+    }
+}
+
+/// The beginning of a hostile name.
+pub(crate) fn show(path: &[u8]) -> String {
+    String::from_utf8_lossy(&path[..path.len().min(256)]).into_owned()
+}
+
+/// How to unpack.
+#[derive(Debug, Clone)]
+pub(crate) struct Options {
+    pub limits: Limits,
+    pub user_xattr: bool,
+}
+
+/// What came out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Unpacked {
+    pub diff_id: Digest,
+    /// What it takes on disk, nearly: whole pages of what is stored.
+    pub bytes: u64,
+    pub inodes: u64,
+    pub loose_ends: LooseEnds,
+}
+
+/// What an archive leaves open until the layers below it are known. Paths are relative to the layer, without `.`, `..` and links.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct LooseEnds {
+    /// Hard links to files that the layer does not have: the link and its target, in the archive's order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub links: Vec<(Vec<u8>, Vec<u8>)>,
+    /// Directories that the archive has things in but no entry for: below they may have another mode and owner, or be links.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub implied: Vec<Vec<u8>>,
+    /// Whether the archive has an entry for the root itself.
+    #[serde(default)]
+    pub has_root: bool,
+}
+
+impl LooseEnds {
+    /// Whether nothing below the root is left open.
+    pub(crate) fn is_tied(&self) -> bool {
+        self.links.is_empty() && self.implied.is_empty()
+    }
+}
+
+/// What a blob has to be.
+#[derive(Debug, Clone)]
+pub(crate) struct Expected {
+    pub blob: Digest,
+    /// Bytes, as the manifest says.
+    pub size: u64,
+    pub diff_id: Digest,
+}
+
+/// Unpacks a blob into `root`, an empty directory, and checks it against what was expected.
+///
+/// # Errors
+/// [`UnpackError`]; the directory then has some part of the layer and has to be thrown away.
+pub(crate) fn unpack(
+    blob: impl Read + Send,
+    root: BorrowedFd<'_>,
+    expected: &Expected,
+    options: &Options,
+) -> Result<Unpacked, UnpackError> {
+    let root: OwnedFd = root.try_clone_to_owned().map_err(|e| UnpackError::io(b".", e))?;
+    let packed = Counted::new(blob, &expected.blob, expected.size);
+    let mut archive = decompress::open(packed, &expected.diff_id, &options.limits)?;
+    let unpacked = extract::extract(&mut archive, root, options);
+    // A failed download looks like a broken archive from here; what really happened is known to whoever downloads.
+    let extracted = match unpacked {
+        Err(_) if archive.aborted() => return Err(UnpackError::Aborted),
+        other => other?,
+    };
+    // After the archive's end there may be padding, which counts for both digests.
+    let finished = archive.finish()?;
+    if finished.packed_size != expected.size {
+        return Err(UnpackError::BlobSize { expected: expected.size, actual: finished.packed_size });
+    }
+    if finished.packed != expected.blob {
+        return Err(UnpackError::BlobDigest { expected: expected.blob.clone(), actual: finished.packed });
+    }
+    if finished.archive != expected.diff_id {
+        return Err(UnpackError::DiffId { expected: expected.diff_id.clone(), actual: finished.archive });
+    }
+    Ok(Unpacked {
+        diff_id: finished.archive,
+        bytes: extracted.bytes,
+        inodes: extracted.inodes,
+        loose_ends: extracted.loose_ends,
+    })
+}
+
+/// One of the two hash functions, running.
+pub(crate) enum Hasher {
+    Sha256(Sha256),
+    Sha512(Sha512),
+}
+
+impl Hasher {
+    /// The function that `like` is a digest of.
+    pub(crate) fn like(like: &Digest) -> Hasher {
+        match like.algorithm() {
+            model::digest::Algorithm::Sha256 => Hasher::Sha256(Sha256::new()),
+            model::digest::Algorithm::Sha512 => Hasher::Sha512(Sha512::new()),
+        }
+    }
+
+    pub(crate) fn update(&mut self, bytes: &[u8]) {
+        match self {
+            Hasher::Sha256(hash) => hash.update(bytes),
+            Hasher::Sha512(hash) => hash.update(bytes),
+        }
+    }
+
+    pub(crate) fn finish(self) -> Digest {
+        match self {
+            Hasher::Sha256(hash) => Digest::sha256(hash.finalize().into()),
+            Hasher::Sha512(hash) => Digest::sha512(hash.finalize().into()),
+        }
+    }
+}
+
+/// A stream that is hashed and counted as it is read, and cut where it is longer than it was said to be.
+pub(crate) struct Counted<R> {
+    stream: R,
+    hasher: Hasher,
+    count: u64,
+    size: u64,
+    /// Whether the stream itself failed, as opposed to what is made of it.
+    failed: bool,
+}
+
+impl<R: Read> Counted<R> {
+    fn new(stream: R, like: &Digest, size: u64) -> Self {
+        Counted { stream, hasher: Hasher::like(like), count: 0, size, failed: false }
+    }
+}
+
+impl<R: Read> Read for Counted<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.stream.read(buffer).inspect_err(|_| self.failed = true)?;
+        self.hasher.update(&buffer[..read]);
+        self.count += read as u64;
+        if self.count > self.size {
+            return Err(io::Error::other("the blob is longer than the manifest says"));
+        }
+        Ok(read)
+    }
+}

@@ -1,0 +1,168 @@
+//! From the packed blob to the archive: gzip, zstd or neither, told by the first bytes, hashed on both sides.
+
+use std::io::{self, BufReader, Chain, Cursor, Read};
+
+use flate2::bufread::MultiGzDecoder;
+use model::digest::Digest;
+
+use super::{Counted, Hasher, UnpackError};
+use crate::config::Limits;
+
+/// Large enough that a read costs nothing beside what is done with it.
+const BUFFER: usize = 128 << 10;
+
+/// Zstandard may ask for a window this large, as an exponent: 128 MiB, its own default limit.
+const ZSTD_WINDOW_LOG_MAX: u32 = 27;
+
+/// The packed stream with its first bytes, which were looked at, put back.
+type Packed<R> = BufReader<Chain<Cursor<Vec<u8>>, Counted<R>>>;
+
+enum Decoder<R: Read> {
+    Plain(Packed<R>),
+    /// Several members one after the other are one stream, as gzip has it.
+    Gzip(Box<MultiGzDecoder<Packed<R>>>),
+    Zstd(Box<zstd::stream::read::Decoder<'static, Packed<R>>>),
+}
+
+/// The archive as a stream.
+pub(super) struct Archive<R: Read> {
+    decoder: Decoder<R>,
+    hasher: Hasher,
+    count: u64,
+    limits: Limits,
+    /// Why reading ended, where it is not the archive's fault; an `io::Error` cannot carry it through the tar reader.
+    exceeded: Option<UnpackError>,
+    failure: Option<String>,
+}
+
+/// The digests of a stream that was read to its end.
+pub(super) struct Finished {
+    pub packed: Digest,
+    pub packed_size: u64,
+    pub archive: Digest,
+}
+
+/// Looks at the first bytes of a blob. The media type does not matter: the configuration says what has to come out.
+pub(super) fn open<R: Read>(
+    mut packed: Counted<R>,
+    like: &Digest,
+    limits: &Limits,
+) -> Result<Archive<R>, UnpackError> {
+    let mut magic = Vec::with_capacity(4);
+    (&mut packed).take(4).read_to_end(&mut magic).map_err(|error| {
+        if packed.failed { UnpackError::Aborted } else { UnpackError::Compression(error.to_string()) }
+    })?;
+    let is_gzip = magic.starts_with(&[0x1f, 0x8b]);
+    let is_zstd = match magic.as_slice() {
+        [0x28, 0xb5, 0x2f, 0xfd] => true,
+        // A frame to be skipped, as tools for lazy pulling put in front.
+        [first, 0x2a, 0x4d, 0x18] => first & 0xf0 == 0x50,
+        _ => false,
+    };
+    let stream = BufReader::with_capacity(BUFFER, Cursor::new(magic).chain(packed));
+    let decoder = if is_gzip {
+        Decoder::Gzip(Box::new(MultiGzDecoder::new(stream)))
+    } else if is_zstd {
+        let failed = |error: io::Error| UnpackError::Compression(error.to_string());
+        let mut decoder = zstd::stream::read::Decoder::with_buffer(stream).map_err(failed)?;
+        decoder.window_log_max(ZSTD_WINDOW_LOG_MAX).map_err(failed)?;
+        Decoder::Zstd(Box::new(decoder))
+    } else {
+        Decoder::Plain(stream)
+    };
+    Ok(Archive {
+        decoder,
+        hasher: Hasher::like(like),
+        count: 0,
+        limits: limits.clone(),
+        exceeded: None,
+        failure: None,
+    })
+}
+
+impl<R: Read> Archive<R> {
+    /// Whether the stream below failed.
+    pub(super) fn aborted(&self) -> bool {
+        self.packed().failed
+    }
+
+    /// The reason for a failed read that the tar reader could only pass on as "something failed".
+    pub(super) fn reason(&mut self) -> Option<UnpackError> {
+        if self.aborted() {
+            return Some(UnpackError::Aborted);
+        }
+        self.exceeded.take().or_else(|| self.failure.take().map(UnpackError::Compression))
+    }
+
+    /// Reads whatever is left, and gives the digests.
+    pub(super) fn finish(mut self) -> Result<Finished, UnpackError> {
+        let read = io::copy(&mut self, &mut io::sink())
+            // What follows the compressed stream counts for the blob's digest alone.
+            .and_then(|_| io::copy(self.packed_stream(), &mut io::sink()));
+        if let Err(error) = read {
+            return Err(self.reason().unwrap_or_else(|| UnpackError::Compression(error.to_string())));
+        }
+        let archive = self.hasher.finish();
+        let stream = match self.decoder {
+            Decoder::Plain(stream) => stream,
+            Decoder::Gzip(decoder) => decoder.into_inner(),
+            Decoder::Zstd(decoder) => decoder.finish(),
+        };
+        let packed = stream.into_inner().into_inner().1;
+        Ok(Finished { packed: packed.hasher.finish(), packed_size: packed.count, archive })
+    }
+
+    fn packed(&self) -> &Counted<R> {
+        let stream = match &self.decoder {
+            Decoder::Plain(stream) => stream,
+            Decoder::Gzip(decoder) => decoder.get_ref(),
+            Decoder::Zstd(decoder) => decoder.get_ref(),
+        };
+        stream.get_ref().get_ref().1
+    }
+
+    fn packed_stream(&mut self) -> &mut Packed<R> {
+        match &mut self.decoder {
+            Decoder::Plain(stream) => stream,
+            Decoder::Gzip(decoder) => decoder.get_mut(),
+            Decoder::Zstd(decoder) => decoder.get_mut(),
+        }
+    }
+
+    /// Whether so much has come out that only a bomb has it.
+    fn excess(&self) -> Option<UnpackError> {
+        let limits = &self.limits;
+        if self.count > limits.layer_bytes {
+            return Some(UnpackError::TooLarge(limits.layer_bytes));
+        }
+        let packed = self.packed().count.max(1);
+        let bomb = self.count > limits.ratio_floor_bytes && self.count / packed > limits.ratio;
+        bomb.then_some(UnpackError::Bomb(limits.ratio))
+    }
+}
+
+impl<R: Read> Read for Archive<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = match &mut self.decoder {
+            Decoder::Plain(stream) => stream.read(buffer),
+            Decoder::Gzip(decoder) => decoder.read(buffer),
+            Decoder::Zstd(decoder) => decoder.read(buffer),
+        };
+        let read = match read {
+            Ok(read) => read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Err(error),
+            Err(error) => {
+                self.failure = Some(error.to_string());
+                return Err(error);
+            }
+        };
+        self.hasher.update(&buffer[..read]);
+        self.count += read as u64;
+        if let Some(excess) = self.excess() {
+            let error = io::Error::other(excess.to_string());
+            self.exceeded = Some(excess);
+            return Err(error);
+        }
+        Ok(read)
+    }
+}

@@ -1,0 +1,114 @@
+//! What the tests of images have in common: a registry on loopback, and images opened in a folder that goes with the test.
+
+// Each test file is a program of its own, and none uses all of this.
+#![allow(dead_code, unreachable_pub)]
+
+use std::fs::File;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use image::{Credentials, ImageConfig, Images, PullError, PullRequest};
+use model::digest::ImageId;
+use registry::make::{Compression, Image, ImageBuilder, Layer};
+use registry::tar::Entry;
+use registry::{Listening, Registry};
+use store::Store;
+
+/// A node with images, and a registry to pull from.
+pub struct Place {
+    pub registry: Arc<Registry>,
+    pub listening: Listening,
+    pub images: Arc<Images>,
+    pub folder: tempfile::TempDir,
+}
+
+impl Place {
+    pub async fn new() -> Place {
+        Place::with(|_| {}).await
+    }
+
+    pub async fn with(change: impl FnOnce(&mut ImageConfig)) -> Place {
+        let folder = tempfile::tempdir().unwrap();
+        let registry = Registry::new();
+        let listening = registry.listen().await.unwrap();
+        let mut config = ImageConfig::new(folder.path().join("root"));
+        config.timeouts.backoff = Duration::from_millis(5);
+        change(&mut config);
+        let images = open(&folder, config);
+        Place { registry, listening, images, folder }
+    }
+
+    pub fn root(&self) -> PathBuf {
+        self.folder.path().join("root")
+    }
+
+    pub fn name(&self, rest: &str) -> String {
+        format!("{}/{rest}", self.listening.host())
+    }
+
+    pub async fn pull(&self, rest: &str) -> Result<ImageId, PullError> {
+        self.images.pull(PullRequest { reference: self.name(rest), credentials: None }).await
+    }
+
+    pub async fn pull_as(&self, rest: &str, credentials: Credentials) -> Result<ImageId, PullError> {
+        self.images.pull(PullRequest { reference: self.name(rest), credentials: Some(credentials) }).await
+    }
+
+    /// The same folder with another database handle, as after a restart.
+    pub fn reopen(&self) -> Arc<Images> {
+        open(&self.folder, ImageConfig::new(self.root()))
+    }
+
+    /// What stands in `layers/`.
+    pub fn layer_folders(&self) -> Vec<String> {
+        names(&self.root().join("layers"))
+    }
+
+    /// The folder of an image's layer, by its index.
+    pub fn layer(&self, image: &Image, index: usize) -> PathBuf {
+        self.root().join("layers").join(image.layers[index].diff_id.trim_start_matches("sha256:"))
+    }
+}
+
+fn open(folder: &tempfile::TempDir, config: ImageConfig) -> Arc<Images> {
+    let store = Arc::new(Store::open(&folder.path().join("pintle.db")).unwrap());
+    Images::open(config, store).unwrap()
+}
+
+pub fn names(folder: &Path) -> Vec<String> {
+    let mut names: Vec<String> = std::fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned())
+        .collect();
+    names.sort();
+    names
+}
+
+/// An image of these layers, gzipped.
+pub fn image_of(layers: &[&[Entry]]) -> Image {
+    let mut builder = ImageBuilder::new();
+    for entries in layers {
+        builder = builder.layer(Layer::new(entries, Compression::Gzip));
+    }
+    builder.build()
+}
+
+/// A path by which the contents of a detached mount can be reached while `mount` is open.
+pub fn inside(mount: &OwnedFd, path: &str) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{}/{path}", mount.as_raw_fd()))
+}
+
+pub fn read(path: &Path) -> String {
+    std::io::read_to_string(File::open(path).unwrap()).unwrap()
+}
+
+/// True, with a line that says so, if this user cannot do what the test needs.
+pub fn skip_unless_root() -> bool {
+    let root = rustix::process::geteuid().is_root();
+    if !root {
+        println!("SKIPPED: needs root for owners, devices and overlay mounts");
+    }
+    !root
+}

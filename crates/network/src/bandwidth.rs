@@ -11,8 +11,9 @@ const EGRESS: &str = "kubernetes.io/egress-bandwidth";
 /// The same bounds that the kubelet has: below, a pod is cut off; above, it is no limit.
 const MIN_BITS: u64 = 1_000;
 const MAX_BITS: u64 = 1_000_000_000_000_000;
-/// What runtimes give as the burst where nobody asks for one, in bits.
-const BURST_BITS: u64 = i32::MAX as u64;
+/// The burst where nobody asks for one, in bits: a tenth of a second's worth, within these bounds (the upper one is what plugins accept).
+const MIN_BURST_BITS: u64 = 1 << 20;
+const MAX_BURST_BITS: u64 = i32::MAX as u64;
 
 /// Limits in bits per second, with bursts in bits; 0 means no limit.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,7 +52,10 @@ impl Bandwidth {
         if ingress_rate == 0 && egress_rate == 0 {
             return Ok(None);
         }
-        let burst = |rate| if rate == 0 { 0 } else { BURST_BITS };
+        let burst = |rate: u64| match rate {
+            0 => 0,
+            rate => (rate / 10).clamp(MIN_BURST_BITS, MAX_BURST_BITS),
+        };
         Ok(Some(Bandwidth {
             ingress_rate,
             ingress_burst: burst(ingress_rate),
@@ -115,7 +119,7 @@ mod tests {
         assert_eq!(of(&[("other", "x")]), Ok(None));
         let limits = of(&[(INGRESS, "10M"), (EGRESS, "1.5Mi")]).unwrap().unwrap();
         assert_eq!((limits.ingress_rate, limits.egress_rate), (10_000_000, 1_572_864));
-        assert_eq!(limits.ingress_burst, BURST_BITS);
+        assert_eq!((limits.ingress_burst, limits.egress_burst), (MIN_BURST_BITS, MIN_BURST_BITS));
         for bad in ["", "M", "-1M", "10m", "999", "2P", "1..5M", "1e6", "99999999999999999999"] {
             assert!(of(&[(EGRESS, bad)]).is_err(), "{bad}");
         }

@@ -310,3 +310,43 @@ fn a_udp_client_that_never_pauses_reaches_the_next_pod() {
         pods.push(pod);
     }
 }
+
+#[test]
+fn limits_hold_in_both_directions_and_leave_nothing_behind() {
+    let Some(host) = Host::new() else { return };
+    host.configure(json!({"type": "pintle", "bridge": "pt0", "subnets": ["10.89.0.0/24"]}));
+    let networks = host.networks();
+    let pod = Pod::new("pod");
+    let mut request = pod.network();
+    // 1 MB/s either way, 128 KiB at once.
+    let (rate, burst) = (8_000_000, 1 << 20);
+    request.bandwidth = Some(network::Bandwidth {
+        ingress_rate: rate,
+        ingress_burst: burst,
+        egress_rate: rate,
+        egress_burst: burst,
+    });
+    let ip = host.run(|| networks.attach(&request)).unwrap().ips[0];
+    let (in_pod, on_host) = (
+        pod.run(|| TcpListener::bind("0.0.0.0:7000").unwrap()),
+        host.run(|| TcpListener::bind("10.89.0.1:7000").unwrap()),
+    );
+    let transfer = |listener: TcpListener, connect: &dyn Fn() -> TcpStream| {
+        let begin = std::time::Instant::now();
+        let mut sender = connect();
+        let writer = std::thread::spawn(move || sender.write_all(&[0; 1_200_000]));
+        let mut received = Vec::new();
+        listener.accept().unwrap().0.read_to_end(&mut received).unwrap();
+        writer.join().unwrap().unwrap();
+        assert_eq!(received.len(), 1_200_000);
+        begin.elapsed()
+    };
+    let into = transfer(in_pod, &|| host.run(|| TcpStream::connect(SocketAddr::new(ip, 7000)).unwrap()));
+    let out = transfer(on_host, &|| pod.run(|| TcpStream::connect("10.89.0.1:7000").unwrap()));
+    for elapsed in [into, out] {
+        assert!(elapsed > Duration::from_millis(900) && elapsed < Duration::from_secs(4), "{into:?} {out:?}");
+    }
+    host.run(|| networks.detach("pod", Some(&pod.netns()))).unwrap();
+    let links = network::interface_stats(host.netns.as_fd()).unwrap();
+    assert_eq!(links.iter().map(|link| link.name.as_str()).collect::<Vec<_>>(), ["pt0"]);
+}

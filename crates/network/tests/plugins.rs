@@ -163,7 +163,7 @@ fn plugins_are_told_what_they_asked_for() {
         first["runtimeConfig"],
         json!({
             "portMappings": [{"hostPort": 80, "containerPort": 8080, "protocol": "udp", "hostIP": "192.0.2.1"}],
-            "bandwidth": {"egressRate": 10_000_000, "egressBurst": i32::MAX},
+            "bandwidth": {"egressRate": 10_000_000, "egressBurst": 1 << 20},
             "cgroupPath": "/kubepods/pod1",
             "io.kubernetes.cri.pod-annotations": {"kubernetes.io/egress-bandwidth": "10M"},
             "ips": ["10.1.0.2/24"],

@@ -171,6 +171,17 @@ pub(crate) fn create_bridge(messages: &mut Messages, name: &str, mac: Mac, mtu: 
     });
 }
 
+/// An interface of a kind that needs no data, such as `ifb`.
+pub(crate) fn create_plain(messages: &mut Messages, name: &str, kind: &str) {
+    messages
+        .begin(NEW_LINK, flag::CREATE | flag::EXCL | flag::ACK)
+        .fixed(&link_header(0, 0, 0))
+        .text(ifla::NAME, name)
+        .nest(ifla::LINK_INFO, |info| {
+            info.text(ifla::INFO_KIND, kind);
+        });
+}
+
 /// A veth pair whose peer is born inside the pod's namespace. Neither end is up yet: a peer created up costs 15 ms.
 pub(crate) fn create_veth(messages: &mut Messages, veth: &Veth<'_>) {
     messages

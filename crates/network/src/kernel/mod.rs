@@ -5,3 +5,4 @@ pub(crate) mod lease;
 pub(crate) mod link;
 pub(crate) mod nft;
 pub(crate) mod sysctl;
+pub(crate) mod tc;

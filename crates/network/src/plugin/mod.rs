@@ -5,6 +5,7 @@
 mod command_line;
 mod config;
 mod ipam;
+mod limits;
 mod network;
 mod rules;
 mod state;

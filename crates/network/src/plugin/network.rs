@@ -3,11 +3,12 @@
 use std::path::Path;
 
 use serde_json::Value;
+use sys::netlink::Socket;
 
 use super::config::Config;
 use super::state::{Attachment, State, owner};
 use super::wire::{self, refused, route_socket};
-use super::{Request, ipam, rules};
+use super::{Request, ipam, limits, rules};
 use crate::cni::config::is_plain_name;
 use crate::cni::error::{CniError, code};
 use crate::cni::result::{AddResult, Interface, Ip, Route};
@@ -35,6 +36,7 @@ pub(super) fn add(request: &Request<'_>, config: &Config) -> Result<Value, CniEr
     let former = state.attachment(&of)?;
     let mut attachment = former.clone().unwrap_or_else(fresh);
     attachment.ports = config.runtime.ports.clone();
+    attachment.shaper = limits::shaper(config, &attachment);
     if let Some(conflict) = rules::conflict(&state, &attachment) {
         return Err(conflict);
     }
@@ -42,13 +44,17 @@ pub(super) fn add(request: &Request<'_>, config: &Config) -> Result<Value, CniEr
     let bridge = wire::ensure_bridge(&mut socket, config)?;
     // What an earlier attempt opened for this pod may differ from what it gets now.
     let has = |attachment: &Attachment| (attachment.ports.clone(), attachment.addresses.clone());
-    let anew = former.is_some_and(|former| has(&former) != has(&attachment));
+    let anew = former.as_ref().is_some_and(|former| has(former) != has(&attachment));
     rules::with_socket(|nft| {
         rules::ensure(nft, config, &state, anew)?;
         rules::publish(nft, config, &state, &attachment)
     })?;
     drop(state);
+    if let Some(shaper) = former.and_then(|former| former.shaper) {
+        limits::remove(&mut socket, &shaper)?;
+    }
     let mac = wire::connect(&mut socket, config, &bridge, &attachment, netns)?;
+    limits::apply(&mut socket, config, &attachment)?;
     Ok(result(request, config, &bridge, &attachment, mac))
 }
 
@@ -60,6 +66,9 @@ pub(super) fn delete(request: &Request<'_>, config: &Config) -> Result<(), CniEr
     if let Some(state) = State::lock_existing(&config.state_dir, &config.name)? {
         if let Ok(Some(attachment)) = state.attachment(&of) {
             rules::with_socket(|nft| rules::withdraw(nft, config, &attachment))?;
+            if let Some(shaper) = &attachment.shaper {
+                limits::remove(&mut route_socket()?, shaper)?;
+            }
             host = attachment.host_interface;
         }
         state.remove(&of)?;
@@ -129,8 +138,7 @@ pub(super) fn collect(config: &Config) -> Result<(), CniError> {
     drop(state);
     let mut socket = route_socket()?;
     for attachment in &stale {
-        let host = &attachment.host_interface;
-        link::delete(&mut socket, host).map_err(refused(format!("cannot delete {host}")))?;
+        delete_interfaces(&mut socket, attachment)?;
     }
     Ok(())
 }
@@ -143,8 +151,7 @@ pub(crate) fn remove_network(state_dir: &Path, name: &str) -> Result<(), CniErro
     let Some(state) = State::lock_existing(state_dir, name)? else { return Ok(()) };
     let mut socket = route_socket()?;
     for attachment in state.attachments() {
-        let host = &attachment.host_interface;
-        link::delete(&mut socket, host).map_err(refused(format!("cannot delete {host}")))?;
+        delete_interfaces(&mut socket, &attachment)?;
     }
     if let Some((bridge, table)) = state.description() {
         rules::with_socket(|nft| {
@@ -153,6 +160,14 @@ pub(crate) fn remove_network(state_dir: &Path, name: &str) -> Result<(), CniErro
         link::delete(&mut socket, &bridge).map_err(refused(format!("cannot delete bridge {bridge}")))?;
     }
     state.destroy()
+}
+
+fn delete_interfaces(socket: &mut Socket, attachment: &Attachment) -> Result<(), CniError> {
+    let host = &attachment.host_interface;
+    if let Some(shaper) = &attachment.shaper {
+        limits::remove(socket, shaper)?;
+    }
+    link::delete(socket, host).map_err(refused(format!("cannot delete {host}")))
 }
 
 fn no_subnets(config: &Config) -> CniError {

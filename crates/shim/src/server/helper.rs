@@ -1,4 +1,7 @@
-//! Short-lived children that do what may hang, and report by a pipe: create, exec, delete. The shim itself never waits for them.
+//! Short-lived children that do what may hang or what opens cgroups, and report by a pipe. The shim itself never waits for them.
+//!
+//! A helper closes all descriptors that it was not handed. What a library keeps open for later must therefore never be opened in the
+//! shim itself, or a helper would find it closed: nothing of `cgroup` is called outside of helpers.
 
 use super::create::Handed;
 use crate::protocol::{CallError, ErrorCode};
@@ -32,6 +35,10 @@ pub(super) enum Purpose {
     },
     Delete {
         container: u32,
+    },
+    /// `call` is what the callers wait for.
+    Kill {
+        call: u32,
     },
 }
 

@@ -2,13 +2,17 @@
 
 use super::Shim;
 use super::container::Phase;
+use super::create::Handed;
 use super::dispatch::Outcome;
+use super::helper::{Purpose, Report};
 use super::message;
 use super::pending::Key;
+use crate::messages::warning;
 use crate::protocol::{
     CallError, Empty, ErrorCode, KillRequest, ReopenLogRequest, WaitRequest, WaitResponse,
 };
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal};
+use std::io;
 
 /// The signal of that number, which is 1 to 64.
 pub(super) fn signal(number: u32) -> Result<Signal, CallError> {
@@ -22,24 +26,57 @@ pub(super) fn signal(number: u32) -> Result<Signal, CallError> {
 
 impl Shim {
     pub(super) fn kill(&mut self, request: KillRequest) -> Result<Outcome, CallError> {
-        let number = signal(request.signal)?.as_raw();
+        let number = signal(request.signal)?;
         let container = &self.containers[self.find(&request.id)?];
         match container.phase {
             Phase::Creating { .. } => {
                 let what = format!("container {} is being created; delete it to cancel that", request.id);
                 return Err(CallError::new(ErrorCode::WrongState, what));
             }
-            Phase::Draining { .. } | Phase::Exited | Phase::Deleting => {}
-            Phase::Created | Phase::Starting(_) | Phase::StartingWithHooks | Phase::Running => {
-                match runtime::kill(&self.runtime_root, &request.id, number, request.all) {
-                    Ok(()) | Err(runtime::KillError::NotRunning { .. }) => {}
-                    Err(error @ (runtime::KillError::Lookup(_) | runtime::KillError::Failed { .. })) => {
-                        return Err(CallError::new(ErrorCode::KillFailed, error.to_string()));
-                    }
+            Phase::Draining { .. } | Phase::Exited | Phase::Deleting => {
+                return Ok(Outcome::Now(message(&Empty {})));
+            }
+            Phase::Created | Phase::Starting(_) | Phase::StartingWithHooks | Phase::Running => {}
+        }
+        let failed = |why: &dyn std::fmt::Display| {
+            let what = format!("signal {} was not sent to container {}: {why}", request.signal, request.id);
+            CallError::new(ErrorCode::KillFailed, what)
+        };
+        if request.all || number == Signal::KILL {
+            let call = self.kill_by_helper(&request.id, number.as_raw(), request.all);
+            return call.map(|call| Outcome::Later(Key::Killed(call))).map_err(|cause| failed(&cause));
+        }
+        // Init is our child and not reaped, so the number can mean nobody else.
+        let pid = Pid::from_raw(container.pid).ok_or_else(|| failed(&"it has no process"))?;
+        rustix::process::kill_process(pid, number).map_err(|cause| failed(&cause))?;
+        Ok(Outcome::Now(message(&Empty {})))
+    }
+
+    /// For what concerns the whole cgroup: its processes, or that it is frozen. The number of the call that is answered then.
+    pub(super) fn kill_by_helper(&mut self, id: &str, number: i32, all: bool) -> io::Result<u32> {
+        let call = self.serial();
+        let (root, id) = (self.runtime_root.clone(), id.to_string());
+        self.start_helper(Purpose::Kill { call }, Handed::default(), move |_| {
+            match runtime::kill(&root, &id, number, all) {
+                Ok(()) | Err(runtime::KillError::NotRunning { .. }) => Report::Done { warnings: Vec::new() },
+                Err(error @ (runtime::KillError::Lookup(_) | runtime::KillError::Failed { .. })) => {
+                    Report::failed(ErrorCode::KillFailed, "", error)
                 }
             }
+        })?;
+        Ok(call)
+    }
+
+    /// What the helper said.
+    pub(super) fn killed(&mut self, call: u32, report: Report) {
+        let result = match report {
+            Report::Done { .. } => message(&Empty {}),
+            other => Err(other.into_error(ErrorCode::KillFailed)),
+        };
+        if let Err(error) = &result {
+            warning!("{error}");
         }
-        Ok(Outcome::Now(message(&Empty {})))
+        self.answer(Key::Killed(call), result);
     }
 
     pub(super) fn wait(&mut self, request: WaitRequest) -> Result<Outcome, CallError> {

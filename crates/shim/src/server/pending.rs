@@ -2,13 +2,14 @@
 
 use std::time::Instant;
 
-/// An event that answers calls. The numbers are serials of containers and execs.
+/// An event that answers calls. The numbers are serials of containers, execs and calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Key {
     Created(u32),
     Started(u32),
     Exited(u32),
     Deleted(u32),
+    Killed(u32),
     ExecStarted(u32),
     ExecExited(u32),
     ShutDown,

@@ -143,6 +143,7 @@ impl Shim {
             Purpose::Exec { container, exec } => self.executed(container, exec, report),
             Purpose::Look { container } => self.looked(container, report),
             Purpose::Delete { container } => self.deleted(container, report, buffer),
+            Purpose::Kill { call } => self.killed(call, report),
         }
     }
 }

@@ -48,8 +48,9 @@ impl Shim {
             Phase::Creating { .. } => self.cancel(container.serial),
             Phase::Created | Phase::Starting(_) | Phase::StartingWithHooks | Phase::Running => {
                 const KILL: i32 = 9;
-                if let Err(error) = runtime::kill(&self.runtime_root, &container.id, KILL, true) {
-                    warning!("{error}");
+                let id = container.id.clone();
+                if let Err(cause) = self.kill_by_helper(&id, KILL, true) {
+                    warning!("container {id} was not killed: {cause}");
                 }
             }
             Phase::Draining { .. } | Phase::Exited | Phase::Deleting => {}

@@ -10,7 +10,8 @@ pub mod client;
 use client::Client;
 use shim::config::{NamespaceMode, PidMode, PodNamespaces, ShimConfig, socket_path};
 use shim::protocol::{
-    CreateRequest, CreateResponse, Exit, Method, StartRequest, StartResponse, WaitRequest, WaitResponse,
+    CreateRequest, CreateResponse, Exit, InfoRequest, InfoResponse, Method, StartRequest, StartResponse,
+    WaitRequest, WaitResponse,
 };
 use std::fs::File;
 use std::os::fd::OwnedFd;
@@ -108,7 +109,10 @@ impl Pod {
         change(&mut config);
         let (child, socket) = launch(&config, &folder.path().join("messages"));
         let cgroup = format!("/pintle-test-shim-{}-{number}", std::process::id());
-        Pod { dir, folder, cgroup, child, client: Client::over(socket) }
+        let mut client = Client::over(socket);
+        // From then on it listens.
+        let _: InfoResponse = client.call(Method::Info, &InfoRequest {}).unwrap();
+        Pod { dir, folder, cgroup, child, client }
     }
 
     /// A further connection.
@@ -131,7 +135,10 @@ impl Pod {
             std::fs::create_dir_all(bundle.join(folder)).unwrap();
         }
         std::fs::create_dir_all(self.folder.path().join("logs")).unwrap();
-        std::fs::copy(BUSYBOX, bundle.join("rootfs/bin/busybox")).unwrap();
+        let busybox = bundle.join("rootfs/bin/busybox");
+        if !busybox.exists() {
+            std::fs::copy(BUSYBOX, busybox).unwrap();
+        }
         for name in [
             "sh",
             "sleep",
@@ -147,7 +154,8 @@ impl Pod {
             "kill",
             "sha256sum",
         ] {
-            std::os::unix::fs::symlink("busybox", bundle.join("rootfs/bin").join(name)).unwrap();
+            // It is there already when a container is made a second time.
+            let _ = std::os::unix::fs::symlink("busybox", bundle.join("rootfs/bin").join(name));
         }
         let mut spec = serde_json::json!({
             "ociVersion": "1.2.0",

@@ -1,7 +1,10 @@
 //! The schema as numbered steps. A step that was released is never changed; a change is a new step.
 
 /// The steps in order; the database's `user_version` counts how many it has.
-pub const STEPS: &[(&str, &str)] = &[("001_images", include_str!("schema/001_images.sql"))];
+pub const STEPS: &[(&str, &str)] = &[
+    ("001_images", include_str!("schema/001_images.sql")),
+    ("002_pods", include_str!("schema/002_pods.sql")),
+];
 
 /// The version that this program writes.
 pub fn version() -> i64 {

@@ -26,6 +26,11 @@ impl Root {
         Root(directory)
     }
 
+    /// The directory itself.
+    pub fn into_fd(self) -> OwnedFd {
+        self.0
+    }
+
     /// Opens `path` below this root; links and `..` stay inside. `flags` get `O_CLOEXEC` added.
     pub fn open_at(&self, path: &Path, flags: OFlags, mode: Mode) -> io::Result<OwnedFd> {
         openat2(self.0.as_fd(), path, flags, mode, IN_ROOT)

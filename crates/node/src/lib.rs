@@ -1,2 +1,39 @@
-//! The pods of this node: one actor per pod, plans with undo, recovery, and the snapshot that lists read.
+//! The pods of this node: one actor per pod, operations that outlive their callers, recovery, and the snapshot that lists read.
+//!
+//! It knows no protobuf: requests come as [`model::request`] types and answers go out as records, outputs and errors of its own.
+
+mod actor;
+mod clock;
+mod context;
+mod create_container;
+mod devices;
+mod error;
+mod exec_sync;
+mod host;
+mod join;
+mod lost;
+mod node;
+mod pod_files;
+mod pod_shim;
+mod record;
+mod records;
+mod recover;
+mod remove_container;
+mod remove_pod;
+mod run_pod;
 pub mod shim_client;
+mod snapshot;
+mod start_container;
+mod stats;
+mod stop_container;
+mod stop_pod;
+mod teardown;
+mod update;
+
+pub use context::{CgroupDriver, NodeConfig};
+pub use error::*;
+pub use exec_sync::{ExecOutput, OUTPUT_LIMIT};
+pub use node::{Node, OpenNodeError, Parts};
+pub use record::{ContainerFacts, ContainerRecord, ContainerState, PodCgroup, PodRecord, PodState};
+pub use snapshot::{LookupError, Snapshot};
+pub use stats::{ContainerStats, Layer};

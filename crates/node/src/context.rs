@@ -1,0 +1,122 @@
+//! What every operation on this node may use.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use model::id::{ContainerId, PodId};
+
+use crate::actor::{Actors, PodHandle};
+use crate::records::Records;
+use crate::shim_client::ShimBinary;
+use crate::snapshot::Published;
+
+/// How the node is set up. Everything here is settled before the first pod.
+#[derive(Debug, Clone)]
+pub struct NodeConfig {
+    /// What a reboot should forget: sockets, bundles, exit records. On tmpfs.
+    pub state_dir: PathBuf,
+    /// Which driver the kubelet is told to use.
+    pub cgroup_driver: CgroupDriver,
+}
+
+/// Who lays out cgroups: CRI's `CgroupDriver`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CgroupDriver {
+    Cgroupfs,
+    Systemd,
+}
+
+pub(crate) struct Context {
+    pub(crate) config: NodeConfig,
+    pub(crate) records: Records,
+    pub(crate) published: Published,
+    pub(crate) images: Arc<image::Images>,
+    pub(crate) networks: Arc<network::Networks>,
+    pub(crate) shim: ShimBinary,
+    pub(crate) cgroups: cgroup::Host,
+    pub(crate) host: spec::HostFacts,
+    pub(crate) actors: Mutex<Actors>,
+    pub(crate) samples: crate::stats::Samples,
+}
+
+impl Context {
+    /// The pod's folder below the state directory.
+    pub(crate) fn pod_dir(&self, pod: &PodId) -> PathBuf {
+        self.config.state_dir.join("pods").join(pod.as_str())
+    }
+
+    /// The OCI bundle of a container: its `config.json`.
+    pub(crate) fn bundle(&self, pod: &PodId, container: &ContainerId) -> PathBuf {
+        self.pod_dir(pod).join("containers").join(container.as_str())
+    }
+
+    /// The cgroup of a pod whose request names no parent: one of its own, which goes with it.
+    pub(crate) fn own_cgroup(&self, pod: &PodId) -> crate::record::PodCgroup {
+        crate::record::PodCgroup { path: format!("/pintle-pod-{pod}"), ours: true }
+    }
+
+    pub(crate) fn handle(&self, pod: &PodId) -> Option<PodHandle> {
+        self.actors.lock().unwrap_or_else(PoisonError::into_inner).get(pod).cloned()
+    }
+
+    pub(crate) fn adopt(&self, pod: PodId, handle: PodHandle) {
+        self.actors.lock().unwrap_or_else(PoisonError::into_inner).insert(pod, handle);
+    }
+
+    /// Takes a removed pod out of everything that is read.
+    pub(crate) fn forget(&self, pod: &PodId) {
+        self.published.change(|snapshot| {
+            snapshot.pods.remove(pod);
+            snapshot.containers.retain(|_, container| container.pod != *pod);
+        });
+        self.actors.lock().unwrap_or_else(PoisonError::into_inner).remove(pod);
+    }
+
+    pub(crate) fn new_pod_id(&self) -> PodId {
+        PodId::from_random(random())
+    }
+
+    pub(crate) fn new_container_id(&self) -> ContainerId {
+        ContainerId::from_random(random())
+    }
+}
+
+impl std::fmt::Debug for Context {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.debug_struct("Context").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+/// A name for one further process of a container.
+pub(crate) fn new_exec_id() -> String {
+    ContainerId::from_random(random()).short().to_owned()
+}
+
+fn random() -> [u8; 32] {
+    let mut bytes = [0; 32];
+    let mut filled = 0;
+    while filled < bytes.len() {
+        // getrandom(2) fails only before the kernel's pool is ready, and then it is worth waiting for.
+        if let Ok(got) = rustix::rand::getrandom(&mut bytes[filled..], rustix::rand::GetRandomFlags::empty())
+        {
+            filled += got;
+        }
+    }
+    bytes
+}
+
+/// Runs `work`, which may wait for a disk, where it holds up no other call.
+pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+    }
+}
+
+/// Removes a tree of our own; that it is gone already is fine.
+pub(crate) fn remove_tree(path: &Path) -> std::io::Result<()> {
+    match std::fs::remove_dir_all(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,341 @@
+//! Creating a container: its record, its root file system, its spec, and its init, waiting to be started; or nothing of it.
+
+use std::os::fd::OwnedFd;
+use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
+
+use model::container::Container;
+use model::id::ContainerId;
+use model::request::{ContainerRequest, NamespaceMode, PidNamespace};
+use spec::{ImageFacts, NamespacePlan, PidPlan, PodFiles, ResolvedUser, SeccompPlan, SpecInput};
+
+use crate::actor::{Answer, Fact, Facts};
+use crate::context::{Context, blocking};
+use crate::error::{CreateContainerError, Fault};
+use crate::pod_shim::PodShim;
+use crate::record::{ContainerFacts, ContainerRecord, ContainerState, PodRecord};
+use crate::{devices, lost, teardown};
+use shim::protocol::CreateRequest;
+
+const SIGTERM: u8 = 15;
+
+/// What is to be created, and where.
+pub(crate) struct Order {
+    pub(crate) id: ContainerId,
+    pub(crate) pod: Arc<PodRecord>,
+    pub(crate) request: Arc<ContainerRequest>,
+    pub(crate) shim: PodShim,
+    pub(crate) facts: Facts,
+    /// The pod's other containers, one of whose process namespaces may be asked for.
+    pub(crate) siblings: Vec<Arc<ContainerRecord>>,
+}
+
+pub(crate) async fn run(context: Arc<Context>, order: Order) -> Answer<ContainerId, CreateContainerError> {
+    make(&context, &order).await.map_err(Arc::new)?;
+    Ok(order.id)
+}
+
+async fn make(context: &Arc<Context>, order: &Order) -> Result<(), CreateContainerError> {
+    let (id, name) = (&order.id, &order.request.name);
+    let failed = |stage: &'static str| {
+        move |fault: Fault| CreateContainerError::Failed { name: name.clone(), stage, fault }
+    };
+    let image = find_image(context, &order.request)?;
+    let log_path = log_path(order)?;
+    let created_at = crate::clock::now();
+    context
+        .records
+        .intend_container(id, &order.pod.id, &order.request, created_at)
+        .await
+        .map_err(Fault::from)
+        .map_err(failed("recording it"))?;
+    let built = build(context, order, &image, log_path.as_deref()).await;
+    let recorded = match built {
+        Ok((pid, facts)) => {
+            let record = ContainerRecord {
+                id: id.clone(),
+                pod: order.pod.id.clone(),
+                request: order.request.clone(),
+                created_at,
+                facts: Arc::new(ContainerFacts { log_path, ..facts }),
+                state: ContainerState {
+                    container: Container::Created { pid },
+                    resources: order.request.resources.clone(),
+                },
+            };
+            order.facts.tell(Fact::Made(Box::new(record))).await.map_err(failed("recording it"))
+        }
+        Err(error) => Err(error),
+    };
+    match recorded {
+        Ok(()) => {
+            lost::follow(order.shim.clone(), id.clone(), order.facts.clone());
+            Ok(())
+        }
+        Err(error) => {
+            if teardown::container(context, &order.pod.id, id, Some(&order.shim)).await.is_ok() {
+                let _ = context.records.forget_container(id).await;
+            }
+            Err(error)
+        }
+    }
+}
+
+fn find_image(context: &Context, request: &ContainerRequest) -> Result<Arc<image::Image>, CreateContainerError> {
+    let (name, image) = (request.name.clone(), request.image.image.clone());
+    match context.images.find(&image) {
+        Ok(Some(found)) => Ok(found),
+        Ok(None) => Err(CreateContainerError::NoImage { name, image }),
+        Err(ambiguous) => Err(CreateContainerError::Invalid { name, why: ambiguous.to_string() }),
+    }
+}
+
+/// Makes the container and returns its init's pid and what was settled about it.
+async fn build(
+    context: &Arc<Context>,
+    order: &Order,
+    image: &Arc<image::Image>,
+    log_path: Option<&Path>,
+) -> Result<(i32, ContainerFacts), CreateContainerError> {
+    let (id, name) = (&order.id, &order.request.name);
+    let rootfs_failed = |source| CreateContainerError::Rootfs { name: name.clone(), source };
+    let (images, owner, image_id) = (context.images.clone(), id.clone(), image.id.clone());
+    let rootfs = blocking(move || {
+        images.rootfs().prepare(owner.as_str(), &image_id)?;
+        images.rootfs().mount(owner.as_str())
+    })
+    .await
+    .map_err(rootfs_failed)?;
+    let facts = facts_of(order, image);
+    let work = Work {
+        context: context.clone(),
+        id: id.clone(),
+        pod: order.pod.clone(),
+        request: order.request.clone(),
+        image: image.clone(),
+        namespaces: namespaces(order)?,
+        cgroup: facts.cgroup.clone(),
+    };
+    // Reads the root file system and writes the bundle.
+    let (user, rootfs) = blocking(move || work.write_bundle(rootfs)).await?;
+    let create = CreateRequest {
+        id: id.to_string(),
+        bundle: context.bundle(&order.pod.id, id).to_string_lossy().into_owned(),
+        terminal: order.request.tty,
+        stdin: order.request.stdin,
+        stdin_once: order.request.stdin_once,
+        log_path: log_path.map(|path| path.to_string_lossy().into_owned()).unwrap_or_default(),
+        log_max_bytes: 0,
+        has_rootfs: true,
+    };
+    let pid = order
+        .shim
+        .client
+        .create(create, Some(rootfs))
+        .await
+        .map_err(|source| CreateContainerError::Runtime { name: name.clone(), source })?;
+    let ResolvedUser { uid, gid, additional_gids, .. } = user;
+    let pid = i32::try_from(pid).unwrap_or(0);
+    Ok((pid, ContainerFacts { uid, gid, additional_gids, ..facts }))
+}
+
+fn facts_of(order: &Order, image: &image::Image) -> ContainerFacts {
+    let parent = order.pod.state.cgroup.path.trim_end_matches('/');
+    ContainerFacts {
+        image_id: image.id.to_string(),
+        image_ref: image.repo_digests.first().cloned().unwrap_or_else(|| image.id.to_string()),
+        log_path: None,
+        cgroup: format!("{parent}/{}", order.id),
+        stop_signal: order
+            .request
+            .stop_signal
+            .or_else(|| spec::signal::parse(&image.config.stop_signal))
+            .unwrap_or(SIGTERM),
+        uid: 0,
+        gid: 0,
+        additional_gids: Vec::new(),
+    }
+}
+
+/// The blocking part: everything it needs, owned.
+struct Work {
+    context: Arc<Context>,
+    id: ContainerId,
+    pod: Arc<PodRecord>,
+    request: Arc<ContainerRequest>,
+    image: Arc<image::Image>,
+    namespaces: NamespacePlan,
+    cgroup: String,
+}
+
+impl Work {
+    fn write_bundle(self, rootfs: OwnedFd) -> Result<(ResolvedUser, OwnedFd), CreateContainerError> {
+        let name = &self.request.name;
+        let spec_failed = |source| CreateContainerError::Spec { name: name.clone(), source };
+        let root = sys::root::Root::from_fd(rootfs);
+        let user = self.user(&root)?;
+        let seccomp = self.seccomp()?;
+        let devices = devices::requested(&self.request.devices)
+            .map_err(|why| CreateContainerError::Invalid { name: name.clone(), why })?;
+        let pod_dir = self.context.pod_dir(&self.pod.id);
+        let files = PodFiles {
+            hosts: Some(pod_dir.join("hosts")),
+            resolv_conf: Some(pod_dir.join("resolv.conf")),
+            hostname: Some(pod_dir.join("hostname")),
+            shm: Some(match self.pod.request.namespaces.ipc {
+                NamespaceMode::Host => PathBuf::from("/dev/shm"),
+                NamespaceMode::Pod | NamespaceMode::Container => pod_dir.join("shm"),
+            }),
+        };
+        let image = ImageFacts {
+            name: self.request.image.user_specified.clone(),
+            entrypoint: self.image.config.entrypoint.clone(),
+            cmd: self.image.config.cmd.clone(),
+            env: self.image.config.env.clone(),
+            working_dir: self.image.config.working_dir.clone(),
+        };
+        let spec = spec::container_spec(&SpecInput {
+            pod_id: &self.pod.id,
+            pod: &self.pod.request,
+            container_id: &self.id,
+            container: &self.request,
+            image: &image,
+            user: &user,
+            host: &self.context.host,
+            files: &files,
+            namespaces: &self.namespaces,
+            devices: &devices,
+            cgroups_path: &self.cgroup,
+            seccomp: &seccomp,
+        })
+        .map_err(spec_failed)?;
+        self.put_config(&spec).map_err(|fault| CreateContainerError::Failed {
+            name: name.clone(),
+            stage: "its bundle",
+            fault,
+        })?;
+        Ok((user, root.into_fd()))
+    }
+
+    fn put_config(&self, spec: &oci_spec::runtime::Spec) -> Result<(), Fault> {
+        let bundle = self.context.bundle(&self.pod.id, &self.id);
+        let write = || -> std::io::Result<()> {
+            std::fs::create_dir(&bundle)?;
+            std::fs::write(bundle.join("config.json"), serde_json::to_vec(spec)?)
+        };
+        write().map_err(|source| Fault::File { path: bundle.clone(), source })
+    }
+
+    /// Who it runs as: names are looked up in the image's own files, read through descriptors below its root.
+    fn user(&self, root: &sys::root::Root) -> Result<ResolvedUser, CreateContainerError> {
+        let read = |path: &str| -> Result<String, CreateContainerError> {
+            read_database(root, path).map_err(|why| CreateContainerError::Invalid {
+                name: self.request.name.clone(),
+                why: format!("{path} of the image: {why}"),
+            })
+        };
+        let (passwd, group) = (read("etc/passwd")?, read("etc/group")?);
+        spec::user::resolve(&self.request.security.user, &self.image.config.user, &passwd, &group)
+            .map_err(|source| CreateContainerError::User { name: self.request.name.clone(), source })
+    }
+
+    fn seccomp(&self) -> Result<SeccompPlan, CreateContainerError> {
+        use spec::seccomp_profile::{SeccompChoice, choose, parse};
+        let name = &self.request.name;
+        let security = &self.request.security;
+        let refused = |source| CreateContainerError::Spec {
+            name: name.clone(),
+            source: spec::SpecError::Seccomp(source),
+        };
+        match choose(&security.seccomp, security.privileged).map_err(refused)? {
+            SeccompChoice::Unconfined => Ok(SeccompPlan::None),
+            SeccompChoice::RuntimeDefault => Ok(SeccompPlan::Default),
+            SeccompChoice::Localhost(path) => {
+                let text = read_profile(Path::new(path)).map_err(|source| CreateContainerError::Invalid {
+                    name: name.clone(),
+                    why: format!("seccomp profile {path}: {source}"),
+                })?;
+                parse(path, &text).map_err(refused)
+            }
+        }
+    }
+}
+
+/// A user database of an image: absent is empty, and only a regular file of bearable size is read.
+fn read_database(root: &sys::root::Root, path: &str) -> Result<String, String> {
+    use std::io::Read;
+    let file = match root.regular_file(Path::new(path)) {
+        Ok(file) => file,
+        Err(error)
+            if matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) =>
+        {
+            return Ok(String::new());
+        }
+        Err(error) => return Err(error.to_string()),
+    };
+    let limit = spec::user::DATABASE_LIMIT;
+    let mut bytes = Vec::new();
+    file.take(limit as u64 + 1).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
+    if bytes.len() > limit {
+        return Err(format!("it is larger than {limit} bytes"));
+    }
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+fn read_profile(path: &Path) -> std::io::Result<String> {
+    use std::io::Read;
+    let mut text = String::new();
+    let limit = spec::seccomp_profile::PROFILE_LIMIT as u64 + 1;
+    std::fs::File::open(path)?.take(limit).read_to_string(&mut text)?;
+    Ok(text)
+}
+
+/// Where the container's log goes: below the pod's log directory, and nowhere else.
+fn log_path(order: &Order) -> Result<Option<PathBuf>, CreateContainerError> {
+    let (directory, asked) = (&order.pod.request.log_directory, &order.request.log_path);
+    let Some(directory) = directory.as_ref().filter(|_| !asked.as_os_str().is_empty()) else {
+        return Ok(None);
+    };
+    if !asked.components().all(|part| matches!(part, Component::Normal(_))) {
+        return Err(CreateContainerError::Invalid {
+            name: order.request.name.clone(),
+            why: format!("log_path {asked:?} does not lead below the pod's log directory {directory:?}"),
+        });
+    }
+    Ok(Some(directory.join(asked)))
+}
+
+/// The namespaces it joins: the shim is in the pod's.
+fn namespaces(order: &Order) -> Result<NamespacePlan, CreateContainerError> {
+    let of_shim = |kind: &str| Some(order.shim.namespace(kind));
+    let own = |mode: NamespaceMode| mode != NamespaceMode::Host;
+    let pod = &order.pod.request.namespaces;
+    let pid = match &order.request.security.namespaces.pid {
+        PidNamespace::Container => PidPlan::Own,
+        PidNamespace::Host => PidPlan::Host,
+        PidNamespace::Pod => match order.shim.pid_namespace_init() {
+            None => PidPlan::Own,
+            Some(init) => PidPlan::Path(format!("/proc/{init}/ns/pid").into()),
+        },
+        PidNamespace::Target(target) => PidPlan::Path(target_namespace(order, target)?),
+    };
+    Ok(NamespacePlan {
+        network: own(pod.network).then(|| of_shim("net")).flatten(),
+        ipc: own(pod.ipc).then(|| of_shim("ipc")).flatten(),
+        uts: own(pod.network).then(|| of_shim("uts")).flatten(),
+        pid,
+    })
+}
+
+fn target_namespace(order: &Order, target: &str) -> Result<PathBuf, CreateContainerError> {
+    let invalid = |why: &str| CreateContainerError::Invalid {
+        name: order.request.name.clone(),
+        why: format!("its process namespace is to be that of container {target:?}, which {why}"),
+    };
+    let sibling = order.siblings.iter().find(|sibling| sibling.id.as_str() == target);
+    match sibling.map(|sibling| &sibling.state.container) {
+        Some(Container::Running { pid, .. }) => Ok(format!("/proc/{pid}/ns/pid").into()),
+        Some(_) => Err(invalid("is not running")),
+        None => Err(invalid("is not in this pod")),
+    }
+}

@@ -1,0 +1,198 @@
+//! Why an operation on the node failed: one enum per operation, each naming the object, the cause and what to do.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use model::id::{ContainerId, PodId};
+use model::request::PodName;
+
+use crate::shim_client::ShimError;
+use crate::snapshot::LookupError;
+
+/// An operation's failure, shared by all requests that joined it.
+pub type Shared<E> = Arc<E>;
+
+/// What went wrong beneath an operation that has no name of its own.
+#[derive(Debug, thiserror::Error)]
+pub enum Fault {
+    #[error("the pod database: {0}")]
+    Store(#[from] store::StoreError),
+    #[error("{path}: {source}", path = path.display())]
+    File { path: PathBuf, source: std::io::Error },
+    #[error("the pod's shim: {0}")]
+    Shim(#[from] ShimError),
+    #[error("the pod database: {0}")]
+    Record(Arc<store::StoreError>),
+    #[error("{0}")]
+    Network(#[from] network::DetachError),
+    #[error("{0}")]
+    Rootfs(image::RootfsError),
+    #[error("{0}")]
+    Cgroup(cgroup::CgroupError),
+    /// Another operation's failure, in its own words.
+    #[error("{0}")]
+    Other(String),
+    #[error("the operation ended without a result; the daemon's log has the reason")]
+    Vanished,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum RunPodError {
+    #[error("no runtime handler is called {handler:?}; configured: {known}")]
+    UnknownHandler { handler: String, known: String },
+    #[error("pod {name} exists with another configuration, as {id}; remove it first, or raise the attempt")]
+    NameTaken { name: PodName, id: PodId },
+    #[error("pod {name} has been run and stopped, as {id}; remove it first, or raise the attempt")]
+    Stopped { name: PodName, id: PodId },
+    #[error("pod {name}: {why}")]
+    Invalid { name: PodName, why: String },
+    #[error("pod {name}: the log directory {path} cannot be made: {source}", path = path.display())]
+    LogDirectory { name: PodName, path: PathBuf, source: std::io::Error },
+    #[error("pod {name}: the network: {source}")]
+    Network { name: PodName, source: network::AttachError },
+    #[error("pod {name}: {feature} is not supported yet")]
+    Unsupported { name: PodName, feature: &'static str },
+    #[error("pod {name}: {stage}: {fault}")]
+    Failed { name: PodName, stage: &'static str, fault: Fault },
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum StopPodError {
+    #[error(transparent)]
+    Lookup(#[from] LookupError),
+    #[error(
+        "pod {pod}: container {container} still runs {waited:?} after SIGKILL{stuck}; the stop goes on when it is asked for again"
+    )]
+    Stuck { pod: PodId, container: ContainerId, waited: Duration, stuck: String },
+    #[error("pod {pod}: its network could not be taken down and is still owed: {source}")]
+    Network { pod: PodId, source: network::DetachError },
+    #[error("pod {pod}: {stage}: {fault}")]
+    Failed { pod: PodId, stage: &'static str, fault: Fault },
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum RemovePodError {
+    #[error(transparent)]
+    Stop(Shared<StopPodError>),
+    #[error("pod {pod}: {stage}: {fault}")]
+    Failed { pod: PodId, stage: &'static str, fault: Fault },
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum CreateContainerError {
+    #[error(transparent)]
+    Lookup(#[from] LookupError),
+    #[error("pod {pod} is not running{}; a container needs a running pod", because(.why))]
+    PodNotReady { pod: PodId, why: Option<String> },
+    #[error(
+        "pod {pod} has a container {name:?} (attempt {attempt}) with another configuration, {id}; remove it first"
+    )]
+    NameTaken { pod: PodId, name: String, attempt: u32, id: ContainerId },
+    #[error(
+        "container {name:?} (attempt {attempt}) of pod {pod} has run and ended, as {id}; remove it first, or raise the attempt"
+    )]
+    Ended { pod: PodId, name: String, attempt: u32, id: ContainerId },
+    #[error("container {name:?}: image {image:?} is not on this node; pull it first")]
+    NoImage { name: String, image: String },
+    #[error("container {name:?}: {source}")]
+    Spec { name: String, source: spec::SpecError },
+    #[error("container {name:?}: {source}")]
+    User { name: String, source: spec::user::UserError },
+    #[error("container {name:?}: {why}")]
+    Invalid { name: String, why: String },
+    #[error("container {name:?}: its root file system: {source}")]
+    Rootfs { name: String, source: image::RootfsError },
+    /// The OCI runtime refused; its message names stage, object and cause.
+    #[error("container {name:?}: {source}")]
+    Runtime { name: String, source: ShimError },
+    #[error("container {name:?}: {stage}: {fault}")]
+    Failed { name: String, stage: &'static str, fault: Fault },
+}
+
+fn because(why: &Option<String>) -> String {
+    why.as_deref().map(|why| format!(" ({why})")).unwrap_or_default()
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum StartContainerError {
+    #[error(transparent)]
+    Lookup(#[from] LookupError),
+    #[error("container {id} is {state}; only a created container can be started")]
+    NotCreated { id: ContainerId, state: &'static str },
+    /// The command could not be executed; the container is exited now, with status 128.
+    #[error("container {id}: {why}")]
+    NotExecuted { id: ContainerId, why: String },
+    #[error("container {id}: {fault}")]
+    Failed { id: ContainerId, fault: Fault },
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum StopContainerError {
+    #[error(transparent)]
+    Lookup(#[from] LookupError),
+    #[error(
+        "container {id} still runs {waited:?} after SIGKILL{stuck}; stopping it goes on when it is asked for again"
+    )]
+    Stuck { id: ContainerId, waited: Duration, stuck: String },
+    #[error("container {id}: {fault}")]
+    Failed { id: ContainerId, fault: Fault },
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum RemoveContainerError {
+    #[error(transparent)]
+    Lookup(#[from] LookupError),
+    #[error(transparent)]
+    Stop(Shared<StopContainerError>),
+    #[error("container {id}: its root file system: {source}")]
+    Rootfs { id: ContainerId, source: image::RootfsError },
+    #[error("container {id}: {stage}: {fault}")]
+    Failed { id: ContainerId, stage: &'static str, fault: Fault },
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum ExecError {
+    #[error(transparent)]
+    Lookup(#[from] LookupError),
+    #[error("container {id} is {state}; a command can be executed only in a running container")]
+    NotRunning { id: ContainerId, state: &'static str },
+    #[error("container {id}: no command was given")]
+    NoCommand { id: ContainerId },
+    #[error("container {id}: {why}")]
+    NotExecuted { id: ContainerId, why: String },
+    #[error("container {id}: the command did not end within {timeout:?} and was killed")]
+    TimedOut { id: ContainerId, timeout: Duration },
+    #[error("container {id}: {fault}")]
+    Failed { id: ContainerId, fault: Fault },
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum UpdateError {
+    #[error(transparent)]
+    Lookup(#[from] LookupError),
+    #[error("container {id}: {why}")]
+    Refused { id: ContainerId, why: String },
+    #[error("container {id}: {source}; nothing was changed")]
+    Spec { id: ContainerId, source: spec::SpecError },
+    #[error("container {id}: {source}; nothing was changed")]
+    Cgroup { id: ContainerId, source: cgroup::ApplyError },
+    #[error("container {id}: {fault}")]
+    Failed { id: ContainerId, fault: Fault },
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum ReopenLogError {
+    #[error(transparent)]
+    Lookup(#[from] LookupError),
+    #[error("container {id} is not running; its log is closed")]
+    NotRunning { id: ContainerId },
+    #[error("container {id}: {fault}")]
+    Failed { id: ContainerId, fault: Fault },
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum StatsError {
+    #[error(transparent)]
+    Lookup(#[from] LookupError),
+}

@@ -1,0 +1,316 @@
+//! The node's door: each call finds the pod, hands its actor a command, and awaits the operation, which goes on without the caller.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use model::id::{ContainerId, PodId};
+use model::pod::{self, Verdict};
+use model::request::{ContainerRequest, PodName, PodRequest, Resources};
+use tokio::sync::oneshot;
+
+use crate::actor::{Answer, Command, PodHandle, Reply};
+use crate::context::{Context, NodeConfig};
+use crate::error::*;
+use crate::exec_sync::{self, ExecOutput};
+use crate::join::Operation;
+use crate::pod_shim::PodShim;
+use crate::record::{ContainerRecord, PodRecord};
+use crate::records::Records;
+use crate::shim_client::ShimBinary;
+use crate::snapshot::{LookupError, Published, Snapshot};
+use crate::stats::{ContainerStats, Samples};
+use crate::{recover, run_pod, update};
+
+/// The pods of this node and all that is done with them.
+#[derive(Debug, Clone)]
+pub struct Node {
+    context: Arc<Context>,
+    making: Arc<Mutex<HashMap<PodName, Making>>>,
+}
+
+/// A pod on its way into being, which equal requests join.
+#[derive(Debug)]
+struct Making {
+    request: Arc<PodRequest>,
+    operation: Operation<Answer<PodId, RunPodError>>,
+}
+
+/// Why a node cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenNodeError {
+    #[error("the state directory {path}: {source}", path = path.display())]
+    StateDir { path: std::path::PathBuf, source: std::io::Error },
+    #[error("cgroups: {0}")]
+    Cgroups(cgroup::DetectError),
+    #[error("what this host can do: {0}")]
+    Host(std::io::Error),
+    #[error(transparent)]
+    Store(#[from] store::StoreError),
+}
+
+/// What a node is made of.
+pub struct Parts {
+    pub config: NodeConfig,
+    pub store: Arc<store::Store>,
+    pub images: Arc<image::Images>,
+    pub networks: Arc<network::Networks>,
+    pub shim: ShimBinary,
+}
+
+impl Node {
+    /// Opens the node and brings it to what is true: every pod that lives is adopted before this returns.
+    pub async fn open(parts: Parts) -> Result<Node, OpenNodeError> {
+        let Parts { config, store, images, networks, shim } = parts;
+        let pods = config.state_dir.join("pods");
+        make_private(&pods).map_err(|source| OpenNodeError::StateDir { path: pods, source })?;
+        let cgroups = cgroup::Host::detect().map_err(OpenNodeError::Cgroups)?;
+        let context = Arc::new(Context {
+            records: Records::new(store),
+            published: Published::default(),
+            images,
+            networks,
+            shim,
+            host: crate::host::facts(&cgroups).map_err(OpenNodeError::Host)?,
+            actors: Mutex::default(),
+            samples: Samples::default(),
+            cgroups,
+            config,
+        });
+        recover::run(&context).await?;
+        Ok(Node { context, making: Arc::default() })
+    }
+
+    /// Everything there is, at this moment. Waits for nothing.
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.context.published.load()
+    }
+
+    pub fn config(&self) -> &NodeConfig {
+        &self.context.config
+    }
+
+    pub fn images(&self) -> &Arc<image::Images> {
+        &self.context.images
+    }
+
+    pub fn networks(&self) -> &Arc<network::Networks> {
+        &self.context.networks
+    }
+
+    /// Runs a pod. The same request while one is under way joins it; after that it gets the pod that there is.
+    pub async fn run_pod(&self, request: PodRequest) -> Answer<PodId, RunPodError> {
+        let name = request.name.clone();
+        let vanished =
+            RunPodError::Failed { name: name.clone(), stage: "running it", fault: Fault::Vanished };
+        let operation = self.begin_pod(request)?;
+        operation.result().await.unwrap_or_else(|| Err(Arc::new(vanished)))
+    }
+
+    fn begin_pod(&self, request: PodRequest) -> Answer<Operation<Answer<PodId, RunPodError>>, RunPodError> {
+        let name = request.name.clone();
+        let mut making = self.making.lock().unwrap_or_else(PoisonError::into_inner);
+        making.retain(|_, making| !making.operation.is_finished());
+        if let Some(under_way) = making.get(&name) {
+            if *under_way.request == request {
+                return Ok(under_way.operation.clone());
+            }
+            let why = "it is being run with another configuration".into();
+            return Err(Arc::new(RunPodError::Invalid { name, why }));
+        }
+        if let Some(existing) = self.snapshot().pods.values().find(|pod| pod.request.name == name) {
+            let id = existing.id.clone();
+            return match pod::run_again(&existing.state.pod, &existing.request, &request) {
+                Verdict::Go | Verdict::AlreadyDone => Ok(Operation::finished(Ok(id))),
+                Verdict::Refuse(pod::RunRefusal::Different) => {
+                    Err(Arc::new(RunPodError::NameTaken { name, id }))
+                }
+                Verdict::Refuse(pod::RunRefusal::Stopped) => Err(Arc::new(RunPodError::Stopped { name, id })),
+            };
+        }
+        let request = Arc::new(request);
+        let operation = Operation::begin(run_pod::run(self.context.clone(), request.clone()));
+        making.insert(name, Making { request, operation: operation.clone() });
+        Ok(operation)
+    }
+
+    /// Stops a pod. One that is not there is stopped.
+    pub async fn stop_pod(&self, given: &str) -> Answer<(), StopPodError> {
+        let Some(pod) = present(self.snapshot().pod(given).map(|pod| pod.id.clone()))? else { return Ok(()) };
+        let lost = || StopPodError::Failed { pod: pod.clone(), stage: "stopping it", fault: Fault::Vanished };
+        self.ask(&pod, |reply| Command::StopPod { reply }).await.unwrap_or_else(|| Err(Arc::new(lost())))
+    }
+
+    /// Removes a pod and its containers, stopping them where needed. One that is not there is removed.
+    pub async fn remove_pod(&self, given: &str) -> Answer<(), RemovePodError> {
+        let found = present::<_, StopPodError>(self.snapshot().pod(given).map(|pod| pod.id.clone()));
+        let Some(pod) = found.map_err(|why| Arc::new(RemovePodError::Stop(why)))? else { return Ok(()) };
+        let lost =
+            || RemovePodError::Failed { pod: pod.clone(), stage: "removing it", fault: Fault::Vanished };
+        self.ask(&pod, |reply| Command::RemovePod { reply }).await.unwrap_or_else(|| Err(Arc::new(lost())))
+    }
+
+    /// Creates a container in a running pod; the same request again gets the same container.
+    pub async fn create_container(
+        &self,
+        pod: &str,
+        request: ContainerRequest,
+    ) -> Answer<ContainerId, CreateContainerError> {
+        let pod = self.snapshot().pod(pod).map(|pod| pod.id.clone()).map_err(|why| Arc::new(why.into()))?;
+        let name = request.name.clone();
+        let lost = || CreateContainerError::Failed { name, stage: "creating it", fault: Fault::Vanished };
+        let request = Box::new(request);
+        self.ask(&pod, |reply| Command::CreateContainer { request, reply })
+            .await
+            .unwrap_or_else(|| Err(Arc::new(lost())))
+    }
+
+    /// Starts a created container.
+    pub async fn start_container(&self, given: &str) -> Answer<(), StartContainerError> {
+        let found = self.container(given).map_err(|why| Arc::new(why.into()))?;
+        let (pod, id) = (found.pod.clone(), found.id.clone());
+        let lost = || StartContainerError::Failed { id: found.id.clone(), fault: Fault::Vanished };
+        self.ask(&pod, |reply| Command::StartContainer { id, reply })
+            .await
+            .unwrap_or_else(|| Err(Arc::new(lost())))
+    }
+
+    /// Stops a container: its stop signal, and after `timeout` SIGKILL. One that is not there is stopped. A later call with a shorter
+    /// timeout shortens the grace of one under way.
+    pub async fn stop_container(&self, given: &str, timeout: Duration) -> Answer<(), StopContainerError> {
+        let Some(found) = present(self.container(given))? else { return Ok(()) };
+        let (pod, id) = (found.pod.clone(), found.id.clone());
+        let lost = || StopContainerError::Failed { id: found.id.clone(), fault: Fault::Vanished };
+        self.ask(&pod, |reply| Command::StopContainer { id, timeout, reply })
+            .await
+            .unwrap_or_else(|| Err(Arc::new(lost())))
+    }
+
+    /// Removes a container, killing it where it runs. One that is not there is removed.
+    pub async fn remove_container(&self, given: &str) -> Answer<(), RemoveContainerError> {
+        let Some(found) = present(self.container(given))? else { return Ok(()) };
+        let (pod, id) = (found.pod.clone(), found.id.clone());
+        let lost = || RemoveContainerError::Failed {
+            id: found.id.clone(),
+            stage: "removing it",
+            fault: Fault::Vanished,
+        };
+        self.ask(&pod, |reply| Command::RemoveContainer { id, reply })
+            .await
+            .unwrap_or_else(|| Err(Arc::new(lost())))
+    }
+
+    /// Runs a command in a running container and returns what it printed. No `timeout`: as long as it takes.
+    pub async fn exec_sync(
+        &self,
+        given: &str,
+        command: Vec<String>,
+        timeout: Option<Duration>,
+    ) -> Answer<ExecOutput, ExecError> {
+        let record = self.container(given).map_err(|why| Arc::new(why.into()))?;
+        let Some(shim) = self.shim_of(&record.pod) else {
+            let state = exec_sync::state_name(&record.state.container);
+            return Err(Arc::new(ExecError::NotRunning { id: record.id.clone(), state }));
+        };
+        let id = record.id.clone();
+        // On a task of its own: a client that leaves must not leave a command behind that nobody waits for.
+        let run = exec_sync::run(self.context.clone(), record, shim, command, timeout);
+        let operation = Operation::begin(async move { run.await.map_err(Arc::new) });
+        operation
+            .result()
+            .await
+            .unwrap_or_else(|| Err(Arc::new(ExecError::Failed { id, fault: Fault::Vanished })))
+    }
+
+    /// Changes a container's limits; zero and empty fields stay as they are. All or nothing.
+    pub async fn update_container(&self, given: &str, change: Resources) -> Answer<(), UpdateError> {
+        let record = self.container(given).map_err(|why| Arc::new(why.into()))?;
+        let id = record.id.clone();
+        let Some(handle) = self.context.handle(&record.pod) else {
+            return Err(Arc::new(UpdateError::Failed { id, fault: Fault::Vanished }));
+        };
+        let run = update::run(self.context.clone(), record, change, handle.facts);
+        let operation = Operation::begin(async move { run.await.map_err(Arc::new) });
+        operation
+            .result()
+            .await
+            .unwrap_or_else(|| Err(Arc::new(UpdateError::Failed { id, fault: Fault::Vanished })))
+    }
+
+    /// Has the shim open the container's log anew, after a rotation.
+    pub async fn reopen_log(&self, given: &str) -> Result<(), ReopenLogError> {
+        let record = self.container(given)?;
+        let id = record.id.clone();
+        let running = matches!(record.state.container, model::container::Container::Running { .. });
+        let Some(shim) = self.shim_of(&record.pod).filter(|_| running) else {
+            return Err(ReopenLogError::NotRunning { id });
+        };
+        shim.client
+            .reopen_log(id.as_str())
+            .await
+            .map_err(|error| ReopenLogError::Failed { id, fault: error.into() })
+    }
+
+    /// What a container uses now.
+    pub async fn container_stats(&self, given: &str) -> Result<ContainerStats, StatsError> {
+        let record = self.container(given)?;
+        Ok(crate::stats::of(&self.context, vec![record]).await.remove(0))
+    }
+
+    /// What the containers that `wanted` picks use now.
+    pub async fn list_container_stats(
+        &self,
+        wanted: impl Fn(&ContainerRecord) -> bool,
+    ) -> Vec<ContainerStats> {
+        let records = self.snapshot().containers.values().filter(|record| wanted(record)).cloned().collect();
+        crate::stats::of(&self.context, records).await
+    }
+
+    /// The network namespace of a running pod, as a path that CNI plugins can open.
+    pub fn shim_of_pod(&self, pod: &PodRecord) -> Option<i32> {
+        self.shim_of(&pod.id).map(|shim| shim.pid())
+    }
+
+    /// The container that `given` names, by id or by the beginning of one.
+    pub fn container(&self, given: &str) -> Result<Arc<ContainerRecord>, LookupError> {
+        self.snapshot().container(given).cloned()
+    }
+
+    /// The OCI bundle of a container, with its `config.json`.
+    pub fn bundle(&self, record: &ContainerRecord) -> std::path::PathBuf {
+        self.context.bundle(&record.pod, &record.id)
+    }
+
+    fn shim_of(&self, pod: &PodId) -> Option<PodShim> {
+        self.context.handle(pod).and_then(|handle: PodHandle| handle.shim.borrow().clone())
+    }
+
+    /// Hands a pod's actor a command and awaits what it began; `None` where the pod went away meanwhile.
+    async fn ask<T: Clone + Send + Sync + 'static, E: Send + Sync + 'static>(
+        &self,
+        pod: &PodId,
+        command: impl FnOnce(Reply<T, E>) -> Command,
+    ) -> Option<Answer<T, E>> {
+        let handle = self.context.handle(pod)?;
+        let (reply, begun) = oneshot::channel();
+        handle.commands.send(command(reply)).await.ok()?;
+        begun.await.ok()?.result().await
+    }
+}
+
+/// For calls that are done where there is nothing: an absent object is no error, an ambiguous prefix is.
+fn present<T, E: From<LookupError>>(found: Result<T, LookupError>) -> Answer<Option<T>, E> {
+    match found {
+        Ok(found) => Ok(Some(found)),
+        Err(LookupError::Absent { .. }) => Ok(None),
+        Err(ambiguous @ LookupError::Ambiguous { .. }) => Err(Arc::new(ambiguous.into())),
+    }
+}
+
+/// Makes a folder that only root can enter, whatever the umask.
+fn make_private(path: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::create_dir_all(path)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o700))
+}

@@ -1,0 +1,91 @@
+//! A pod's files: its folder, what its containers see as hosts, resolv.conf and hostname, its shared memory, and where its logs go.
+
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use model::id::PodId;
+use model::request::{NamespaceMode, PodRequest};
+
+use crate::error::Fault;
+
+/// What a pod's `/dev/shm` holds at most.
+const SHM_OPTIONS: &std::ffi::CStr = c"mode=1777,size=67108864";
+
+#[derive(Debug)]
+pub(crate) enum PodFileError {
+    /// The request names a directory that cannot be made.
+    LogDirectory {
+        path: PathBuf,
+        source: std::io::Error,
+    },
+    Own(Fault),
+}
+
+/// The name that the pod's containers see: the asked one, the host's in its network, else the pod's own.
+pub(crate) fn hostname(id: &PodId, request: &PodRequest, host: &str) -> String {
+    match (request.hostname.as_str(), request.namespaces.network) {
+        (_, NamespaceMode::Host) => host.to_owned(),
+        ("", _) => id.short().to_owned(),
+        (asked, _) => asked.to_owned(),
+    }
+}
+
+/// Makes the pod's folder, which only root enters.
+pub(crate) fn make_folder(folder: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    let mut private = std::fs::DirBuilder::new();
+    private.mode(0o700).create(folder)?;
+    private.create(folder.join("containers"))
+}
+
+/// Writes the files of the folder and makes the log directory. The hosts file of a pod with addresses comes later.
+pub(crate) fn write(folder: &Path, request: &PodRequest, hostname: &str) -> Result<(), PodFileError> {
+    if let Some(logs) = &request.log_directory {
+        std::fs::create_dir_all(logs)
+            .map_err(|source| PodFileError::LogDirectory { path: logs.clone(), source })?;
+    }
+    let files = || -> Result<(), Fault> {
+        put(&folder.join("hostname"), &format!("{hostname}\n"))?;
+        // A configuration that cannot be written was refused before anything was made.
+        let asked = request.dns.as_ref().and_then(|dns| spec::resolv_conf::text(dns).ok().flatten());
+        let resolv_conf =
+            asked.unwrap_or_else(|| std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default());
+        put(&folder.join("resolv.conf"), &resolv_conf)?;
+        if request.namespaces.network == NamespaceMode::Host {
+            put(&folder.join("hosts"), &std::fs::read_to_string("/etc/hosts").unwrap_or_default())?;
+        }
+        if request.namespaces.ipc != NamespaceMode::Host {
+            mount_shm(&folder.join("shm"))?;
+        }
+        Ok(())
+    };
+    files().map_err(PodFileError::Own)
+}
+
+/// Writes the hosts file of a pod that has these addresses.
+pub(crate) fn write_hosts(folder: &Path, hostname: &str, addresses: &[IpAddr]) -> Result<(), Fault> {
+    put(&folder.join("hosts"), &spec::hosts::text(hostname, addresses))
+}
+
+/// Containers of any user read these files, so they are not private as their folder is.
+fn put(path: &Path, text: &str) -> Result<(), Fault> {
+    use std::io::Write;
+    use std::os::unix::fs::OpenOptionsExt;
+    let write = || {
+        let mut file =
+            std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o644).open(path)?;
+        file.write_all(text.as_bytes())
+    };
+    write().map_err(|source| Fault::File { path: path.to_owned(), source })
+}
+
+fn mount_shm(path: &Path) -> Result<(), Fault> {
+    use rustix::mount::MountFlags;
+    let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+    let mount = || -> std::io::Result<()> {
+        std::fs::create_dir(path)?;
+        rustix::mount::mount("shm", path, "tmpfs", flags, Some(SHM_OPTIONS))?;
+        Ok(())
+    };
+    mount().map_err(|source| Fault::File { path: path.to_owned(), source })
+}

@@ -1,0 +1,223 @@
+//! Running a pod: its shim with its namespaces, its files, its network; or nothing of it.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use model::id::PodId;
+use model::pod::Pod;
+use model::request::{NamespaceMode, PidNamespace, PodRequest, PortMapping, Protocol};
+use shim::config::{PidMode, PodNamespaces, ShimConfig};
+use tracing::info;
+
+use crate::actor::{Actor, Answer};
+use crate::context::{Context, blocking};
+use crate::error::{Fault, RunPodError};
+use crate::pod_files::{self, PodFileError};
+use crate::pod_shim::PodShim;
+use crate::record::{PodRecord, PodState};
+use crate::{lost, teardown};
+
+/// A shim is worth more than what it parents: without it, exits and logs are lost.
+const SHIM_OOM_SCORE_ADJ: i32 = -998;
+
+/// Makes the pod. Its name is free, as the caller saw to.
+pub(crate) async fn run(context: Arc<Context>, request: Arc<PodRequest>) -> Answer<PodId, RunPodError> {
+    let id = context.new_pod_id();
+    make(&context, &id, &request).await.map_err(Arc::new)?;
+    Ok(id)
+}
+
+async fn make(context: &Arc<Context>, id: &PodId, request: &Arc<PodRequest>) -> Result<(), RunPodError> {
+    let name = &request.name;
+    let failed =
+        |stage: &'static str| move |fault: Fault| RunPodError::Failed { name: name.clone(), stage, fault };
+    check(request)?;
+    let created_at = crate::clock::now();
+    context
+        .records
+        .intend_pod(id, request, created_at)
+        .await
+        .map_err(Fault::from)
+        .map_err(failed("recording it"))?;
+    let cgroup = teardown::cgroup_of(context, id, request);
+    let mut shim = None;
+    match build(context, id, request, &mut shim).await {
+        Ok((client, addresses)) => {
+            let state = PodState {
+                pod: Pod::Ready,
+                addresses,
+                shim_pid: client.pid(),
+                cgroup,
+                network_owed: request.namespaces.network == NamespaceMode::Pod,
+            };
+            context
+                .records
+                .settle_pod(id, &state)
+                .await
+                .map_err(Fault::from)
+                .map_err(failed("recording it"))?;
+            let record = Arc::new(PodRecord { id: id.clone(), request: request.clone(), created_at, state });
+            context.published.put_pod(record.clone());
+            let handle = Actor::begin(context.clone(), record, Vec::new(), Some(client.clone()));
+            lost::watch(client, context.clone(), id.clone(), handle.facts.clone());
+            context.adopt(id.clone(), handle);
+            info!(pod = %id, name = %name, handler = "builtin", "pod running");
+            Ok(())
+        }
+        Err(error) => {
+            // What cannot be taken down keeps the row, and with it the name, until a later start of the daemon sweeps it.
+            if teardown::pod(context, id, &cgroup, shim.as_ref()).await.is_ok() {
+                let _ = context.records.forget_pod(id).await;
+            }
+            Err(error)
+        }
+    }
+}
+
+/// Refuses what cannot be honoured, before anything is made.
+fn check(request: &PodRequest) -> Result<(), RunPodError> {
+    let name = &request.name;
+    if !request.handler.is_empty() {
+        let (handler, known) = (request.handler.clone(), "the empty default only".into());
+        return Err(RunPodError::UnknownHandler { handler, known });
+    }
+    if request.namespaces.user.is_some() {
+        return Err(RunPodError::Unsupported {
+            name: name.clone(),
+            feature: "a user namespace of the pod's own",
+        });
+    }
+    let invalid = |why: String| RunPodError::Invalid { name: name.clone(), why };
+    if !request.hostname.is_empty() {
+        spec::hostname::check(&request.hostname).map_err(|why| invalid(why.to_string()))?;
+    }
+    if let Some(dns) = &request.dns {
+        spec::resolv_conf::text(dns).map_err(|why| invalid(why.to_string()))?;
+    }
+    spec::sysctl::of_pod(request).map(drop).map_err(|why| invalid(why.to_string()))
+}
+
+/// Makes everything of the pod; `shim` is set as soon as there is one, so that a failure can end it.
+async fn build(
+    context: &Arc<Context>,
+    id: &PodId,
+    request: &Arc<PodRequest>,
+    shim: &mut Option<PodShim>,
+) -> Result<(PodShim, Vec<IpAddr>), RunPodError> {
+    let name = &request.name;
+    let failed =
+        |stage: &'static str| move |fault: Fault| RunPodError::Failed { name: name.clone(), stage, fault };
+    let hostname = pod_files::hostname(id, request, &context.host.hostname);
+    pod_files::make_folder(&context.pod_dir(id))
+        .map_err(|source| Fault::File { path: context.pod_dir(id), source })
+        .map_err(failed("its folder"))?;
+    // The shim makes the namespaces while the files are written.
+    let config = shim_config(context, id, request, &hostname);
+    let (spawned, files) = tokio::join!(
+        PodShim::spawn(&context.shim, &config),
+        blocking({
+            let (folder, request, hostname) = (context.pod_dir(id), request.clone(), hostname.clone());
+            move || pod_files::write(&folder, &request, &hostname)
+        })
+    );
+    let client = spawned.map_err(failed("starting its shim"))?;
+    *shim = Some(client.clone());
+    files.map_err(|error| match error {
+        PodFileError::LogDirectory { path, source } => {
+            RunPodError::LogDirectory { name: name.clone(), path, source }
+        }
+        PodFileError::Own(fault) => failed("its files")(fault),
+    })?;
+    if request.namespaces.network == NamespaceMode::Host {
+        return Ok((client, Vec::new()));
+    }
+    let attached = attach(context, id, request, &client).await?;
+    let addresses = attached.ips;
+    let (folder, written) = (context.pod_dir(id), addresses.clone());
+    blocking(move || pod_files::write_hosts(&folder, &hostname, &written))
+        .await
+        .map_err(failed("its hosts file"))?;
+    Ok((client, addresses))
+}
+
+async fn attach(
+    context: &Arc<Context>,
+    id: &PodId,
+    request: &Arc<PodRequest>,
+    shim: &PodShim,
+) -> Result<network::Attached, RunPodError> {
+    let name = request.name.clone();
+    let bandwidth = network::Bandwidth::from_annotations(&request.annotations)
+        .map_err(|why| RunPodError::Invalid { name: name.clone(), why: why.to_string() })?;
+    let netns = network::Netns::open(shim.namespace("net")).map_err(|source| RunPodError::Failed {
+        name: name.clone(),
+        stage: "its network namespace",
+        fault: Fault::File { path: shim.namespace("net"), source },
+    })?;
+    let dns = request.dns.clone().unwrap_or_default();
+    let wanted = network::PodNetwork {
+        name: name.name.clone(),
+        namespace: name.namespace.clone(),
+        uid: name.uid.clone(),
+        port_mappings: request.port_mappings.iter().map(port_mapping).collect(),
+        bandwidth,
+        dns: network::Dns {
+            nameservers: dns.servers,
+            search: dns.searches,
+            options: dns.options,
+            ..network::Dns::default()
+        },
+        annotations: request.annotations.clone(),
+        cgroup_path: request.cgroup_parent.clone().unwrap_or_default(),
+        ..network::PodNetwork::new(id.as_str(), netns)
+    };
+    let networks = context.networks.clone();
+    blocking(move || networks.attach(&wanted)).await.map_err(|source| RunPodError::Network { name, source })
+}
+
+fn port_mapping(asked: &PortMapping) -> network::PortMapping {
+    network::PortMapping {
+        host_port: asked.host_port,
+        container_port: asked.container_port,
+        protocol: match asked.protocol {
+            Protocol::Tcp => network::Protocol::Tcp,
+            Protocol::Udp => network::Protocol::Udp,
+            Protocol::Sctp => network::Protocol::Sctp,
+        },
+        host_ip: asked.host_ip,
+    }
+}
+
+fn shim_config(context: &Context, id: &PodId, request: &PodRequest, hostname: &str) -> ShimConfig {
+    let own_unless_host = |mode| match mode {
+        NamespaceMode::Host => shim::config::NamespaceMode::Host,
+        NamespaceMode::Pod | NamespaceMode::Container => shim::config::NamespaceMode::New,
+    };
+    let network = own_unless_host(request.namespaces.network);
+    ShimConfig {
+        version: shim::config::CONFIG_VERSION,
+        pod_id: id.to_string(),
+        pod_dir: context.pod_dir(id),
+        hostname: hostname.to_owned(),
+        domainname: None,
+        namespaces: PodNamespaces {
+            net: network,
+            ipc: own_unless_host(request.namespaces.ipc),
+            // A pod in the host's network has the host's name.
+            uts: network,
+            pid: match request.namespaces.pid {
+                PidNamespace::Pod => PidMode::Pod,
+                PidNamespace::Container | PidNamespace::Target(_) => PidMode::PerContainer,
+                PidNamespace::Host => PidMode::Host,
+            },
+        },
+        // Checked before; a name that cannot be spelled is in no namespace either.
+        sysctls: spec::sysctl::of_pod(request)
+            .unwrap_or_default()
+            .into_iter()
+            .map(|sysctl| (sysctl.path.replace('/', "."), sysctl.value))
+            .collect(),
+        oom_score_adj: Some(SHIM_OOM_SCORE_ADJ),
+        log_level: shim::config::LogLevel::Warn,
+    }
+}

@@ -1,0 +1,43 @@
+//! Starting a created container: its waiting init executes the command, or the container has ended without running.
+
+use std::sync::Arc;
+
+use model::container::Container;
+use model::exit::Exit;
+use model::time::Timestamp;
+
+use crate::actor::{Answer, Fact, Facts};
+use crate::error::{Fault, StartContainerError};
+use crate::pod_shim::PodShim;
+use crate::record::ContainerRecord;
+
+pub(crate) async fn run(
+    record: Arc<ContainerRecord>,
+    shim: PodShim,
+    facts: Facts,
+) -> Answer<(), StartContainerError> {
+    let id = record.id.clone();
+    let failed = |fault| Err(Arc::new(StartContainerError::Failed { id: id.clone(), fault }));
+    let Container::Created { pid } = record.state.container else {
+        return Err(Arc::new(StartContainerError::NotCreated { id, state: "not created" }));
+    };
+    match shim.client.start(id.as_str()).await {
+        Ok(started_at_ns) => {
+            let running = Container::Running { pid, started_at: Timestamp(started_at_ns) };
+            facts.tell(Fact::Container(id.clone(), running)).await.or_else(failed)
+        }
+        Err(error) if error.is_refusal() => {
+            let why = error.to_string();
+            let ended = Container::Exited {
+                exit: Exit::NotStarted { why: why.clone() },
+                started_at: Timestamp::NEVER,
+                finished_at: crate::clock::now(),
+            };
+            match facts.tell(Fact::Container(id.clone(), ended)).await {
+                Ok(()) => Err(Arc::new(StartContainerError::NotExecuted { id, why })),
+                Err(fault) => failed(fault),
+            }
+        }
+        Err(error) => failed(Fault::Shim(error)),
+    }
+}

@@ -1,0 +1,138 @@
+//! Taking away what was made for a container or a pod: the one way of it, for a failed making, a removal and a recovery alike.
+//!
+//! Every step is idempotent. A step that fails keeps none of the later ones from being tried, and the first failure is reported; as
+//! the record stays then, all of it is tried again by whoever asks next, also after a restart.
+
+use std::path::Path;
+use std::time::Duration;
+
+use model::id::{ContainerId, PodId};
+use model::request::PodRequest;
+use tracing::warn;
+
+use crate::context::{Context, blocking, remove_tree};
+use crate::error::Fault;
+use crate::pod_shim::PodShim;
+use crate::record::PodCgroup;
+
+/// How long a cgroup may stay busy after its last process has ended.
+const CGROUP_BUSY: Duration = Duration::from_secs(5);
+
+/// The step that failed first.
+#[derive(Debug)]
+pub(crate) struct Leftover {
+    pub(crate) stage: &'static str,
+    pub(crate) fault: Fault,
+}
+
+/// Remembers the first failure of several steps and logs them all.
+#[derive(Default)]
+struct Steps {
+    first: Option<Leftover>,
+}
+
+impl Steps {
+    fn note(&mut self, object: &str, stage: &'static str, result: Result<(), Fault>) {
+        if let Err(fault) = result {
+            warn!(object, stage, %fault, "could not be taken down; it stays owed");
+            self.first.get_or_insert(Leftover { stage, fault });
+        }
+    }
+
+    fn finish(self) -> Result<(), Leftover> {
+        self.first.map_or(Ok(()), Err)
+    }
+}
+
+/// Takes away a container: its process, its root file system and its bundle. Its row is the caller's.
+pub(crate) async fn container(
+    context: &Context,
+    pod: &PodId,
+    id: &ContainerId,
+    shim: Option<&PodShim>,
+) -> Result<(), Leftover> {
+    let mut steps = Steps::default();
+    if let Some(shim) = shim {
+        let deleted = match shim.client.delete(id.as_str()).await {
+            Err(error) if error.is_gone() => Ok(()),
+            other => other.map(drop).map_err(Fault::from),
+        };
+        steps.note(id.as_str(), "its process", deleted);
+    }
+    let (images, owner, bundle) = (context.images.clone(), id.clone(), context.bundle(pod, id));
+    let (rootfs, bundle) = blocking(move || {
+        let rootfs = images.rootfs().remove(owner.as_str()).map_err(Fault::Rootfs);
+        (rootfs, remove_tree(&bundle).map_err(|source| Fault::File { path: bundle, source }))
+    })
+    .await;
+    steps.note(id.as_str(), "its root file system", rootfs);
+    steps.note(id.as_str(), "its bundle", bundle);
+    steps.finish()
+}
+
+/// Takes down what is left of a pod once its containers have ended: network, shim, shared memory, cgroup and folder. Its row is the
+/// caller's.
+pub(crate) async fn pod(
+    context: &Context,
+    id: &PodId,
+    cgroup: &PodCgroup,
+    shim: Option<&PodShim>,
+) -> Result<(), Leftover> {
+    let mut steps = Steps::default();
+    steps.note(id.as_str(), "its network", network(context, id, shim).await);
+    steps.note(id.as_str(), "its shim", end_shim(context, id, shim).await);
+    let pod_dir = context.pod_dir(id);
+    let removed = blocking(move || {
+        unmount(&pod_dir.join("shm"))?;
+        remove_tree(&pod_dir).map_err(|source| Fault::File { path: pod_dir, source })
+    })
+    .await;
+    steps.note(id.as_str(), "its folder", removed);
+    if cgroup.ours {
+        let removed = remove_cgroup(context, &cgroup.path).await;
+        steps.note(id.as_str(), "its cgroup", removed);
+    }
+    steps.finish()
+}
+
+/// Gives the pod's addresses and host ports back. Idempotent: the network knows what it owes.
+pub(crate) async fn network(context: &Context, id: &PodId, shim: Option<&PodShim>) -> Result<(), Fault> {
+    let networks = context.networks.clone();
+    let id = id.clone();
+    // Without the namespace: it goes with the shim in a moment, which is quicker than deleting interfaces one by one.
+    let _ = shim;
+    blocking(move || networks.detach(id.as_str(), None)).await.map_err(Fault::Network)
+}
+
+/// Ends the pod's shim and every process below it, known by its connection or by what it wrote down.
+pub(crate) async fn end_shim(context: &Context, id: &PodId, shim: Option<&PodShim>) -> Result<(), Fault> {
+    match shim {
+        Some(shim) => shim.end().await,
+        None => crate::pod_shim::end_recorded(&context.pod_dir(id)).await,
+    }
+}
+
+/// Unmounts what is mounted at `path`, lazily; that nothing is mounted or there is no such path is fine.
+pub(crate) fn unmount(path: &Path) -> Result<(), Fault> {
+    use rustix::io::Errno;
+    match rustix::mount::unmount(
+        path,
+        rustix::mount::UnmountFlags::DETACH | rustix::mount::UnmountFlags::NOFOLLOW,
+    ) {
+        Ok(()) | Err(Errno::INVAL | Errno::NOENT) => Ok(()),
+        Err(error) => Err(Fault::File { path: path.to_owned(), source: error.into() }),
+    }
+}
+
+async fn remove_cgroup(context: &Context, path: &str) -> Result<(), Fault> {
+    let (host, path) = (context.cgroups.clone(), path.to_owned());
+    blocking(move || host.delete(&path, CGROUP_BUSY)).await.map_err(Fault::Cgroup)
+}
+
+/// Where a pod's containers' cgroups go.
+pub(crate) fn cgroup_of(context: &Context, id: &PodId, request: &PodRequest) -> PodCgroup {
+    match &request.cgroup_parent {
+        Some(parent) => PodCgroup { path: parent.clone(), ours: false },
+        None => context.own_cgroup(id),
+    }
+}

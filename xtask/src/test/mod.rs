@@ -42,7 +42,7 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
             command::run(&mut command::cargo(&lints))
         });
     }
-    match Program::build_all() {
+    match Program::build_all(&features(&mut totals)) {
         Ok(programs) => run_programs(&programs, &options, &mut totals)?,
         Err(error) => totals.fail("building the tests", format!("{error:#}")),
     }
@@ -52,6 +52,19 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
         });
     }
     finish(totals, ci)
+}
+
+/// A header, and the feature with whose tests it is needed: the seccomp compiler is compared with libseccomp where that can be linked.
+const ORACLE: (&str, &str) = ("/usr/include/seccomp.h", "seccomp/libseccomp-oracle");
+
+fn features(totals: &mut Totals) -> Vec<&'static str> {
+    let (header, feature) = ORACLE;
+    if std::path::Path::new(header).exists() {
+        return vec![feature];
+    }
+    let reason = format!("{header} is missing (Debian and Ubuntu: libseccomp-dev)");
+    totals.skipped.push(outcome::Skip { test: feature.to_owned(), reason });
+    Vec::new()
 }
 
 fn run_programs(programs: &[Program], options: &Options, totals: &mut Totals) -> Result<()> {

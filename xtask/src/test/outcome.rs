@@ -43,6 +43,7 @@ impl Outcome {
             } else if let Some((name, reason)) = ignored(line) {
                 outcome.skipped.push(Skip { test: name.to_owned(), reason: reason.to_owned() });
             } else if line == "failures:" || line == "successes:" {
+                // Once before the sections, and once before the names, which are indented.
                 in_list = line == "failures:";
                 section = None;
             } else if let Some(totals) = line.strip_prefix("test result: ") {
@@ -50,10 +51,6 @@ impl Outcome {
                 outcome.complete = true;
             } else if in_list && section.is_none() && line.starts_with("    ") {
                 outcome.failed.push(line.trim().to_owned());
-            }
-            // The list of names follows the last section after an empty line, and is indented.
-            if line == "failures:" {
-                section = None;
             }
         }
         outcome.failed.dedup();

@@ -27,11 +27,15 @@ pub(super) struct Program {
 }
 
 impl Program {
-    /// Builds every test of the workspace.
-    pub(super) fn build_all() -> Result<Vec<Program>> {
+    /// Builds every test of the workspace, with these features of its crates.
+    pub(super) fn build_all(features: &[&str]) -> Result<Vec<Program>> {
         let build =
             ["test", "--workspace", "--no-run", "--locked", "--message-format", "json-render-diagnostics"];
-        let messages = command::capture(&mut command::cargo(&build))?;
+        let mut cargo = command::cargo(&build);
+        if !features.is_empty() {
+            cargo.args(["--features", &features.join(",")]);
+        }
+        let messages = command::capture(&mut cargo)?;
         let programs: Vec<Program> = messages.lines().filter_map(Program::from_message).collect();
         if programs.is_empty() {
             bail!("cargo built no test program");

@@ -2,4 +2,6 @@
 
 pub mod cli;
 pub mod config;
+mod demo;
 pub mod shim_elf;
+pub mod userland;

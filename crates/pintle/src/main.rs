@@ -9,8 +9,12 @@ fn main() -> ExitCode {
     if std::env::var_os("CNI_COMMAND").is_some() {
         return network::plugin::plugin_main();
     }
+    if let Some(ended) = pintle::userland::main(std::env::args_os()) {
+        return ended;
+    }
     let mut args = std::env::args_os().skip(1);
     match args.next().as_deref().and_then(|command| command.to_str()) {
+        Some("shim") => shim::main(),
         Some("oci") => runtime::main(args),
         Some("cni") => network::plugin::plugin_main(),
         _ => pintle::cli::main(std::env::args_os()),

@@ -3,30 +3,30 @@
 pub(crate) mod client;
 mod completion;
 pub(crate) mod endpoint;
-mod exec;
+pub(crate) mod exec;
 pub(crate) mod failure;
 mod find;
 pub(crate) mod human;
 mod images;
 mod info;
 mod inspect;
-mod inventory;
+pub(crate) mod inventory;
 mod label;
 mod logs;
 mod network;
 pub(crate) mod output;
 mod pods;
 mod ps;
-mod pull;
-mod pull_progress;
-mod rm;
+pub(crate) mod pull;
+pub(crate) mod pull_progress;
+pub(crate) mod rm;
 mod rmi;
 mod run;
 mod several;
-mod stats;
-mod stop;
+pub(crate) mod stats;
+pub(crate) mod stop;
 mod version;
-mod view;
+pub(crate) mod view;
 mod yaml;
 
 use clap::{Parser, Subcommand};
@@ -92,6 +92,8 @@ enum Command {
     Network(network::Args),
     /// Show versions
     Version(version::Args),
+    /// Show everything on a throw-away daemon; leaves nothing behind
+    Demo(crate::demo::Args),
     /// Write a shell's completion script
     Completion(completion::Args),
 }
@@ -135,6 +137,7 @@ impl Cli {
         };
         match self.command {
             Command::Completion(args) => completion::run(&args)?,
+            Command::Demo(args) => return crate::demo::run(args).await,
             Command::Network(args) => network::run(args)?,
             Command::Version(args) => version::run(args, &endpoint).await?,
             Command::Run(args) => return run::run(*args, &Client::connect(&endpoint).await?).await,

@@ -1,30 +1,289 @@
-//! The container's cgroup.
-use crate::error::{Failure, UpdateError};
-use crate::record::Record;
-use std::io;
-use std::path::Path;
+//! The container's cgroup: where it is, who is in it, and what may be done with it as a whole.
 
-pub(crate) fn is_frozen(_record: &Record) -> bool {
-    false
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use cgroup::{Cgroup, Host, Mode};
+use oci_spec::runtime::{Linux, LinuxDeviceCgroup, LinuxDeviceType, LinuxResources};
+
+use crate::error::{Failure, Stage, UpdateError, Warning};
+use crate::record::{Folder, Record, Status, status};
+
+const FREEZE_WAIT: Duration = Duration::from_secs(5);
+const REMOVE_WAIT: Duration = Duration::from_secs(5);
+
+/// Which generation init sees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Version {
+    V1,
+    V2,
 }
-pub(crate) fn thaw(_record: &Record) -> io::Result<()> {
-    Ok(())
+
+/// What init needs to know of its cgroup.
+#[derive(Debug, Clone)]
+pub(crate) struct View {
+    pub(crate) version: Version,
+    pub(crate) path: String,
 }
-pub(crate) fn signal_all(_record: &Record, _signal: i32) -> io::Result<usize> {
-    Ok(0)
+
+/// The host's control groups, looked for once in a process's life.
+pub(crate) fn host() -> Result<&'static Host, Failure> {
+    static HOST: OnceLock<Host> = OnceLock::new();
+    if let Some(host) = HOST.get() {
+        return Ok(host);
+    }
+    let found = Host::detect().map_err(|error| Failure::new(Stage::Cgroup, "the host's cgroups", error))?;
+    Ok(HOST.get_or_init(|| found))
 }
-pub(crate) fn remove(_record: &Record) -> Result<(), Failure> {
-    Ok(())
+
+/// Looks for the host's control groups now. A process that forks to create containers calls it once before, so that no child has to.
+///
+/// # Errors
+/// No control groups are mounted.
+pub fn warm_up() -> Result<(), Failure> {
+    host().map(|_| ())
 }
+
+/// Makes the group and applies the resources. A group with processes in it is somebody else's.
+pub(crate) fn create(path: &Path, linux: &Linux, warnings: &mut Vec<Warning>) -> Result<Cgroup, Failure> {
+    let name = path.display().to_string();
+    let fail = |cause: String| Failure::new(Stage::Cgroup, name.clone(), cause);
+    let text = path.to_str().ok_or_else(|| fail("is not valid UTF-8".into()))?;
+    let group = host()?.create(text).map_err(|error| fail(error.to_string()))?;
+    let taken = group.processes(true).map_err(|error| fail(error.to_string()))?;
+    if !taken.is_empty() {
+        return Err(fail(format!("has {} processes already", taken.len()))
+            .remedy("choose another linux.cgroupsPath, or end what runs there"));
+    }
+    let resources = with_default_devices(linux.resources().clone().unwrap_or_default());
+    match group.apply(&resources) {
+        Ok(told) => warnings.extend(told.into_iter().map(|warning| Warning {
+            stage: Stage::Cgroup,
+            message: format!("{}: {}", warning.field, warning.why),
+        })),
+        Err(error) => {
+            let _ = group.delete(REMOVE_WAIT);
+            return Err(fail(error.to_string()));
+        }
+    }
+    Ok(group)
+}
+
+/// What init of a container in the group `path` has to know.
+pub(crate) fn view(path: &Path) -> Result<View, Failure> {
+    let version = match host()?.mode() {
+        Mode::V2 => Version::V2,
+        Mode::V1 | Mode::Hybrid => Version::V1,
+    };
+    Ok(View { version, path: path.display().to_string() })
+}
+
+/// `linux.cgroupsPath`, or a group named after the container. With `systemd` the path is `slice:prefix:name` and means the place where
+/// systemd would put that scope.
+pub(crate) fn path_of(linux: &Linux, id: &str, systemd: bool) -> Result<PathBuf, Failure> {
+    let given = linux.cgroups_path().clone().filter(|path| !path.as_os_str().is_empty());
+    let Some(given) = given else { return Ok(format!("/pintle-{id}").into()) };
+    if !systemd {
+        return Ok(Path::new("/").join(given));
+    }
+    let text = given.display().to_string();
+    let bad = || {
+        Failure::new(
+            Stage::Cgroup,
+            text.clone(),
+            "is not of the form slice:prefix:name, as the systemd driver has it",
+        )
+    };
+    let parts: Vec<&str> = text.split(':').collect();
+    let [slice, prefix, name] = parts[..] else { return Err(bad()) };
+    let mut path = slice_path(if slice.is_empty() { "system.slice" } else { slice }).ok_or_else(bad)?;
+    if name.is_empty() || name.contains('/') || prefix.contains('/') {
+        return Err(bad());
+    }
+    path.push(match (name.ends_with(".slice"), prefix) {
+        (true, _) => name.to_string(),
+        (false, "") => format!("{name}.scope"),
+        (false, prefix) => format!("{prefix}-{name}.scope"),
+    });
+    Ok(path)
+}
+
+/// `a-b.slice` lies in `a.slice` (systemd.slice(5)).
+fn slice_path(slice: &str) -> Option<PathBuf> {
+    let stem = slice.strip_suffix(".slice")?;
+    let mut path = PathBuf::from("/");
+    if stem == "-" {
+        return Some(path);
+    }
+    let mut whole = String::new();
+    for part in stem.split('-') {
+        if part.is_empty() || part.contains('/') {
+            return None;
+        }
+        if !whole.is_empty() {
+            whole.push('-');
+        }
+        whole.push_str(part);
+        path.push(format!("{whole}.slice"));
+    }
+    Some(path)
+}
+
+/// A container may always use the default devices, its terminals, and make nodes of any device (which it then cannot open). Without
+/// any rule, everything else is denied.
+fn with_default_devices(mut resources: LinuxResources) -> LinuxResources {
+    use LinuxDeviceType::{A, B, C};
+    let rule = |allow, kind, major: Option<i64>, minor: Option<i64>, access: &str| {
+        let mut rule = LinuxDeviceCgroup::default();
+        rule.set_allow(allow).set_typ(Some(kind)).set_major(major).set_minor(minor);
+        rule.set_access(Some(access.to_string()));
+        rule
+    };
+    let mut rules = resources.devices().clone().unwrap_or_default();
+    if rules.is_empty() {
+        rules.push(rule(false, A, None, None, "rwm"));
+    }
+    rules.push(rule(true, C, None, None, "m"));
+    rules.push(rule(true, B, None, None, "m"));
+    for (major, minor) in [(1, 3), (1, 5), (1, 7), (1, 8), (1, 9), (5, 0), (5, 2)] {
+        rules.push(rule(true, C, Some(major), Some(minor), "rwm"));
+    }
+    rules.push(rule(true, C, Some(136), None, "rwm"));
+    resources.set_devices(Some(rules));
+    resources
+}
+
+/// The group of a container, or `None` if it has none or it is gone.
+pub(crate) fn open(record: &Record) -> Result<Option<Cgroup>, Failure> {
+    let Some(path) = &record.cgroup else { return Ok(None) };
+    let text = path.display().to_string();
+    match host()?.open(&text) {
+        Ok(group) => Ok(Some(group)),
+        Err(cgroup::CgroupError::NotFound { .. }) => Ok(None),
+        Err(error) => Err(Failure::new(Stage::Cgroup, text, error)),
+    }
+}
+
+pub(crate) fn is_frozen(record: &Record) -> bool {
+    matches!(open(record), Ok(Some(group)) if group.is_frozen().unwrap_or(false))
+}
+
+pub(crate) fn thaw(record: &Record) -> io::Result<()> {
+    match open(record).map_err(io::Error::other)? {
+        Some(group) => group.thaw().map_err(io::Error::other),
+        None => Ok(()),
+    }
+}
+
+/// Sends a signal to every process of the container, also to those forked meanwhile if it is SIGKILL; how many there were.
+pub(crate) fn signal_all(record: &Record, signal: i32) -> io::Result<usize> {
+    let Some(group) = open(record).map_err(io::Error::other)? else { return Ok(0) };
+    let found = group.processes(true).map_err(io::Error::other)?;
+    if signal == rustix::process::Signal::KILL.as_raw() {
+        group.kill_all(REMOVE_WAIT).map_err(io::Error::other)?;
+        return Ok(found.len());
+    }
+    let number = crate::kill::named(signal).ok_or(io::ErrorKind::InvalidInput)?;
+    for pid in &found {
+        let Some(pid) = rustix::process::Pid::from_raw(*pid) else { continue };
+        let Ok(pidfd) = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()) else {
+            continue;
+        };
+        // The number may have been given to another process since it was read from the group: look again, now that it is held.
+        if group.processes(true).map_err(io::Error::other)?.binary_search(&pid.as_raw_nonzero().get()).is_ok()
+        {
+            let _ = rustix::process::pidfd_send_signal(&pidfd, number);
+        }
+    }
+    Ok(found.len())
+}
+
+pub(crate) fn remove(record: &Record) -> Result<(), Failure> {
+    match open(record)? {
+        Some(group) => delete(&group),
+        None => Ok(()),
+    }
+}
+
+/// Kills what is in the group and removes it.
+pub(crate) fn delete(group: &Cgroup) -> Result<(), Failure> {
+    let fail = |error: cgroup::CgroupError| Failure::new(Stage::Cgroup, group.path().to_string(), error);
+    group.kill_all(REMOVE_WAIT).map_err(fail)?;
+    group.delete(REMOVE_WAIT).map_err(fail)
+}
+
 /// Freezes all processes of the container.
-pub fn pause(_state_root: &Path, _id: &str) -> Result<(), UpdateError> {
-    Ok(())
+///
+/// # Errors
+/// It is stopped, or does not freeze in time.
+pub fn pause(state_root: &Path, id: &str) -> Result<(), UpdateError> {
+    with_group(state_root, id, |group| group.freeze(FREEZE_WAIT))
 }
+
 /// Thaws all processes of the container.
-pub fn resume(_state_root: &Path, _id: &str) -> Result<(), UpdateError> {
-    Ok(())
+///
+/// # Errors
+/// It is stopped.
+pub fn resume(state_root: &Path, id: &str) -> Result<(), UpdateError> {
+    with_group(state_root, id, Cgroup::thaw)
 }
+
 /// The pids of all processes of the container, as the caller's pid namespace numbers them.
-pub fn processes(_state_root: &Path, _id: &str) -> Result<Vec<i32>, UpdateError> {
-    Ok(Vec::new())
+///
+/// # Errors
+/// No such container, or its group cannot be read.
+pub fn processes(state_root: &Path, id: &str) -> Result<Vec<i32>, UpdateError> {
+    let record = Folder::open(state_root, id)?.read()?;
+    let failed = |failure| UpdateError::Failed { id: id.into(), failure: Box::new(failure) };
+    match open(&record).map_err(failed)? {
+        None => Ok(Vec::new()),
+        Some(group) => group
+            .processes(true)
+            .map_err(|error| failed(Failure::new(Stage::Cgroup, group.path().to_string(), error))),
+    }
+}
+
+/// Does something with the group of a container that is alive.
+pub(crate) fn with_group<T, E: ToString>(
+    state_root: &Path,
+    id: &str,
+    action: impl FnOnce(&Cgroup) -> Result<T, E>,
+) -> Result<T, UpdateError> {
+    let folder = Folder::open(state_root, id)?;
+    let failed = |failure| UpdateError::Failed { id: id.into(), failure: Box::new(failure) };
+    folder.lock().map_err(|error| failed(Failure::io(Stage::State, "lock", &error)))?;
+    let record = folder.read()?;
+    let now = status(&folder, &record).map_err(|error| failed(Failure::io(Stage::State, "init", &error)))?;
+    match open(&record).map_err(failed)? {
+        Some(group) if now != Status::Stopped => action(&group)
+            .map_err(|error| failed(Failure::new(Stage::Cgroup, group.path().to_string(), error))),
+        _ => Err(UpdateError::Stopped { id: id.into() }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn systemd_names_are_expanded_to_their_place() {
+        let linux = |path: &str| {
+            let mut linux = Linux::default();
+            linux.set_cgroups_path(Some(path.into()));
+            linux
+        };
+        let of = |path: &str| path_of(&linux(path), "c", true);
+        assert_eq!(
+            of("kubepods-burstable-pod1.slice:cri:abc").unwrap(),
+            Path::new("/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod1.slice/cri-abc.scope")
+        );
+        assert_eq!(of("-.slice::x").unwrap(), Path::new("/x.scope"));
+        for bad in ["/a/b", "a:b", "x/../y.slice:p:n", "a--b.slice:p:n", "a.slice:p:../n"] {
+            assert!(of(bad).is_err(), "{bad}");
+        }
+        assert_eq!(path_of(&linux("a/b"), "c", false).unwrap(), Path::new("/a/b"));
+        assert_eq!(path_of(&linux(""), "c", false).unwrap(), Path::new("/pintle-c"));
+    }
 }

@@ -9,8 +9,11 @@
 //! Every path inside the root file system is resolved by descriptor and stays inside; mounts are made detached and attached on
 //! descriptors; host paths of mounts are opened by the caller's side before the clone.
 
+mod capabilities;
 mod cgroups;
+mod channel;
 mod cli;
+mod command;
 mod console;
 mod create;
 mod default_spec;
@@ -19,13 +22,20 @@ mod error;
 mod exec;
 mod features;
 mod hooks;
+mod idmap;
+mod init;
 mod kill;
+mod labels;
+mod mounts;
+mod namespaces;
+mod process;
 mod record;
 mod sealed;
+mod seccomp_filter;
 mod start;
 mod update;
 
-pub use cgroups::{pause, processes, resume};
+pub use cgroups::{pause, processes, resume, warm_up};
 pub use cli::main;
 pub use console::Console;
 pub use create::{CreateRequest, Created, create};

@@ -35,22 +35,31 @@ impl Child {
         let _ = self.wait();
     }
 
-    /// Waits for the child's end: its exit code, or 128 + signal number.
+    /// Waits for the child's end, see [`wait_child`].
     pub fn wait(&self) -> io::Result<i32> {
-        loop {
-            match rustix::process::waitid(WaitId::PidFd(self.pidfd.as_fd()), WaitIdOptions::EXITED) {
-                Err(rustix::io::Errno::INTR) => continue,
-                Err(error) => return Err(error.into()),
-                Ok(None) => return Ok(0),
-                Ok(Some(status)) => {
-                    return Ok(status
-                        .exit_status()
-                        .unwrap_or_else(|| 128 + status.terminating_signal().unwrap_or(0)));
-                }
+        wait_child(self.pidfd.as_fd())
+    }
+}
+
+/// Waits for the end of the child of `pidfd` and reaps it: its exit code, or 128 + signal number.
+pub fn wait_child(pidfd: BorrowedFd<'_>) -> io::Result<i32> {
+    loop {
+        // A child made with CLONE_PARENT announces its end with no signal; `__WALL` waits for it too.
+        match rustix::process::waitid(WaitId::PidFd(pidfd), WaitIdOptions::EXITED | WALL) {
+            Err(rustix::io::Errno::INTR) => continue,
+            Err(error) => return Err(error.into()),
+            Ok(None) => return Ok(0),
+            Ok(Some(status)) => {
+                return Ok(status
+                    .exit_status()
+                    .unwrap_or_else(|| 128 + status.terminating_signal().unwrap_or(0)));
             }
         }
     }
 }
+
+/// `__WALL` of waitid(2), which rustix does not name.
+const WALL: WaitIdOptions = WaitIdOptions::from_bits_retain(0x4000_0000);
 
 #[repr(C, align(8))]
 #[derive(Default)]

@@ -1,0 +1,145 @@
+//! What the container's process does between its clone and its command: it builds the container around itself.
+
+mod cgroup_mount;
+mod copy_up;
+mod devices;
+mod finish;
+mod mount;
+mod paths;
+mod rootfs;
+mod sysctl;
+mod target;
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use oci_spec::runtime::{Linux, Process, Spec};
+use sys::namespace::kind;
+use sys::root::Root;
+
+pub(crate) use devices::{Devices, prepare as prepare_devices};
+pub(crate) use target::{Kind, open_or_make, plain_directory};
+
+use crate::channel::{Channel, Report};
+use crate::error::{At, Failure, Stage, Warning};
+use crate::mounts::Prepared;
+use crate::namespaces::Namespaces;
+
+/// All that the process needs, prepared before the clone.
+#[derive(Debug)]
+pub(crate) struct Plan<'a> {
+    pub(crate) spec: &'a Spec,
+    pub(crate) linux: &'a Linux,
+    pub(crate) process: &'a Process,
+    pub(crate) namespaces: &'a Namespaces,
+    /// The root file system as a detached mount.
+    pub(crate) rootfs: OwnedFd,
+    pub(crate) mounts: Vec<Prepared>,
+    pub(crate) devices: Devices,
+    pub(crate) cgroup: crate::cgroups::View,
+    pub(crate) channel: Channel,
+    /// The socket on which start arrives.
+    pub(crate) listener: OwnedFd,
+    pub(crate) console: Option<OwnedFd>,
+    pub(crate) seccomp_listener: Option<OwnedFd>,
+    /// What hooks get on standard input; the pid is this process's and filled in by the runtime.
+    pub(crate) state: crate::record::Record,
+    pub(crate) preserve_fds: u32,
+    /// Whether the runtime puts this process into its cgroup after the clone.
+    pub(crate) awaits_cgroup: bool,
+}
+
+/// Becomes the container. Never returns: either the command replaces this process or it ends.
+pub(crate) fn run(plan: Plan<'_>) -> ! {
+    let failure = match build(&plan) {
+        Ok(built) => finish::wait_and_exec(&plan, built),
+        Err(failure) => failure,
+    };
+    let _ = plan.channel.report(&Report::Failed(failure));
+    sys::process::exit_now(1)
+}
+
+/// What the last steps need of the earlier ones.
+struct Built {
+    cwd: OwnedFd,
+    labels: crate::labels::Labels,
+}
+
+fn build(plan: &Plan<'_>) -> Result<Built, Failure> {
+    sys::signal::reset_all().at(Stage::Process, || "signals")?;
+    rustix::process::setsid().at(Stage::Process, || "new session")?;
+    rustix::process::umask(rustix::fs::Mode::empty());
+    if plan.namespaces.new & kind::USER != 0 {
+        plan.channel.expect_go()?;
+        crate::namespaces::become_root()?;
+    } else if plan.namespaces.joins(kind::USER) {
+        crate::namespaces::become_root()?;
+    }
+    plan.namespaces.enter()?;
+    names(plan)?;
+    sysctl::apply(plan)?;
+    let labels = crate::labels::Labels::open(plan.process, &mut |warning| warn(plan, warning))?;
+    rootfs::attach(plan)?;
+    let root = Root::from_fd(plan.rootfs.try_clone().at(Stage::Rootfs, || "descriptor")?);
+    let mut cgroup = cgroup_mount::Pending::new(plan);
+    for mount in &plan.mounts {
+        mount::make(plan, &root, mount, &mut cgroup)?;
+    }
+    devices::make(plan, &root)?;
+    cgroup.join(plan)?;
+    let hooks = plan.spec.hooks().as_ref();
+    if hooks.is_some_and(|h| {
+        h.prestart().is_some() || h.create_runtime().is_some() || h.create_container().is_some()
+    }) {
+        plan.channel.report(&Report::Hooks)?;
+        plan.channel.expect_go()?;
+    }
+    if let Some(hooks) = hooks.and_then(|hooks| hooks.create_container().as_ref()) {
+        crate::hooks::run(hooks, "createContainer", &finish::state(plan, "creating"))?;
+    }
+    let peer = console(plan, &root)?;
+    let cwd = open_or_make(&root, plan.process.cwd(), Kind::Directory).map_err(|error| {
+        let object = format!("working directory {}", plan.process.cwd().display());
+        Failure::io(Stage::Process, object, &error)
+    })?;
+    paths::protect(plan, &root)?;
+    rootfs::finish(plan)?;
+    drop(peer);
+    Ok(Built { cwd, labels })
+}
+
+fn warn(plan: &Plan<'_>, warning: Warning) {
+    let _ = plan.channel.report(&Report::Warning(warning));
+}
+
+fn names(plan: &Plan<'_>) -> Result<(), Failure> {
+    for (name, what, set) in [
+        (plan.spec.hostname(), "hostname", rustix::system::sethostname as fn(&[u8]) -> _),
+        (plan.spec.domainname(), "domainname", rustix::system::setdomainname),
+    ] {
+        let Some(name) = name.as_ref().filter(|name| !name.is_empty()) else { continue };
+        if !plan.namespaces.has(kind::UTS) {
+            return Err(Failure::new(
+                Stage::Namespaces,
+                what,
+                "needs a uts namespace of the container's own",
+            ));
+        }
+        set(name.as_bytes()).at(Stage::Namespaces, || format!("{what} {name:?}"))?;
+    }
+    Ok(())
+}
+
+/// Opens the terminal in the container's own devpts and puts it on /dev/console.
+fn console(plan: &Plan<'_>, root: &Root) -> Result<Option<OwnedFd>, Failure> {
+    let Some(socket) = &plan.console else { return Ok(None) };
+    let devpts = plain_directory(root, std::path::Path::new("/dev/pts")).at(Stage::Console, || "/dev/pts")?;
+    let size = crate::process::console_size(plan.process);
+    let peer = crate::console::open(devpts.as_fd(), size, plan.process.user().uid(), socket.as_fd())
+        .map_err(|failure| failure.remedy("the container needs a mount of type devpts at /dev/pts"))?;
+    let mount = sys::mount::clone_mount(peer.as_fd(), false).at(Stage::Console, || "/dev/console")?;
+    let dev = plain_directory(root, std::path::Path::new("/dev")).at(Stage::Console, || "/dev")?;
+    let place =
+        devices::plain_file(&dev, std::ffi::OsStr::new("console")).at(Stage::Console, || "/dev/console")?;
+    sys::mount::attach(mount.as_fd(), place.as_fd()).at(Stage::Console, || "/dev/console")?;
+    Ok(Some(peer))
+}

@@ -1,0 +1,145 @@
+//! Making and attaching one mount.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+use sys::mount::{Change, Parameter, Propagation};
+use sys::root::Root;
+
+use super::target::{Kind, open_or_make, plain_directory};
+use super::{Plan, cgroup_mount, copy_up};
+use crate::error::{At, Failure, Stage};
+use crate::mounts::{Prepared, Source};
+
+const PROC_SUPER_MAGIC: u64 = 0x9fa0;
+
+/// What may be bound over below /proc: files that lxcfs and its like present. Anything else could fake what the runtime itself, or a
+/// reader of the container's /proc, relies on (CVE-2019-16884).
+const BINDABLE_IN_PROC: &[&str] = &[
+    "cpuinfo",
+    "diskstats",
+    "loadavg",
+    "meminfo",
+    "net/dev",
+    "slabinfo",
+    "stat",
+    "swaps",
+    "sys/kernel/ns_last_pid",
+    "uptime",
+];
+
+pub(super) fn make(
+    plan: &Plan<'_>,
+    root: &Root,
+    mount: &Prepared,
+    cgroup: &mut cgroup_mount::Pending,
+) -> Result<(), Failure> {
+    let name = || mount.destination.display().to_string();
+    match &mount.source {
+        Source::Cgroup => {
+            cgroup.join(plan)?;
+            cgroup_mount::make(plan, root, mount)
+        }
+        Source::Bind { tree, directory } => {
+            check_proc(mount, tree)?;
+            let kind = if *directory { Kind::Directory } else { Kind::File };
+            let target = target(root, mount, kind)?;
+            sys::mount::attach(tree.as_fd(), target.as_fd()).at(Stage::Mounts, name)
+        }
+        Source::New { kind, source } => {
+            let fixed = kind == "proc" || kind == "sysfs";
+            if !fixed {
+                check_proc(mount, root)?;
+            }
+            let place = if fixed {
+                // A link at /proc or /sys of an image could only move the mount to where nobody expects it (CVE-2019-19921).
+                plain_directory(root, &mount.destination).at(Stage::Mounts, name)?
+            } else {
+                target(root, mount, Kind::Directory)?
+            };
+            let made = new(plan, kind, source, mount)?;
+            if mount.options.copy_up && kind == "tmpfs" {
+                copy_up::copy(place.as_fd(), made.as_fd())
+                    .at(Stage::Mounts, || format!("tmpcopyup of {}", name()))?;
+            }
+            set_late(mount, &made).at(Stage::Mounts, name)?;
+            sys::mount::attach(made.as_fd(), place.as_fd()).at(Stage::Mounts, name)
+        }
+    }
+}
+
+fn target(root: &Root, mount: &Prepared, kind: Kind) -> Result<OwnedFd, Failure> {
+    open_or_make(root, &mount.destination, kind).map_err(|error| {
+        let object = format!("mount target {}", mount.destination.display());
+        let failure = Failure::io(Stage::Mounts, object, &error);
+        match error.raw_os_error().map(rustix::io::Errno::from_raw_os_error) {
+            Some(rustix::io::Errno::ROFS) => {
+                failure.remedy("it is missing in the image and the file system is read-only")
+            }
+            _ if error.kind() == std::io::ErrorKind::IsADirectory => {
+                failure.remedy("the source is a file and the target a directory")
+            }
+            _ if error.kind() == std::io::ErrorKind::NotADirectory => {
+                failure.remedy("the source is a directory and the target, or something on its path, is not")
+            }
+            _ => failure,
+        }
+    })
+}
+
+/// Makes a file system in the container's namespaces.
+fn new(plan: &Plan<'_>, kind: &str, source: &str, mount: &Prepared) -> Result<OwnedFd, Failure> {
+    let label = crate::labels::mount_context(plan.linux.mount_label().as_deref(), kind);
+    let mut parameters = mount.options.parameters();
+    if !source.is_empty() {
+        parameters.push(Parameter::Value("source", source));
+    }
+    if let Some(label) = &label {
+        parameters.push(Parameter::Value("context", label));
+    }
+    let set = if mount.options.copy_up { 0 } else { mount.options.set };
+    sys::mount::new_filesystem(kind, &parameters, set).map_err(|error| {
+        let failure =
+            Failure::io(Stage::Mounts, format!("{kind} at {}", mount.destination.display()), &error);
+        match (kind, error.kind()) {
+            ("sysfs", std::io::ErrorKind::PermissionDenied) => failure.remedy(
+                "sysfs needs a network namespace that belongs to the user namespace; bind /sys instead",
+            ),
+            ("proc", std::io::ErrorKind::PermissionDenied) => failure
+                .remedy("proc needs a pid namespace that belongs to the user namespace; bind /proc instead"),
+            (_, std::io::ErrorKind::Unsupported) => failure.remedy("this kernel has no such file system"),
+            _ => failure,
+        }
+    })
+}
+
+/// Attributes that a new file system gets after it was filled, and its propagation.
+fn set_late(mount: &Prepared, made: &OwnedFd) -> std::io::Result<()> {
+    let options = &mount.options;
+    if options.copy_up && options.set != 0 {
+        sys::mount::set_attributes(made.as_fd(), false, &Change { set: options.set, ..Change::default() })?;
+    }
+    if let Some((propagation, _)) = options.propagation.filter(|(kind, _)| *kind != Propagation::Private) {
+        let change = Change { propagation: Some(propagation), ..Change::default() };
+        sys::mount::set_attributes(made.as_fd(), false, &change)?;
+    }
+    options.set_recursive(made)
+}
+
+/// Refuses mounts that would put something else in the place of /proc or parts of it.
+fn check_proc(mount: &Prepared, source: &impl AsFd) -> Result<(), Failure> {
+    let Ok(inside) = mount.destination.strip_prefix("/proc") else { return Ok(()) };
+    if inside == Path::new("") {
+        let magic = rustix::fs::fstatfs(source).map_or(0, |fs| fs.f_type as u64);
+        if magic == PROC_SUPER_MAGIC {
+            return Ok(());
+        }
+    } else if inside.to_str().is_some_and(|inside| BINDABLE_IN_PROC.contains(&inside)) {
+        return Ok(());
+    }
+    Err(Failure::new(
+        Stage::Mounts,
+        mount.destination.display().to_string(),
+        "a mount cannot replace /proc or a part of it",
+    ))
+}

@@ -1,0 +1,146 @@
+//! The mounts of a configuration, as far as they are prepared outside: options parsed, host sources opened as detached mounts.
+
+pub(crate) mod options;
+
+use std::ffi::CString;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use oci_spec::runtime::Mount;
+use sys::mount::{Change, Propagation};
+
+use crate::error::{At, Failure, Stage};
+use crate::idmap::IdMaps;
+use options::Options;
+
+/// Where a mount's content comes from.
+#[derive(Debug)]
+pub(crate) enum Source {
+    /// A copy of a tree of the host, detached, with all its attributes set.
+    Bind { tree: OwnedFd, directory: bool },
+    /// A new file system, which init makes in the container's namespaces.
+    New { kind: String, source: String },
+    /// The container's own cgroup; which form depends on the host and the namespaces.
+    Cgroup,
+}
+
+/// One mount, ready to be attached.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    /// Clean and absolute in the container.
+    pub(crate) destination: PathBuf,
+    pub(crate) source: Source,
+    pub(crate) options: Options,
+}
+
+/// Opens the sources of all mounts and parses their options.
+pub(crate) fn prepare(mounts: &[Mount], bundle: &Path, maps: &mut IdMaps) -> Result<Vec<Prepared>, Failure> {
+    mounts.iter().map(|mount| prepare_one(mount, bundle, maps)).collect()
+}
+
+fn prepare_one(mount: &Mount, bundle: &Path, maps: &mut IdMaps) -> Result<Prepared, Failure> {
+    let destination = clean(mount.destination());
+    let name = destination.display().to_string();
+    if destination == Path::new("/") {
+        return Err(Failure::new(Stage::Mounts, name, "a mount cannot replace the root file system")
+            .remedy("set root.path instead"));
+    }
+    let options = Options::parse(mount.options().as_deref().unwrap_or_default())
+        .map_err(|cause| Failure::new(Stage::Mounts, name.clone(), cause))?;
+    let kind = mount.typ().as_deref().unwrap_or(if options.bind.is_some() { "bind" } else { "" });
+    let source = if options.bind.is_some() || kind == "bind" || kind == "rbind" {
+        bind(mount, &destination, bundle, &options, kind, maps)?
+    } else {
+        match kind {
+            "" => return Err(Failure::new(Stage::Mounts, name, "a mount needs a type or the option bind")),
+            "cgroup" | "cgroup2" => Source::Cgroup,
+            kind => Source::New {
+                kind: kind.into(),
+                source: mount.source().as_ref().map_or(kind.into(), |source| source.display().to_string()),
+            },
+        }
+    };
+    Ok(Prepared { destination, source, options })
+}
+
+fn bind(
+    mount: &Mount,
+    destination: &Path,
+    bundle: &Path,
+    options: &Options,
+    kind: &str,
+    maps: &mut IdMaps,
+) -> Result<Source, Failure> {
+    let given = mount.source().as_ref().ok_or_else(|| {
+        Failure::new(Stage::Mounts, destination.display().to_string(), "a bind mount needs a source")
+    })?;
+    let source = bundle.join(given);
+    let name = || format!("source {} of {}", source.display(), destination.display());
+    let path = CString::new(source.as_os_str().as_bytes())
+        .map_err(|_| Failure::new(Stage::Mounts, name(), "holds a NUL byte"))?;
+    let recursive = options.bind.unwrap_or(kind == "rbind");
+    let tree = sys::mount::clone_mount_at(rustix::fs::CWD, &path, recursive).map_err(|error| {
+        let failure = Failure::io(Stage::Mounts, name(), &error);
+        match error.kind() {
+            std::io::ErrorKind::NotFound => failure.remedy("create it on the host, or correct the mount"),
+            std::io::ErrorKind::InvalidInput => failure.remedy("an unbindable mount cannot be bound"),
+            _ => failure,
+        }
+    })?;
+    let stat = rustix::fs::fstat(&tree).at(Stage::Mounts, name)?;
+    let directory = rustix::fs::FileType::from_raw_mode(stat.st_mode) == rustix::fs::FileType::Directory;
+    set_tree_attributes(&tree, recursive, options).at(Stage::Mounts, name)?;
+    if let Some((namespace, deep)) = maps.of_mount(mount, options.id_map)? {
+        let change = Change { id_map: Some(namespace.as_fd()), ..Change::default() };
+        sys::mount::set_attributes(tree.as_fd(), deep, &change).map_err(|error| {
+            Failure::io(Stage::Mounts, format!("id map on the {}", name()), &error)
+                .remedy("the file system of the source must support id-mapped mounts")
+        })?;
+    }
+    Ok(Source::Bind { tree, directory })
+}
+
+/// Attributes of a copied tree. Without a wish for propagation it is private: what is mounted or unmounted on either side stays there.
+fn set_tree_attributes(tree: &OwnedFd, recursive: bool, options: &Options) -> std::io::Result<()> {
+    let (propagation, deep) = options.propagation.unwrap_or((Propagation::Private, true));
+    let deep = deep && recursive;
+    let top = Change { set: options.set, clear: options.clear, ..Change::default() };
+    let spread = Change { propagation: Some(propagation), ..Change::default() };
+    if deep && (top.set | top.clear) != 0 {
+        sys::mount::set_attributes(tree.as_fd(), false, &top)?;
+        sys::mount::set_attributes(tree.as_fd(), true, &spread)?;
+    } else {
+        sys::mount::set_attributes(tree.as_fd(), deep, &Change { propagation: Some(propagation), ..top })?;
+    }
+    options.set_recursive(tree)
+}
+
+/// The absolute form of a path in the container, without `.`, `..` and double slashes; `..` is taken by the letter, as other runtimes do.
+pub(crate) fn clean(path: &Path) -> PathBuf {
+    let mut clean = PathBuf::from("/");
+    for component in path.components() {
+        match component {
+            std::path::Component::Normal(name) => clean.push(name),
+            std::path::Component::ParentDir => {
+                clean.pop();
+            }
+            _ => {}
+        }
+    }
+    clean
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn destinations_are_clean_and_absolute() {
+        for (given, expected) in
+            [("proc", "/proc"), ("/a/../../etc//x/.", "/etc/x"), ("..", "/"), ("/dev/shm/", "/dev/shm")]
+        {
+            assert_eq!(clean(Path::new(given)), Path::new(expected));
+        }
+    }
+}

@@ -290,3 +290,79 @@ fn the_projects_own_plugins_make_a_network() {
     assert!(!common::exists(&host.path("ipam/test/10.77.0.2")));
     assert!(networks.owed().is_empty());
 }
+
+/// The built-in plugin as a program; cargo builds it with the tests.
+fn plugin_program() -> PathBuf {
+    let tests = std::env::current_exe().unwrap();
+    tests.ancestors().nth(2).unwrap().join("examples/cni_plugin")
+}
+
+#[test]
+fn the_built_in_plugin_serves_the_command_line() {
+    if !plugin_program().is_file() {
+        println!("SKIPPED: {} is not built; run all tests of the crate", plugin_program().display());
+        return;
+    }
+    let Some(host) = Host::new() else { return };
+    // Under another name the plugin is run as a program, as other runtimes do.
+    std::os::unix::fs::symlink(plugin_program(), host.path("bin/as-program")).unwrap();
+    for version in ["0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"] {
+        host.write_list(
+            version,
+            json!([{"type": "as-program", "bridge": "pt0", "subnets": ["10.89.0.0/24"],
+            "stateDir": host.path("plugin"), "capabilities": {"portMappings": true}}]),
+        );
+        let networks = host.networks();
+        let pod = Pod::new("pod");
+        let mut request = pod.network();
+        request.port_mappings = vec![network::PortMapping {
+            host_port: 8080,
+            container_port: 80,
+            protocol: network::Protocol::Tcp,
+            host_ip: None,
+        }];
+        host.run(|| {
+            networks.status().unwrap();
+            let attached = networks.attach(&request).unwrap();
+            assert_eq!(attached.result["cniVersion"], version);
+            assert!(attached.ips[0].to_string().starts_with("10.89.0."));
+            networks.check("pod", &pod.netns()).unwrap();
+            assert!(networks.gc(["pod"]).plugins.is_empty());
+            networks.check("pod", &pod.netns()).unwrap();
+            networks.detach("pod", Some(&pod.netns())).unwrap();
+        });
+        use std::os::fd::AsFd;
+        assert!(network::interface_stats(pod.netns.as_fd()).unwrap().is_empty());
+        assert_eq!(std::fs::read_dir(host.path("plugin/networks/test/addresses")).unwrap().count(), 0);
+    }
+}
+
+#[test]
+fn a_list_is_run_in_the_newest_version_that_all_its_plugins_speak() {
+    let Some(host) = Host::new() else { return };
+    let write = |versions: serde_json::Value| {
+        let list = json!({"cniVersion": "0.4.0", "cniVersions": versions, "name": "test",
+            "plugins": [{"type": "pintle", "bridge": "pt0", "subnets": ["10.89.0.0/24"]}, {"type": "old"}]});
+        std::fs::write(host.path("conf/10-test.conflist"), list.to_string()).unwrap();
+    };
+    host.script(
+        "old",
+        "cat > $(dirname $0)/../input
+case $CNI_COMMAND in
+VERSION) echo '{\"cniVersion\":\"1.1.0\",\"supportedVersions\":[\"0.4.0\",\"1.0.0\",\"3.0.0\"]}';;
+ADD) cp $(dirname $0)/../input $(dirname $0)/../add;;
+esac",
+    );
+    let networks = host.networks();
+    let pod = Pod::new("pod");
+    for (versions, expected) in [(json!(["1.0.0", "1.1.0", "9.0.0"]), "1.0.0"), (json!(["1.1.0"]), "0.4.0")] {
+        write(versions);
+        // A plugin that prints nothing passes on what the one before returned.
+        let attached = host.run(|| networks.attach(&pod.network())).unwrap();
+        assert_eq!(attached.result["cniVersion"], expected);
+        let add: serde_json::Value =
+            serde_json::from_slice(&std::fs::read(host.path("add")).unwrap()).unwrap();
+        assert_eq!(add["cniVersion"], expected);
+        host.run(|| networks.detach("pod", Some(&pod.netns()))).unwrap();
+    }
+}

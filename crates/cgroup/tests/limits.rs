@@ -96,12 +96,12 @@ fn memory_is_raised_and_lowered_in_any_order() {
 fn a_limit_below_what_is_in_use_is_refused() {
     let Some(scratch) = Scratch::new() else { return };
     let group = scratch.child("used");
-    // Anonymous memory, which cannot be dropped: about 32 MiB in a variable.
-    let mut process = Process::shell("read l; x=$(head -c 33554432 /dev/zero | tr '\\0' x); sleep 60");
+    // Anonymous memory, which cannot be dropped: about 8 MiB in a variable.
+    let mut process = Process::shell("read l; x=$(head -c 8388608 /dev/zero | tr '\\0' x); sleep 60");
     group.add_process(process.id()).unwrap();
     drop(process.0.stdin.take());
     let deadline = Instant::now() + WAIT * 2;
-    while group.stats().unwrap().memory.rss < 32 << 20 {
+    while group.stats().unwrap().memory.rss < 8 << 20 {
         if Instant::now() >= deadline {
             println!("SKIPPED: the process did not take memory in time");
             return;
@@ -109,7 +109,7 @@ fn a_limit_below_what_is_in_use_is_refused() {
         std::thread::sleep(Duration::from_millis(10));
     }
     // No swap to go to.
-    let error = group.apply(&memory(Some(4 << 20), Some(4 << 20))).unwrap_err();
+    let error = group.apply(&memory(Some(2 << 20), Some(2 << 20))).unwrap_err();
     assert!(matches!(error, ApplyError::BelowUsage { .. }), "{error}");
     assert_eq!(group.stats().unwrap().memory.limit, None);
     assert_eq!(group.oom_kills().unwrap(), 0);
@@ -198,6 +198,10 @@ fn devices_are_opened_only_where_allowed() {
     // Version 1 cannot name exceptions from everything one by one in a group that denies, but it can start over.
     apply(vec![device(true, None, "rwm"), device(false, Some((1, 5)), "r")]).unwrap();
     assert_eq!(access(&scratch, "d"), [true, false, true]);
+    if let Some(directory) = group.directory_fd() {
+        let programs = sys::bpf::device_programs(directory).unwrap();
+        assert_eq!(programs.len(), 1, "each update took the place of the one before");
+    }
     assert_eq!(group.apply(&LinuxResources::default()).unwrap(), [], "no rules: no change");
     assert_eq!(access(&scratch, "d"), [true, false, true]);
 }

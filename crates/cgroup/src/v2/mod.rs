@@ -90,6 +90,12 @@ fn hand_down(root: &Directory, leaf: &Directory, path: &CgroupPath) {
             .into_iter()
             .filter(|c| !handed.contains(c))
             .collect();
+        // A group with processes must not be asked: the kernel would refuse some controllers (EBUSY) and hand down those that can
+        // count threads, whereupon no process can enter the groups below (cgroup-v2.rst, "Threads"). The root is exempt.
+        let populated = || root.read(&format!("{above}cgroup.procs"), |t| !t.is_empty()).unwrap_or(true);
+        if !missing.is_empty() && !above.is_empty() && populated() {
+            return;
+        }
         let control = format!("{above}cgroup.subtree_control");
         let all = missing.iter().map(|c| format!("+{c}")).collect::<Vec<_>>();
         if !all.is_empty() && root.write(&control, &all.join(" ")).is_err() {

@@ -7,6 +7,7 @@
 mod bandwidth;
 pub mod cni;
 mod defaults;
+mod errors;
 mod kernel;
 mod networks;
 pub mod plugin;
@@ -18,10 +19,10 @@ pub use bandwidth::{BadBandwidth, Bandwidth};
 pub use cni::config::Skipped;
 pub use cni::error::CniError;
 pub use cni::exec::PluginError;
+pub use cni::record::{Phase, RecordError};
 pub use cni::result::{Dns, Interface, Route};
 pub use defaults::{Defaults, default_configuration};
-pub use networks::{
-    AttachError, DetachError, GcReport, NetworkConfig, Networks, NotReady, Owed, PodCidrError, Ready,
-};
+pub use errors::{AttachError, DetachError, NotReady, PodCidrError};
+pub use networks::{GcReport, NetworkConfig, Networks, Owed, Ready};
 pub use pod::{Attached, Netns, PodNetwork, PortMapping, Protocol};
 pub use stats::{InterfaceStats, interface_stats, set_up_loopback};

@@ -14,6 +14,7 @@ const GET_LINK: u16 = 18;
 const NEW_ADDRESS: u16 = 20;
 const GET_ADDRESS: u16 = 22;
 const NEW_ROUTE: u16 = 24;
+const GET_ROUTE: u16 = 26;
 
 /// `IFLA_*`, linux/if_link.h.
 mod ifla {
@@ -42,6 +43,7 @@ const IFA_F_NODAD: u32 = 0x02;
 const RTA_DST: u16 = 1;
 const RTA_OIF: u16 = 4;
 const RTA_GATEWAY: u16 = 5;
+const TABLE_MAIN: u8 = 254;
 const UP: u32 = 1;
 
 /// The loopback interface has this index in every namespace.
@@ -155,20 +157,40 @@ fn word(bytes: &[u8], at: usize) -> Option<u32> {
 }
 
 /// A bridge without spanning tree. Its hardware address is given, or it would change with its ports.
-pub(crate) fn create_bridge(messages: &mut Messages, name: &str, mac: Mac, mtu: Option<u32>) {
+pub(crate) fn create_bridge(messages: &mut Messages, name: &str, mac: Mac) {
     messages
         .begin(NEW_LINK, flag::CREATE | flag::EXCL | flag::ACK)
         .fixed(&link_header(0, 0, 0))
         .text(ifla::NAME, name)
-        .attribute(ifla::ADDRESS, &mac);
-    if let Some(mtu) = mtu {
-        messages.u32(ifla::MTU, mtu);
-    }
-    messages.nest(ifla::LINK_INFO, |info| {
-        info.text(ifla::INFO_KIND, "bridge").nest(ifla::INFO_DATA, |data| {
-            data.u32(ifla::BRIDGE_FORWARD_DELAY, 0).u32(ifla::BRIDGE_STP, 0);
+        .attribute(ifla::ADDRESS, &mac)
+        .nest(ifla::LINK_INFO, |info| {
+            info.text(ifla::INFO_KIND, "bridge").nest(ifla::INFO_DATA, |data| {
+                data.u32(ifla::BRIDGE_FORWARD_DELAY, 0).u32(ifla::BRIDGE_STP, 0);
+            });
         });
-    });
+}
+
+/// Sets the largest packet. For a bridge this also ends its following of its ports.
+pub(crate) fn set_mtu(messages: &mut Messages, index: u32, mtu: u32) {
+    messages.begin(NEW_LINK, flag::ACK).fixed(&link_header(index, 0, 0)).u32(ifla::MTU, mtu);
+}
+
+/// The largest packet of the interface that IPv4's default route leaves by; `None` where there is no such route.
+pub(crate) fn uplink_mtu(socket: &mut Socket) -> Result<Option<u32>, Refused> {
+    let mut request = Messages::new();
+    let mut header = [0; 12];
+    header[0] = family(IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED));
+    request.begin(GET_ROUTE, flag::DUMP).fixed(&header);
+    let mut uplink = None;
+    socket.query(request, |kind, payload| {
+        // A destination of no bits, in the main table.
+        if kind == NEW_ROUTE && payload.len() >= 12 && payload[1] == 0 && payload[4] == TABLE_MAIN {
+            let out = attributes(&payload[12..]).find(|(kind, _)| *kind == RTA_OIF);
+            uplink = uplink.or(out.and_then(|(_, value)| word(value, 0)));
+        }
+    })?;
+    let links = if uplink.is_some() { all(socket)? } else { Vec::new() };
+    Ok(links.into_iter().find(|link| Some(link.index) == uplink).map(|link| link.mtu))
 }
 
 /// An interface of a kind that needs no data, such as `ifb`.
@@ -244,7 +266,6 @@ pub(crate) fn add_address(messages: &mut Messages, index: u32, address: IpNet) {
 
 /// A route by `gateway`, or straight onto the link where there is none.
 pub(crate) fn add_route(messages: &mut Messages, index: u32, destination: IpNet, gateway: Option<IpAddr>) {
-    const TABLE_MAIN: u8 = 254;
     const PROTOCOL_STATIC: u8 = 4;
     const SCOPE_LINK: u8 = 253;
     const UNICAST: u8 = 1;

@@ -225,11 +225,17 @@ fn chains(batch: &mut Batch<'_>, config: &Config, mark: &str) {
     let hook = |kind, number, priority| Some(Hook { kind, number, priority });
     let bridge = config.bridge.as_str();
     batch.chain(mark, None);
-    for map in maps() {
-        batch.map(&map);
-    }
     batch.chain("host_ports", None);
-    for (family, everywhere, limited) in [(nft::IPV4, PORTS4, PORTS4_AT), (nft::IPV6, PORTS6, PORTS6_AT)] {
+    // Only the families the network has: a kernel may lack IPv6.
+    for (v4, family, everywhere, limited) in
+        [(true, nft::IPV4, PORTS4, PORTS4_AT), (false, nft::IPV6, PORTS6, PORTS6_AT)]
+    {
+        if !config.has_family(v4) {
+            continue;
+        }
+        for map in maps().iter().filter(|map| map.name == everywhere || map.name == limited) {
+            batch.map(map);
+        }
         batch.rule("host_ports", |rule| {
             rule.family(family).dnat_by(limited, family, true);
         });

@@ -13,7 +13,10 @@ use crate::cni::error::{CniError, code};
 use crate::kernel::link::{self, Link, Mac, Veth};
 use crate::kernel::sysctl::{self, SysctlError};
 
+/// Where the host has no default route to follow.
 const DEFAULT_MTU: u32 = 1500;
+/// What veth takes.
+const MAX_MTU: u32 = 65535;
 
 /// An error of the kernel as the plugin reports it.
 pub(super) fn refused(what: impl std::fmt::Display) -> impl FnOnce(Refused) -> CniError {
@@ -37,7 +40,8 @@ pub(super) fn ensure_bridge(socket: &mut Socket, config: &Config) -> Result<Link
     let name = config.bridge.as_str();
     let find = |socket: &mut Socket| link::find(socket, name).map_err(refused(format!("bridge {name}")));
     let found = find(socket)?;
-    let bridge = match found {
+    let mut wanted_mtu = config.mtu;
+    let mut bridge = match found {
         Some(link) if link.kind == "bridge" => link,
         Some(link) => {
             return Err(CniError::new(
@@ -47,7 +51,7 @@ pub(super) fn ensure_bridge(socket: &mut Socket, config: &Config) -> Result<Link
         }
         None => {
             let mut messages = Messages::new();
-            link::create_bridge(&mut messages, name, bridge_mac(config), config.mtu);
+            link::create_bridge(&mut messages, name, bridge_mac(config));
             match socket.transact(messages) {
                 Err(error) if error.errno != Errno::EXIST => {
                     return Err(refused(format!("cannot make bridge {name}"))(error));
@@ -55,6 +59,10 @@ pub(super) fn ensure_bridge(socket: &mut Socket, config: &Config) -> Result<Link
                 _ => {}
             }
             bridge_sysctls(config)?;
+            if wanted_mtu.is_none() {
+                let uplink = link::uplink_mtu(socket).map_err(refused("the host's default route"))?;
+                wanted_mtu = Some(uplink.unwrap_or(DEFAULT_MTU).min(MAX_MTU));
+            }
             let vanished = || CniError::new(code::TRY_AGAIN, format!("bridge {name} vanished"));
             find(socket)?.ok_or_else(vanished)?
         }
@@ -66,6 +74,10 @@ pub(super) fn ensure_bridge(socket: &mut Socket, config: &Config) -> Result<Link
         if !present.contains(&address) {
             link::add_address(&mut messages, bridge.index, address);
         }
+    }
+    if let Some(mtu) = wanted_mtu.filter(|mtu| *mtu != bridge.mtu || !bridge.up) {
+        link::set_mtu(&mut messages, bridge.index, mtu);
+        bridge.mtu = mtu;
     }
     if !bridge.up {
         link::set_up(&mut messages, bridge.index);
@@ -115,7 +127,7 @@ pub(super) fn connect(
         peer: &attachment.interface,
         netns,
         peer_mac: mac,
-        mtu: config.mtu.unwrap_or(DEFAULT_MTU),
+        mtu: bridge.mtu,
     };
     let create = |socket: &mut Socket| {
         let mut messages = Messages::new();

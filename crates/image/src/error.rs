@@ -16,7 +16,8 @@ use crate::unpack::UnpackError;
 pub struct PullError {
     /// What was to be pulled, as it was asked for.
     pub reference: String,
-    pub cause: PullCause,
+    /// Boxed, so that a result is small where all went well.
+    pub cause: Box<PullCause>,
     /// The requests that were made, oldest first, as far as they failed.
     pub attempts: Vec<Attempt>,
 }
@@ -125,6 +126,6 @@ impl fmt::Display for PullError {
 
 impl std::error::Error for PullError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        Some(&self.cause)
+        Some(&*self.cause)
     }
 }

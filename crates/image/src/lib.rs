@@ -136,7 +136,11 @@ impl Images {
     /// # Errors
     /// [`PullError`] with the cause and what was tried.
     pub async fn pull(&self, request: PullRequest) -> PullResult {
-        let fail = |cause| PullError { reference: request.reference.clone(), cause, attempts: Vec::new() };
+        let fail = |cause| PullError {
+            reference: request.reference.clone(),
+            cause: Box::new(cause),
+            attempts: Vec::new(),
+        };
         let reference = ImageReference::parse(&request.reference).map_err(|why| fail(why.into()))?;
         let key = (catalog::stored_name(&reference), request.credentials.clone());
         let mut result = match self.pulls.join(key) {
@@ -147,13 +151,14 @@ impl Images {
                 let (watched, asked) = (Arc::clone(&self.watched), request.reference.clone());
                 tokio::spawn(async move {
                     // Taken back also if the pull panics.
-                    let _watch =
+                    let watched =
                         Watch { watched, name: pull.progress.subscribe().borrow().reference.clone() };
                     let done = pull.run().await;
                     pull.progress.stage(if done.is_ok() { Stage::Done } else { Stage::Failed });
+                    drop(watched);
                     lead.finish(done.map_err(|cause| PullError {
                         reference: asked,
-                        cause,
+                        cause: Box::new(cause),
                         attempts: pull.session.attempts(),
                     }));
                 });

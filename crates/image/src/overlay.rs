@@ -172,3 +172,61 @@ fn open_path(path: &Path) -> io::Result<OwnedFd> {
     use rustix::fs::{Mode, OFlags, open};
     Ok(open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `count` layers that each have a file of their own and one in common.
+    fn stack_of(folder: &Path, count: usize) -> Stack {
+        let lowers: Vec<PathBuf> = (0..count)
+            .map(|number| {
+                let layer = folder.join(format!("layer,with:odd\\name-{}-{number}", "x".repeat(64)));
+                std::fs::create_dir(&layer).unwrap();
+                std::fs::write(layer.join(format!("own-{number}")), "").unwrap();
+                std::fs::write(layer.join("common"), number.to_string()).unwrap();
+                layer
+            })
+            .collect();
+        let (upper, work) = (folder.join("upper"), folder.join("work"));
+        std::fs::create_dir(&upper).unwrap();
+        std::fs::create_dir(&work).unwrap();
+        Stack { lowers, upper: Some((upper, work)), user_xattr: false }
+    }
+
+    fn check(folder: &Path, count: usize, mounted: io::Result<OwnedFd>) {
+        use std::os::fd::AsRawFd;
+        let mount = mounted.unwrap();
+        let inside = PathBuf::from(format!("/proc/self/fd/{}", mount.as_raw_fd()));
+        assert_eq!(std::fs::read_to_string(inside.join("common")).unwrap(), "0", "the first is the highest");
+        assert_eq!(std::fs::read_dir(&inside).unwrap().count(), count + 1);
+        std::fs::write(inside.join("written"), "x").unwrap();
+        assert!(folder.join("upper/written").exists());
+        let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+        assert!(!mounts.contains(&folder.display().to_string()), "it is attached somewhere");
+    }
+
+    #[test]
+    fn five_hundred_layers_are_stacked() {
+        if !rustix::process::geteuid().is_root() {
+            println!("SKIPPED: needs root to mount");
+            return;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let stack = stack_of(folder.path(), 500);
+        check(folder.path(), 500, mount_stack(&stack));
+    }
+
+    #[test]
+    fn five_hundred_layers_are_stacked_on_an_old_kernel_too() {
+        if !rustix::process::geteuid().is_root() {
+            println!("SKIPPED: needs root to mount");
+            return;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let stack = stack_of(folder.path(), 500);
+        let before = std::env::current_dir().unwrap();
+        check(folder.path(), 500, by_name(&stack));
+        assert_eq!(std::env::current_dir().unwrap(), before, "only the mounting thread went elsewhere");
+    }
+}

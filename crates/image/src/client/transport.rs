@@ -18,13 +18,14 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use crate::config::Timeouts;
 
 pub(super) type Answer = Response<Incoming>;
+type SecurePool = Pool<HttpsConnector<HttpConnector>, Full<Bytes>>;
 
 /// The pools of connections. One for all pulls.
 #[derive(Debug)]
 pub(crate) struct Client {
     plain: Pool<HttpConnector, Full<Bytes>>,
     /// Made when it is first needed: reading the host's certificates takes longer than all else at the start.
-    secure: OnceLock<Result<Pool<HttpsConnector<HttpConnector>, Full<Bytes>>, String>>,
+    secure: OnceLock<Result<SecurePool, String>>,
     insecure: HashSet<String>,
     pub(super) timeouts: Timeouts,
 }
@@ -90,7 +91,7 @@ fn connector(timeouts: &Timeouts) -> HttpConnector {
     connector
 }
 
-fn secure_pool(timeouts: &Timeouts) -> Result<Pool<HttpsConnector<HttpConnector>, Full<Bytes>>, String> {
+fn secure_pool(timeouts: &Timeouts) -> Result<SecurePool, String> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = HttpsConnectorBuilder::new().with_provider_and_native_roots(provider).map_err(|error| {
         format!("this host has no certificates to trust: {error}; install ca-certificates")

@@ -73,7 +73,7 @@ impl Pax {
             // Version 0.0 repeats this pair of keys, the one place where a record does not replace an earlier one.
             b"GNU.sparse.offset" | b"GNU.sparse.numbytes" => {
                 let map = self.sparse.map.get_or_insert_default();
-                if (map.len() % 2 == 0) != (key == b"GNU.sparse.offset") {
+                if map.len().is_multiple_of(2) != (key == b"GNU.sparse.offset") {
                     return Err(TarError::Sparse);
                 }
                 map.push(decimal(value)?);

@@ -71,7 +71,7 @@ pub(super) fn pax(
         (Some(1), Some(0)) => in_data(stream, size),
         (None | Some(0), None | Some(0 | 1)) => {
             let map = records.map.as_deref().unwrap_or_default();
-            if map.len() % 2 != 0 || map.len() / 2 > PARTS_MAX {
+            if !map.len().is_multiple_of(2) || map.len() / 2 > PARTS_MAX {
                 return Err(TarError::Sparse);
             }
             Ok((map.chunks_exact(2).map(|pair| (pair[0], pair[1])).collect(), 0))

@@ -16,6 +16,9 @@ const XATTR_NAME_MAX: usize = 255;
 const XATTR_VALUE_MAX: usize = 64 << 10;
 const XATTRS_MAX: usize = 128;
 
+/// Name and value.
+type Xattr<'a> = (&'a [u8], &'a [u8]);
+
 /// Gives an open file or directory its owner, mode and attributes. The order matters: chown(2) clears the set-id bits and capabilities.
 ///
 /// `made_with` is the mode that it has already.
@@ -65,9 +68,9 @@ pub(super) fn apply_at(
 
 /// The attributes that a layer may bring. Capabilities, ACLs and the user's own are part of the image; labels of security modules
 /// are the host's business, and `trusted.*` and `user.overlay.*` would tell overlayfs to show something else than what was checked.
-fn kept_xattrs(entry: &Entry) -> Result<Vec<(&[u8], &[u8])>, UnpackError> {
+fn kept_xattrs(entry: &Entry) -> Result<Vec<Xattr<'_>>, UnpackError> {
     let bad = |why| Err(UnpackError::entry(&entry.path, why));
-    let mut kept: Vec<(&[u8], &[u8])> = Vec::new();
+    let mut kept: Vec<Xattr<'_>> = Vec::new();
     for (name, value) in &entry.xattrs {
         let is_kept = name == b"security.capability"
             || name == b"system.posix_acl_access"

@@ -18,7 +18,7 @@ const ZSTD_WINDOW_LOG_MAX: u32 = 27;
 type Packed<R> = BufReader<Chain<Cursor<Vec<u8>>, Counted<R>>>;
 
 enum Decoder<R: Read> {
-    Plain(Packed<R>),
+    Plain(Box<Packed<R>>),
     /// Several members one after the other are one stream, as gzip has it.
     Gzip(Box<MultiGzDecoder<Packed<R>>>),
     Zstd(Box<zstd::stream::read::Decoder<'static, Packed<R>>>),
@@ -68,7 +68,7 @@ pub(super) fn open<R: Read>(
         decoder.window_log_max(ZSTD_WINDOW_LOG_MAX).map_err(failed)?;
         Decoder::Zstd(Box::new(decoder))
     } else {
-        Decoder::Plain(stream)
+        Decoder::Plain(Box::new(stream))
     };
     Ok(Archive {
         decoder,
@@ -104,7 +104,7 @@ impl<R: Read> Archive<R> {
         }
         let archive = self.hasher.finish();
         let stream = match self.decoder {
-            Decoder::Plain(stream) => stream,
+            Decoder::Plain(stream) => *stream,
             Decoder::Gzip(decoder) => decoder.into_inner(),
             Decoder::Zstd(decoder) => decoder.finish(),
         };

@@ -20,6 +20,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+/// The pause before a wait is sent again over a new connection.
+const AGAIN: Duration = Duration::from_millis(50);
+
 /// Why a call did not give its answer.
 #[derive(Debug, thiserror::Error)]
 pub enum ShimError {
@@ -214,7 +217,8 @@ impl ShimClient {
                 Ok(WaitResponse { exit: None }) => {
                     return Err(self.shared.garbled(method, "no exit in it".into()));
                 }
-                Err(ShimError::Disconnected { .. }) => {}
+                // A shim that turns connections away would be asked without a pause otherwise.
+                Err(ShimError::Disconnected { .. }) => tokio::time::sleep(AGAIN).await,
                 Err(error) => return Err(error),
             }
         }

@@ -133,13 +133,18 @@ fn listen(pod_dir: &Path) -> io::Result<OwnedFd> {
     let name = path.file_name().unwrap_or(OsStr::new("shim.sock"));
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let directory = rustix::fs::open(pod_dir, flags, Mode::empty())?;
-    match sys::socket::connect_in(directory.as_fd(), name) {
-        Ok(_) => return Err(io::Error::new(io::ErrorKind::AddrInUse, "another shim serves this pod")),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(_) => rustix::fs::unlinkat(&directory, name, rustix::fs::AtFlags::empty())?,
-    }
+    let listen = || sys::socket::listen_in(directory.as_fd(), name, 64);
     let before = rustix::process::umask(Mode::from_raw_mode(0o177));
-    let listener = sys::socket::listen_in(directory.as_fd(), name, 64);
+    let listener = listen().or_else(|error| {
+        if error.kind() != io::ErrorKind::AddrInUse {
+            return Err(error);
+        }
+        if sys::socket::connect_in(directory.as_fd(), name).is_ok() {
+            return Err(io::Error::new(io::ErrorKind::AddrInUse, "another shim serves this pod"));
+        }
+        rustix::fs::unlinkat(&directory, name, rustix::fs::AtFlags::empty())?;
+        listen()
+    });
     rustix::process::umask(before);
     let listener = listener?;
     rustix::io::ioctl_fionbio(&listener, true)?;

@@ -372,3 +372,64 @@ esac",
         host.run(|| networks.detach("pod", Some(&pod.netns()))).unwrap();
     }
 }
+
+#[test]
+fn a_plugin_killed_at_any_moment_leaves_nothing_that_a_retry_cannot_take() {
+    if !plugin_program().is_file() {
+        println!("SKIPPED: {} is not built; run all tests of the crate", plugin_program().display());
+        return;
+    }
+    let Some(host) = Host::new() else { return };
+    let config = json!({"cniVersion": "1.0.0", "name": "test", "type": "pintle", "bridge": "pt0",
+        "subnets": ["10.89.0.0/28", "fd00:89::/64"], "stateDir": host.path("plugin"), "runtimeConfig": {
+        "portMappings": [{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}]}})
+    .to_string();
+    let call = |command: &str, pod: &Pod, kill_after: Option<Duration>| {
+        let mut program = std::process::Command::new(plugin_program());
+        program
+            .env_clear()
+            .envs([
+                ("CNI_COMMAND", command),
+                ("CNI_CONTAINERID", &pod.id),
+                ("CNI_IFNAME", "eth0"),
+                ("CNI_PATH", "/"),
+            ])
+            .env("CNI_NETNS", pod.netns().path)
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::piped());
+        host.run(|| {
+            let mut child = program.spawn().unwrap();
+            std::io::Write::write_all(&mut child.stdin.take().unwrap(), config.as_bytes()).unwrap();
+            if let Some(after) = kill_after {
+                std::thread::sleep(after);
+                child.kill().unwrap();
+            }
+            let output = child.wait_with_output().unwrap();
+            (output.status.success(), String::from_utf8(output.stdout).unwrap())
+        })
+    };
+    let mut interrupted = 0;
+    for round in 0..30 {
+        let pod = Pod::new(&format!("pod{round}"));
+        let moment = Some(Duration::from_micros(150 * round));
+        interrupted += u32::from(!call("ADD", &pod, moment).0);
+        let (good, text) = call("ADD", &pod, None);
+        assert!(good, "round {round}: {text}");
+        call("DEL", &pod, moment);
+        let (good, text) = call("DEL", &pod, None);
+        assert!(good, "round {round}: {text}");
+    }
+    assert!(interrupted > 0);
+    for inner in ["addresses", "attachments"] {
+        let left = std::fs::read_dir(host.path("plugin/networks/test").join(inner)).unwrap();
+        // A file that was being written is hidden and harmless.
+        let left: Vec<_> =
+            left.map(|e| e.unwrap().file_name()).filter(|n| !n.to_string_lossy().starts_with('.')).collect();
+        assert!(left.is_empty(), "{left:?}");
+    }
+    use std::os::fd::AsFd;
+    let links = network::interface_stats(host.netns.as_fd()).unwrap();
+    assert_eq!(links.iter().map(|link| link.name.as_str()).collect::<Vec<_>>(), ["pt0"]);
+    let rules = host.run(|| common::command("nft", &["list", "ruleset"]));
+    assert!(rules.is_none_or(|rules| rules.contains("host_ports") && !rules.contains("8080")));
+}

@@ -382,3 +382,61 @@ fn enable(socket: BorrowedFd<'_>, option: libc::c_int) -> io::Result<()> {
     };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_nested_is_read_again() {
+        let mut messages = Messages::new();
+        messages.begin(7, flag::ACK).fixed(&[1, 2, 3, 4, 5]).text(1, "eth0").nest(2, |inner| {
+            inner.be16(3, 80).u8(4, 9);
+        });
+        messages.begin(8, 0).u32(5, 6);
+        messages.close();
+        let split: Vec<Message<'_>> = split(&messages.bytes).collect();
+        assert_eq!(split.iter().map(|m| (m.kind, m.flags)).collect::<Vec<_>>(), [(7, 5), (8, 1)]);
+        let of: Vec<(u16, &[u8])> = attributes(&split[0].payload[8..]).collect();
+        assert_eq!(of[0], (1, &b"eth0\0"[..]));
+        let inner: Vec<(u16, &[u8])> = attributes(of[1].1).collect();
+        assert_eq!(inner, [(3, &[0, 80][..]), (4, &[9][..])]);
+    }
+
+    #[test]
+    fn malformed_bytes_end_the_sequence() {
+        for bytes in [&[][..], &[1], &[0, 0, 1, 0], &[3, 0, 1, 0], &[200, 0, 1, 0, 1], &[255, 255, 255, 255]]
+        {
+            assert_eq!(attributes(bytes).count(), 0);
+            assert_eq!(split(bytes).count(), 0);
+        }
+        let mut long = [0; 32];
+        long[..4].copy_from_slice(&u32::MAX.to_ne_bytes());
+        assert_eq!(split(&long).count(), 0);
+    }
+
+    #[test]
+    fn a_refusal_names_the_message_and_the_next_request_is_not_confused() {
+        const NEW_LINK: u16 = 16;
+        const GET_LINK: u16 = 18;
+        let Ok(namespace) = crate::namespace::new_network() else {
+            println!("SKIPPED: no permission to make a network namespace");
+            return;
+        };
+        let mut socket = Socket::route_in(namespace.as_fd()).unwrap();
+        let mut header = [0; 16];
+        let mut messages = Messages::new();
+        header[4] = 1;
+        messages.begin(NEW_LINK, flag::ACK).fixed(&header);
+        header[4] = 99;
+        messages.begin(NEW_LINK, flag::ACK).fixed(&header);
+        messages.begin(NEW_LINK, flag::ACK).fixed(&header);
+        let refused = socket.transact(messages).unwrap_err();
+        assert_eq!((refused.index, refused.errno), (Some(1), Errno::NODEV));
+        let mut request = Messages::new();
+        request.begin(GET_LINK, flag::DUMP).fixed(&[0; 16]);
+        let mut links = 0;
+        socket.query(request, |_, _| links += 1).unwrap();
+        assert_eq!(links, 1);
+    }
+}

@@ -13,6 +13,7 @@ use store::{Durability, Store};
 use crate::error::PullCause;
 use crate::layers::Layers;
 use crate::manifest::{self, RunConfig};
+use crate::record::Records;
 
 /// An image that is here.
 #[derive(Debug, Clone)]
@@ -78,6 +79,7 @@ pub(crate) struct Snapshot {
 #[derive(Debug)]
 pub(crate) struct Catalog {
     store: Arc<Store>,
+    records: Records,
     snapshot: ArcSwap<Snapshot>,
     /// One writes at a time: the database first, then the snapshot, in the same order.
     writing: Mutex<()>,
@@ -92,9 +94,9 @@ pub(crate) struct NewImage<'a> {
 
 impl Catalog {
     /// Reads all images. One whose layers are not all on disk is left out: the next pull completes it.
-    pub(crate) fn open(store: Arc<Store>, layers: &Layers) -> Result<Catalog, PullCause> {
-        let catalog =
-            Catalog { store, snapshot: ArcSwap::from_pointee(Snapshot::default()), writing: Mutex::new(()) };
+    pub(crate) fn open(store: Arc<Store>, records: Records, layers: &Layers) -> Result<Catalog, PullCause> {
+        let snapshot = ArcSwap::from_pointee(Snapshot::default());
+        let catalog = Catalog { store, records, snapshot, writing: Mutex::new(()) };
         catalog.reload(layers)?;
         Ok(catalog)
     }
@@ -157,6 +159,7 @@ impl Catalog {
             image.repo_digests.sort();
             snapshot.by_id.insert(image_id, Arc::new(image));
         }
+        self.records.follow(&old, &snapshot, &self.store, layers);
         self.snapshot.store(Arc::new(snapshot));
         Ok(())
     }

@@ -18,6 +18,7 @@ mod overlay;
 mod pieces;
 mod progress;
 mod pull;
+mod record;
 mod rootfs;
 mod tar;
 mod tree;
@@ -99,16 +100,23 @@ pub struct Images {
 impl Images {
     /// Opens the images below `config.root`, and sweeps what a killed process left half-done.
     ///
-    /// If the database was lost, directories that it does not know stay where they are, since containers may be standing on them.
+    /// If the database was lost, images and root file systems are recorded again from what lies beside them, and directories that nothing
+    /// explains stay where they are, since containers may be standing on them.
     ///
     /// # Errors
     /// [`OpenError`] with the path that cannot be read or made.
     pub fn open(config: ImageConfig, store: Arc<Store>) -> Result<Arc<Images>, OpenError> {
         let fail = |cause| OpenError::Images { root: config.root.clone(), cause };
         make_private(&config.root).map_err(|error| fail(PullCause::io(&config.root, error)))?;
+        let records =
+            record::Records::open(&config.root).map_err(|e| fail(PullCause::io(&config.root, e)))?;
         let sweep = store.quarantined().is_none();
+        if !sweep {
+            let images = records.restore(&config.root, &store).map_err(fail)?;
+            tracing::warn!(images, "the database was lost; images were restored from their records");
+        }
         let layers = Arc::new(Layers::open(&config.root, Arc::clone(&store), sweep).map_err(fail)?);
-        let catalog = Arc::new(Catalog::open(Arc::clone(&store), &layers).map_err(fail)?);
+        let catalog = Arc::new(Catalog::open(Arc::clone(&store), records, &layers).map_err(fail)?);
         let rootfs =
             RootFilesystems::open(&config.root, store, Arc::clone(&layers), config.user_xattr, sweep)?;
         let client = Arc::new(Client::new(&config.insecure_registries, config.timeouts.clone()));

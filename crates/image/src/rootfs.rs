@@ -84,10 +84,12 @@ impl RootFilesystems {
             })?;
         }
         let all = RootFilesystems { folder, empty, store, layers, user_xattr, known: Mutex::default() };
-        all.load()?;
         if sweep {
             all.sweep();
+        } else {
+            all.adopt();
         }
+        all.load()?;
         Ok(all)
     }
 
@@ -256,6 +258,7 @@ impl RootFilesystems {
         std::fs::create_dir(self.folder.join(&rootfs.owner))?;
         std::fs::create_dir(&rootfs.upper)?;
         std::fs::create_dir(&rootfs.work)?;
+        std::fs::write(self.folder.join(&rootfs.owner).join("image"), rootfs.image.as_str())?;
         let upper = File::open(&rootfs.upper)?;
         match &rootfs.root_like {
             Some(path) => copy_directory(File::open(path)?, &upper),
@@ -305,6 +308,18 @@ impl RootFilesystems {
             }
         }
         Ok(())
+    }
+
+    /// Records again what is on disk, after the database was lost.
+    fn adopt(&self) {
+        for entry in std::fs::read_dir(&self.folder).into_iter().flatten().flatten() {
+            let name = entry.file_name();
+            let image = std::fs::read_to_string(entry.path().join("image")).unwrap_or_default();
+            let (Some(owner), Ok(image)) = (name.to_str(), ImageId::parse(&image)) else { continue };
+            if let Err(error) = check_owner(owner).and_then(|()| self.record(owner, &image)) {
+                tracing::warn!(container = owner, %error, "a root file system cannot be recorded again");
+            }
+        }
     }
 
     fn sweep(&self) {

@@ -323,6 +323,36 @@ fn a_daemon_killed_in_the_middle_leaves_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_lost_database_is_a_rescan() {
+    if skip_unless_root() {
+        return;
+    }
+    let place = Place::new().await;
+    let image = small();
+    place.registry.add("a", "1", &image);
+    let id = place.pull("a:1").await.unwrap();
+    place.images.pin(id.as_str(), true).await.unwrap();
+    place.images.rootfs().prepare("c", &id).unwrap();
+    let before = place.images.find(id.as_str()).unwrap().unwrap();
+    for entry in std::fs::read_dir(place.folder.path()).unwrap().flatten() {
+        if entry.file_name().to_string_lossy().starts_with("pintle.db-") {
+            std::fs::remove_file(entry.path()).unwrap();
+        }
+    }
+    std::fs::write(place.folder.path().join("pintle.db"), "no database ".repeat(1000)).unwrap();
+    let images = place.reopen();
+    let after = images.find(id.as_str()).unwrap().unwrap();
+    assert_eq!((&after.repo_tags, &after.repo_digests), (&before.repo_tags, &before.repo_digests));
+    assert!(after.pinned && after.size == before.size);
+    let mount = images.rootfs().mount("c").unwrap();
+    assert_eq!(names(&common::inside(&mount, "")), ["a", "b"]);
+    // And once more, now in order again: nothing is taken for left over.
+    drop(images);
+    assert_eq!(place.reopen().rootfs().owners(), ["c"]);
+    assert_eq!(place.layer_folders().len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_a_failed_pull_unpacked_helps_the_next() {
     if skip_unless_root() {
         return;

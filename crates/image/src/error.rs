@@ -22,6 +22,17 @@ pub struct PullError {
     pub attempts: Vec<Attempt>,
 }
 
+impl PullError {
+    /// Whether it is the registry that failed, and not the request: what CRI calls `RegistryUnavailable`.
+    pub fn is_registry_unavailable(&self) -> bool {
+        match &*self.cause {
+            PullCause::Unreachable { .. } | PullCause::Stalled { .. } => true,
+            PullCause::Status { status, .. } => *status >= 500,
+            _ => false,
+        }
+    }
+}
+
 /// One request and what became of it. The URL has no query, since a redirect's may hold a signature.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Attempt {

@@ -218,3 +218,66 @@ impl<R: Read> Read for Counted<R> {
         Ok(read)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+    use std::os::unix::fs::MetadataExt;
+
+    use proptest::prelude::*;
+    use registry::make::sha256;
+    use registry::tar::{Entry, archive};
+
+    use super::*;
+
+    fn name() -> impl Strategy<Value = String> {
+        let part = prop_oneof![
+            4 => Just("a"), 4 => Just("b"), 2 => Just(".."), 1 => Just("."), 1 => Just(""), 1 => Just("canary"),
+            1 => Just("outside"), 1 => Just(".wh.a"), 1 => Just(".wh..wh..opq"), 1 => Just(".wh..wh.x"),
+        ];
+        (any::<bool>(), proptest::collection::vec(part, 1..5))
+            .prop_map(|(absolute, parts)| format!("{}{}", if absolute { "/" } else { "" }, parts.join("/")))
+    }
+
+    fn entry() -> impl Strategy<Value = Entry> {
+        (0..6, name(), name(), any::<u32>()).prop_map(|(kind, name, target, mode)| match kind {
+            0 | 1 => Entry::file(&name, mode & 0o7777, b"data".to_vec()).owner(u64::from(mode % 9), 1),
+            2 => Entry::directory(&name, mode & 0o7777),
+            3 => Entry::symlink(&name, &target),
+            4 => Entry::hard_link(&name, &target),
+            _ => Entry::fifo(&name),
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(200))]
+
+        #[test]
+        fn no_archive_reaches_outside(entries in proptest::collection::vec(entry(), 1..25)) {
+            prop_assume!(rustix::process::geteuid().is_root());
+            let folder = tempfile::tempdir().unwrap();
+            let (outside, root) = (folder.path().join("outside"), folder.path().join("a"));
+            std::fs::create_dir(&outside).unwrap();
+            std::fs::create_dir(&root).unwrap();
+            std::fs::write(outside.join("canary"), "alive").unwrap();
+            let state = || {
+                let file = std::fs::symlink_metadata(outside.join("canary")).unwrap();
+                let folder = std::fs::symlink_metadata(&outside).unwrap();
+                (file.mode(), file.uid(), file.nlink(), file.mtime_nsec(), file.size(), folder.mode(), folder.mtime_nsec())
+            };
+            let before = state();
+            let bytes = archive(&entries);
+            let digest = Digest::parse(&sha256(&bytes)).unwrap();
+            let expected = Expected { blob: digest.clone(), size: bytes.len() as u64, diff_id: digest };
+            let options = Options { limits: Limits::default(), user_xattr: false };
+            let directory = std::fs::File::open(&root).unwrap();
+            let result = unpack(&bytes[..], directory.as_fd(), &expected, &options);
+            prop_assert_eq!(state(), before);
+            prop_assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2);
+            prop_assert_eq!(std::fs::read_dir(&outside).unwrap().count(), 1);
+            if let Ok(unpacked) = result {
+                prop_assert_eq!(unpacked.diff_id, expected.diff_id);
+            }
+        }
+    }
+}

@@ -90,7 +90,12 @@ pub(super) async fn answer(
     let login = asking.credentials.and_then(Credentials::basic);
     match (challenges.iter().any(|c| c.scheme == "basic"), login) {
         (true, Some((username, password))) => {
-            proof.renew(basic(&username, &password), None);
+            let header = basic(&username, &password);
+            // The same password again would only bring an account nearer to being locked.
+            if header == proof.header {
+                return Err(asking.refused());
+            }
+            proof.renew(header, None);
             Ok(())
         }
         _ => Err(asking.refused()),

@@ -250,15 +250,24 @@ impl Networks {
         })
     }
 
-    /// Detaches every pod that is on record and not in `valid`, then lets the plugins collect what belongs to none of `valid` (GC).
+    /// [`Networks::gc_where`] for a time when no pod is being created, such as the start of the node: a pod that is attached after the
+    /// list was made would be taken for a leftover.
     pub fn gc<'a>(&self, valid: impl IntoIterator<Item = &'a str>) -> GcReport {
         let valid: HashSet<&str> = valid.into_iter().collect();
+        self.gc_where(|pod_id| valid.contains(pod_id))
+    }
+
+    /// Detaches every pod that is on record and is not valid, then lets the plugins collect what belongs to no valid pod (GC).
+    ///
+    /// `is_valid` is asked after the record was seen: whoever makes a pod known before attaching it never loses one that is being
+    /// created meanwhile.
+    pub fn gc_where(&self, is_valid: impl Fn(&str) -> bool) -> GcReport {
         let mut report = GcReport::default();
         let mut alive = Vec::new();
         for record in self.records.all() {
             match record {
                 Err(error) => report.unreadable.push(error),
-                Ok(record) if valid.contains(record.pod_id.as_str()) => {
+                Ok(record) if is_valid(&record.pod_id) => {
                     alive.push((record.pod_id, record.interface));
                 }
                 Ok(record) => match self.detach(&record.pod_id, None) {

@@ -201,7 +201,7 @@ fn plugins_are_told_what_they_asked_for() {
         read("GC.second")["cni.dev/valid-attachments"],
         json!([{"containerID": "pod", "ifname": "eth0"}])
     );
-    assert_eq!(networks.gc([]).detached, ["pod"]);
+    assert_eq!(networks.gc_where(|_| false).detached, ["pod"]);
     assert_eq!(read("DEL.second")["prevResult"]["ips"][0]["address"], "10.1.0.2/24");
     let commands = [
         "first STATUS",

@@ -25,6 +25,8 @@ mod ifla {
     pub(super) const LINK_INFO: u16 = 18;
     pub(super) const STATS64: u16 = 23;
     pub(super) const NET_NS_FD: u16 = 28;
+    pub(super) const TRANSMIT_QUEUES: u16 = 31;
+    pub(super) const RECEIVE_QUEUES: u16 = 32;
     pub(super) const INFO_KIND: u16 = 1;
     pub(super) const INFO_DATA: u16 = 2;
     pub(super) const INFO_SLAVE_KIND: u16 = 4;
@@ -204,13 +206,16 @@ pub(crate) fn create_plain(messages: &mut Messages, name: &str, kind: &str) {
         });
 }
 
-/// A veth pair whose peer is born inside the pod's namespace. Neither end is up yet: a peer created up costs 15 ms.
+/// A veth pair whose peer is born inside the pod's namespace. Neither end is up yet: a peer created up costs 15 ms. One queue each way:
+/// veth does not queue, and by default the kernel makes one for each processor, with files in sysfs.
 pub(crate) fn create_veth(messages: &mut Messages, veth: &Veth<'_>) {
     messages
         .begin(NEW_LINK, flag::CREATE | flag::EXCL | flag::ACK)
         .fixed(&link_header(0, 0, 0))
         .text(ifla::NAME, veth.host)
         .u32(ifla::MTU, veth.mtu)
+        .u32(ifla::TRANSMIT_QUEUES, 1)
+        .u32(ifla::RECEIVE_QUEUES, 1)
         .u32(ifla::MASTER, veth.bridge)
         .nest(ifla::LINK_INFO, |info| {
             info.text(ifla::INFO_KIND, "veth").nest(ifla::INFO_DATA, |data| {
@@ -218,6 +223,8 @@ pub(crate) fn create_veth(messages: &mut Messages, veth: &Veth<'_>) {
                     peer.fixed(&link_header(0, 0, 0))
                         .text(ifla::NAME, veth.peer)
                         .u32(ifla::MTU, veth.mtu)
+                        .u32(ifla::TRANSMIT_QUEUES, 1)
+                        .u32(ifla::RECEIVE_QUEUES, 1)
                         .attribute(ifla::ADDRESS, &veth.peer_mac)
                         .descriptor(ifla::NET_NS_FD, veth.netns);
                 });

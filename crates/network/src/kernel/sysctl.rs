@@ -1,6 +1,6 @@
 //! Settings below `/proc/sys/net`, which belong to the network namespace of the calling thread.
 
-use std::io;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 /// A setting could not be written.
@@ -19,6 +19,16 @@ pub(crate) fn set(key: &str, value: &str) -> Result<(), SysctlError> {
         return Ok(());
     }
     std::fs::write(&path, value).map_err(|source| SysctlError { path, value: value.into(), source })
+}
+
+/// Sets `/proc/sys/net/<key>` to 0; a setting that does not exist, as IPv6's on a host without it, is off already.
+pub(crate) fn clear(key: &str) -> Result<(), SysctlError> {
+    let path = Path::new("/proc/sys/net").join(key);
+    match std::fs::OpenOptions::new().write(true).open(&path).and_then(|mut file| file.write_all(b"0")) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(_) if get(key).as_deref() == Some("0") => Ok(()),
+        done => done.map_err(|source| SysctlError { path, value: "0".into(), source }),
+    }
 }
 
 /// The setting's value; `None` where it does not exist.

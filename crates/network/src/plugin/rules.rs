@@ -77,8 +77,11 @@ pub(super) fn ensure(
         refused(format!("nftables table {table} (the kernel needs nf_tables with inet, nat, masq and fib)"))
     };
     let mark = mark(config);
-    state.describe(&config.bridge, &table)?;
-    if !anew && nft::has_chain(socket, &table, &mark).map_err(what())? {
+    let in_place = !anew && nft::has_chain(socket, &table, &mark).map_err(what())?;
+    if !in_place || state.is_fresh() {
+        state.describe(&config.bridge, &table)?;
+    }
+    if in_place {
         return Ok(());
     }
     let mut batch = Batch::new(&table);

@@ -68,6 +68,7 @@ pub(crate) fn owner(container_id: &str, interface: &str) -> String {
 pub(crate) struct State {
     folder: PathBuf,
     lock: File,
+    fresh: bool,
 }
 
 fn io_error(what: &str, path: &Path) -> impl FnOnce(io::Error) -> CniError {
@@ -95,14 +96,20 @@ impl State {
                 continue;
             }
             // Whoever has the lock of a new network first makes the rest.
-            if held.len() == 0 {
+            let fresh = held.len() == 0;
+            if fresh {
                 for inner in ["addresses", "attachments"] {
                     let inner = folder.join(inner);
                     make_folder(&inner).map_err(io_error("cannot make the state folder", &inner))?;
                 }
             }
-            return Ok(State { folder, lock });
+            return Ok(State { folder, lock, fresh });
         }
+    }
+
+    /// Whether nothing was written here before.
+    pub(crate) fn is_fresh(&self) -> bool {
+        self.fresh
     }
 
     /// The same where the network has state; `None` where it has none, so that a DEL makes no folders.

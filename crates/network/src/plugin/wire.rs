@@ -101,10 +101,8 @@ fn bridge_sysctls(config: &Config) -> Result<(), CniError> {
     if config.has_family(false) {
         sysctl::set(&format!("ipv6/conf/{bridge}/disable_ipv6"), "0")?;
     }
-    if sysctl::get(&format!("ipv6/conf/{bridge}/accept_ra")).is_some() {
-        sysctl::set(&format!("ipv6/conf/{bridge}/accept_ra"), "0")?;
-        sysctl::set(&format!("ipv6/conf/{bridge}/accept_dad"), "0")?;
-    }
+    sysctl::clear(&format!("ipv6/conf/{bridge}/accept_ra"))?;
+    sysctl::clear(&format!("ipv6/conf/{bridge}/accept_dad"))?;
     if config.has_family(true) {
         sysctl::set(&format!("ipv4/conf/{bridge}/forwarding"), "1")?;
     }
@@ -165,10 +163,7 @@ fn inside(config: &Config, attachment: &Attachment) -> Result<(), CniError> {
     if config.has_family(false) {
         sysctl::set(&format!("ipv6/conf/{name}/disable_ipv6"), "0")?;
     }
-    let accept_ra = format!("ipv6/conf/{name}/accept_ra");
-    if sysctl::get(&accept_ra).is_some() {
-        sysctl::set(&accept_ra, "0")?;
-    }
+    sysctl::clear(&format!("ipv6/conf/{name}/accept_ra"))?;
     let mut messages = Messages::new();
     link::set_up(&mut messages, link::LOOPBACK);
     link::set_up(&mut messages, interface.index);

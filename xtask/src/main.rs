@@ -1,5 +1,6 @@
-//! Project tasks: `cargo xtask test`, `tidy`, `dist`, `conformance`, `gen`.
+//! Project tasks: `cargo xtask test`, `tidy`, `dist`, `bench`, `conformance`, `gen`.
 
+mod bench;
 mod command;
 mod conformance;
 mod dist;
@@ -19,6 +20,7 @@ cargo xtask TASK
   tidy                            floors, unsafe, file openings and lengths, links
   dist                            the release: one static file, packed with its unit and an example configuration
   conformance crictl|critest ...  crictl's commands, or Kubernetes' own suite, against a throw-away daemon
+  bench [OPTIONS]                 the release measured through CRI, beside containerd where it is installed; --help: what can be chosen
   gen [--check]                   generated code from the protocol files; --check: is it current?
 ";
 
@@ -30,6 +32,7 @@ fn main() -> ExitCode {
         Some("tidy") => tidy::run(),
         Some("dist") => dist::run(rest),
         Some("conformance") => conformance::run(rest),
+        Some("bench") => bench::run(rest),
         Some("gen") => r#gen::run(rest),
         _ => {
             eprint!("{TASKS}");

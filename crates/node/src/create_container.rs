@@ -81,7 +81,10 @@ async fn make(context: &Arc<Context>, order: &Order) -> Result<(), CreateContain
     }
 }
 
-fn find_image(context: &Context, request: &ContainerRequest) -> Result<Arc<image::Image>, CreateContainerError> {
+fn find_image(
+    context: &Context,
+    request: &ContainerRequest,
+) -> Result<Arc<image::Image>, CreateContainerError> {
     let (name, image) = (request.name.clone(), request.image.image.clone());
     match context.images.find(&image) {
         Ok(Some(found)) => Ok(found),

@@ -25,6 +25,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("cri", 4),
     ("pintle", 5),
     ("bench", 5),
+    ("bench", 5),
 ];
 
 /// The only uses of a crate of the same floor: a spec is made of the domain's words and a seccomp profile, control groups load device programs

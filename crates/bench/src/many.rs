@@ -1,0 +1,137 @@
+//! Many pods at once: how fast they come and go, what calls cost while they are there, and what they cost the machine.
+
+use crate::memory;
+use crate::pods::{Network, Plan, Program, Running};
+use crate::report::Report;
+use crate::target::Target;
+use anyhow::{Context, Result, anyhow};
+use cri::runtime_v1 as v1;
+use std::sync::Arc;
+use std::time::Instant;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+
+/// How often each call is made while the pods are there.
+const CALLS: usize = 20;
+
+/// Makes `count` pods with `concurrency` at a time, measures, and removes them the same way.
+pub(crate) async fn measure(
+    target: &Target,
+    plan: &Plan,
+    count: usize,
+    concurrency: usize,
+    idle_secs: u64,
+    report: &mut Report,
+) -> Result<()> {
+    let section = format!("{count} pods, {concurrency} at a time");
+    let before = memory::available_bytes();
+    let began = Instant::now();
+    let pods = start_all(target, plan, count, concurrency, &section, report).await?;
+    report.add(&section, "all running (s)", &target.name, began.elapsed().as_secs_f64());
+    calls(target, &pods, &format!("Calls with {count} pods present (ms)"), report).await?;
+    memory::with_pods(target, count, before, report);
+    memory::idle_cpu(target, count, idle_secs, report).await;
+    let began = Instant::now();
+    let name = target.name.clone();
+    in_parallel(pods, concurrency, |running| {
+        let target = target.clone();
+        async move { running.remove(&target).await }
+    })
+    .await
+    .with_context(|| format!("{name}: removing the pods"))?;
+    report.add(&section, "all removed (s)", &target.name, began.elapsed().as_secs_f64());
+    Ok(())
+}
+
+async fn start_all(
+    target: &Target,
+    plan: &Plan,
+    count: usize,
+    concurrency: usize,
+    section: &str,
+    report: &mut Report,
+) -> Result<Vec<Running>> {
+    let described =
+        (0..count).map(|_| plan.describe(Network::Pod, Program::Sleep)).collect::<Result<Vec<_>>>()?;
+    let started = in_parallel(described, concurrency, |described| {
+        let target = target.clone();
+        async move {
+            let began = Instant::now();
+            let mut runtime = target.runtime();
+            let run = v1::RunPodSandboxRequest { config: Some(described.pod.clone()), ..Default::default() };
+            let pod =
+                runtime.run_pod_sandbox(run).await.context("RunPodSandbox")?.into_inner().pod_sandbox_id;
+            let create = v1::CreateContainerRequest {
+                pod_sandbox_id: pod.clone(),
+                config: Some(described.container),
+                sandbox_config: Some(described.pod),
+            };
+            let answer = runtime.create_container(create).await.context("CreateContainer")?;
+            let container = answer.into_inner().container_id;
+            let request = v1::StartContainerRequest { container_id: container.clone() };
+            runtime.start_container(request).await.context("StartContainer")?;
+            Ok((Running { pod, container }, began.elapsed().as_secs_f64() * 1000.0))
+        }
+    })
+    .await
+    .with_context(|| format!("{}: starting the pods", target.name))?;
+    let mut pods = Vec::with_capacity(count);
+    for (running, millis) in started {
+        report.add(section, "one pod to running (ms)", &target.name, millis);
+        pods.push(running);
+    }
+    Ok(pods)
+}
+
+async fn calls(target: &Target, pods: &[Running], section: &str, report: &mut Report) -> Result<()> {
+    let mut runtime = target.runtime();
+    for running in pods.iter().cycle().take(CALLS) {
+        let mut note = |name: &str, began: Instant| {
+            report.add(section, name, &target.name, began.elapsed().as_secs_f64() * 1000.0);
+        };
+        let began = Instant::now();
+        runtime.list_containers(v1::ListContainersRequest::default()).await.context("ListContainers")?;
+        note("ListContainers", began);
+        let began = Instant::now();
+        runtime.list_pod_sandbox(v1::ListPodSandboxRequest::default()).await.context("ListPodSandbox")?;
+        note("ListPodSandbox", began);
+        let request = v1::ContainerStatusRequest { container_id: running.container.clone(), verbose: false };
+        let began = Instant::now();
+        runtime.container_status(request).await.context("ContainerStatus")?;
+        note("ContainerStatus", began);
+        let began = Instant::now();
+        runtime
+            .list_container_stats(v1::ListContainerStatsRequest::default())
+            .await
+            .context("ListContainerStats")?;
+        note("ListContainerStats", began);
+    }
+    Ok(())
+}
+
+/// Does something to each item, `concurrency` at a time; the first error ends it.
+async fn in_parallel<T, R, F>(items: Vec<T>, concurrency: usize, action: impl Fn(T) -> F) -> Result<Vec<R>>
+where
+    F: Future<Output = Result<R>> + Send + 'static,
+    R: Send + 'static,
+{
+    let turns = Arc::new(Semaphore::new(concurrency.max(1)));
+    let mut tasks = JoinSet::new();
+    let mut results = Vec::with_capacity(items.len());
+    for item in items {
+        let turn = turns.clone().acquire_owned().await.map_err(|error| anyhow!(error))?;
+        let work = action(item);
+        tasks.spawn(async move {
+            let result = work.await;
+            drop(turn);
+            result
+        });
+        while let Some(done) = tasks.try_join_next() {
+            results.push(done??);
+        }
+    }
+    while let Some(done) = tasks.join_next().await {
+        results.push(done??);
+    }
+    Ok(results)
+}

@@ -76,7 +76,17 @@ fn build_pintle(target: &str, shim: &Path) -> Result<PathBuf> {
     command::run(&mut cargo)?;
     let file = dir.join(target).join("dist/pintle");
     check(&file, elf::Linking { dynamic: false, position_independent: true })?;
+    if !contains(&fs::read(&file)?, &fs::read(shim)?) {
+        bail!("{}: does not have the shim inside", file.display());
+    }
     Ok(file)
+}
+
+/// Whether `inner` stands in `outer`, byte by byte.
+fn contains(outer: &[u8], inner: &[u8]) -> bool {
+    let head = &inner[..inner.len().min(64)];
+    let mut starts = outer.windows(head.len().max(1)).enumerate().filter(|(_, window)| *window == head);
+    !inner.is_empty() && starts.any(|(at, _)| outer[at..].starts_with(inner))
 }
 
 /// The flags, and none of this machine's paths in what is built.
@@ -139,4 +149,19 @@ fn commit_time() -> u64 {
     let output =
         git.args(["log", "-1", "--format=%ct"]).current_dir(command::root()).stderr(Stdio::null()).output();
     output.ok().and_then(|output| String::from_utf8_lossy(&output.stdout).trim().parse().ok()).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::contains;
+
+    #[test]
+    fn what_is_inside_is_found() {
+        let inner: Vec<u8> = (0..200).collect();
+        let outer: Vec<u8> = [&inner[..70], &inner[..], b"tail"].concat();
+        assert!(contains(&outer, &inner));
+        assert!(!contains(&outer[..200], &inner));
+        assert!(!contains(&outer, b""));
+        assert!(!contains(b"", b"x"));
+    }
 }

@@ -6,6 +6,7 @@ mod outcome;
 mod program;
 mod skips;
 
+use std::io::Write;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -48,7 +49,14 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
     }
     if options.filter.is_none() {
         totals.stage("documentation's examples", || {
-            command::run(&mut command::cargo(&["test", "--workspace", "--doc", "--locked", "--quiet"]))
+            let examples = ["test", "--workspace", "--doc", "--locked", "--quiet"];
+            let output = command::cargo(&examples).output().context("cannot start cargo")?;
+            if !output.status.success() {
+                std::io::stdout().write_all(&output.stdout)?;
+                std::io::stderr().write_all(&output.stderr)?;
+                bail!("cargo {} ended with {}", examples.join(" "), output.status);
+            }
+            Ok(())
         });
     }
     finish(totals, ci)

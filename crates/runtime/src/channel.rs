@@ -52,7 +52,20 @@ impl Channel {
         self.send(report)
     }
 
+    /// Says `order`. If the process is gone, what it said last is the error.
     pub(crate) fn order(&self, order: &Order) -> Result<(), Failure> {
+        self.send_order(order).map_err(|failure| {
+            loop {
+                match self.next_report() {
+                    Ok(Some(Report::Failed(last))) => return last,
+                    Ok(Some(_)) => continue,
+                    Ok(None) | Err(_) => return failure,
+                }
+            }
+        })
+    }
+
+    fn send_order(&self, order: &Order) -> Result<(), Failure> {
         // The filter is bytes: they go behind the tag as they are.
         let bytes = match order {
             Order::Go => vec![b'g'],
@@ -79,9 +92,13 @@ impl Channel {
     pub(crate) fn next_report(&self) -> Result<Option<Report>, Failure> {
         let mut buffer = [0; 16 << 10];
         let length = match sys::socket::receive(self.0.as_fd(), &mut buffer) {
-            Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => 0,
-            other => other.at(Stage::State, || "message from the container's process")?.0,
+            // The process ended with an order unread: the kernel says so once, before what it had said itself.
+            Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => {
+                sys::socket::receive(self.0.as_fd(), &mut buffer)
+            }
+            other => other,
         };
+        let length = length.at(Stage::State, || "message from the container's process")?.0;
         if length == 0 {
             return Ok(None);
         }

@@ -20,6 +20,8 @@ pub(crate) struct Command {
     arguments: Vec<CString>,
     environment: Vec<CString>,
     candidates: Vec<CString>,
+    /// The name has no slash and was looked for in PATH.
+    searched: bool,
 }
 
 impl Command {
@@ -53,7 +55,12 @@ impl Command {
             .map(|path| CString::new(path.into_os_string().into_vec()))
             .collect::<Result<_, _>>()
             .map_err(|_| fail("PATH", "holds a NUL byte"))?;
-        Ok(Command { arguments: strings(args, "process.args")?, environment, candidates })
+        Ok(Command {
+            arguments: strings(args, "process.args")?,
+            environment,
+            candidates,
+            searched: !program.contains('/'),
+        })
     }
 
     /// Becomes the command; returns only why that failed.
@@ -63,10 +70,8 @@ impl Command {
             let error = sys::process::exec(candidate, &self.arguments, &self.environment);
             match error.raw_os_error().map(Errno::from_raw_os_error) {
                 // A missing interpreter is told from a missing file by looking whether the file is there.
-                Some(Errno::NOENT | Errno::NOTDIR) if self.candidates.len() > 1 && !exists(candidate) => {}
-                Some(Errno::ACCESS) if self.candidates.len() > 1 => {
-                    denied = denied.or(Some((candidate, error)))
-                }
+                Some(Errno::NOENT | Errno::NOTDIR) if self.searched && !exists(candidate) => {}
+                Some(Errno::ACCESS) if self.searched => denied = denied.or(Some((candidate, error))),
                 _ => return explain(candidate, &error),
             }
         }

@@ -248,6 +248,7 @@ fn parts(spec: &Spec, has_console: bool) -> Result<(&Linux, &Process), Failure> 
     if !process.cwd().is_absolute() {
         return fail("process.cwd", "must be an absolute path");
     }
+    crate::process::check_ids(process)?;
     let terminal = process.terminal().unwrap_or(false);
     if terminal != has_console {
         return fail(

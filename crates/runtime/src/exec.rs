@@ -69,6 +69,7 @@ fn run(
     init: &OwnedFd,
 ) -> Result<Executed, Failure> {
     let process = &request.process;
+    crate::process::check_ids(process)?;
     if process.terminal().unwrap_or(false) != request.console.is_some() {
         return Err(Failure::new(Stage::Console, "process.terminal", "goes together with a console socket"));
     }

@@ -95,12 +95,6 @@ impl Attributes {
         let gid = Gid::from_raw(user.gid());
         let groups: Vec<Gid> =
             user.additional_gids().iter().flatten().map(|gid| Gid::from_raw(*gid)).collect();
-        for (id, what) in [(user.uid(), "uid"), (user.gid(), "gid")] {
-            // -1 means "leave as it is" to the kernel: root would stay root.
-            if id == u32::MAX {
-                return Err(Failure::new(Stage::Identity, what, "4294967295 is not an id"));
-            }
-        }
         capabilities::limit_bounding(&self.sets)?;
         rustix::thread::set_thread_groups(&groups)
             .at(Stage::Identity, || format!("supplementary groups {:?}", user.additional_gids()))?;
@@ -130,6 +124,20 @@ impl Attributes {
         }
         Ok(())
     }
+}
+
+/// Refuses ids that the kernel takes for "leave it as it is": root would stay root.
+pub(crate) fn check_ids(process: &Process) -> Result<(), Failure> {
+    let user = process.user();
+    let groups = user.additional_gids().iter().flatten().map(|gid| (*gid, "process.user.additionalGids"));
+    for (id, field) in
+        [(user.uid(), "process.user.uid"), (user.gid(), "process.user.gid")].into_iter().chain(groups)
+    {
+        if id == u32::MAX {
+            return Err(Failure::new(Stage::Identity, field, "4294967295 is not an id"));
+        }
+    }
+    Ok(())
 }
 
 /// Enters the open directory `cwd` and makes sure that it is below the root (CVE-2024-21626).

@@ -102,6 +102,9 @@ fn node_of(device: &oci_spec::runtime::LinuxDevice) -> Result<Node, Failure> {
         FileType::Fifo => 0,
         _ => rustix::fs::makedev(number(device.major())?, number(device.minor())?),
     };
+    if device.uid() == Some(u32::MAX) || device.gid() == Some(u32::MAX) {
+        return Err(fail("4294967295 is not an id"));
+    }
     Ok(Node {
         kind,
         device: device_number,

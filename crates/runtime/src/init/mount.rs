@@ -11,7 +11,7 @@ use super::{Plan, cgroup_mount, copy_up};
 use crate::error::{At, Failure, Stage};
 use crate::mounts::{Prepared, Source};
 
-const PROC_SUPER_MAGIC: u64 = 0x9fa0;
+pub(super) const PROC_SUPER_MAGIC: u64 = 0x9fa0;
 
 /// What may be bound over below /proc: files that lxcfs and its like present. Anything else could fake what the runtime itself, or a
 /// reader of the container's /proc, relies on (CVE-2019-16884).
@@ -101,13 +101,15 @@ fn new(plan: &Plan<'_>, kind: &str, source: &str, mount: &Prepared) -> Result<Ow
     sys::mount::new_filesystem(kind, &parameters, set).map_err(|error| {
         let failure =
             Failure::io(Stage::Mounts, format!("{kind} at {}", mount.destination.display()), &error);
+        if error.raw_os_error() == Some(rustix::io::Errno::NODEV.raw_os_error()) {
+            return failure.remedy("this kernel has no such file system");
+        }
         match (kind, error.kind()) {
             ("sysfs", std::io::ErrorKind::PermissionDenied) => failure.remedy(
                 "sysfs needs a network namespace that belongs to the user namespace; bind /sys instead",
             ),
             ("proc", std::io::ErrorKind::PermissionDenied) => failure
                 .remedy("proc needs a pid namespace that belongs to the user namespace; bind /proc instead"),
-            (_, std::io::ErrorKind::Unsupported) => failure.remedy("this kernel has no such file system"),
             _ => failure,
         }
     })

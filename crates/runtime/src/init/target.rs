@@ -115,6 +115,11 @@ impl Walk {
         if self.links > MOST_LINKS {
             return Err(Errno::LOOP.into());
         }
+        // The links of a procfs lead to descriptors and directories of processes, whatever their text says. Plain ones, such as
+        // /proc/self, were followed by the kernel if their target exists.
+        if rustix::fs::fstatfs(link)?.f_type as u64 == super::mount::PROC_SUPER_MAGIC {
+            return Err(Errno::LOOP.into());
+        }
         let text = rustix::fs::readlinkat(link, c"", Vec::new())?;
         let target = OsString::from_vec(text.into_bytes());
         if Path::new(&target).is_absolute() {

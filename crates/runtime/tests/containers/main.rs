@@ -1,0 +1,12 @@
+//! Real containers of a static busybox, made by the OCI command line. They need root and are skipped without it.
+
+mod bundle;
+mod errors;
+mod exec;
+mod hooks;
+mod lifecycle;
+mod mounts;
+mod namespaces;
+mod process;
+mod security;
+mod terminal;

@@ -1,0 +1,121 @@
+//! Mounts: sources, targets, attributes, propagation, id maps.
+
+use std::os::unix::fs::{MetadataExt, symlink};
+
+use serde_json::json;
+
+use crate::bundle::bundle;
+
+#[test]
+fn directories_and_files_are_bound_and_targets_made() {
+    let mut bundle = bundle!();
+    let source = bundle.path().join("volume");
+    std::fs::create_dir_all(source.join("sub")).unwrap();
+    std::fs::write(source.join("file"), "content").unwrap();
+    symlink("../run/resolv/stub.conf", bundle.rootfs().join("etc/resolv.conf")).unwrap();
+    bundle.mount(json!({"destination": "/data/deep/dir", "type": "bind", "source": source, "options": ["rbind", "ro", "nosuid"]}));
+    bundle.mount(
+        json!({"destination": "/etc/resolv.conf", "source": source.join("file"), "options": ["bind"]}),
+    );
+    bundle.shell("ls /data/deep/dir; cat /etc/resolv.conf; touch /data/deep/dir/x; grep /data /proc/mounts");
+    let done = bundle.run();
+    let text = done.text();
+    assert!(text.contains("file\nsub\ncontent") && done.err.contains("Read-only"), "{text}{}", done.err);
+    assert!(text.contains("ro,nosuid"), "{text}");
+    assert!(bundle.rootfs().join("run/resolv/stub.conf").is_file());
+}
+
+#[test]
+fn recursive_attributes_reach_mounts_below() {
+    let mut bundle = bundle!();
+    // Two mounts, one below the other, inside the container: the second tmpfs covers a directory of the first bind.
+    let source = bundle.path().join("volume");
+    std::fs::create_dir_all(source.join("inner")).unwrap();
+    bundle.mount(json!({"destination": "/a", "type": "bind", "source": source, "options": ["rbind", "rro", "rnoexec"]}));
+    bundle.mount(json!({"destination": "/a/inner", "type": "tmpfs", "source": "tmpfs"}));
+    bundle.shell("touch /a/x; touch /a/inner/x && grep ' /a ' /proc/mounts");
+    let done = bundle.run();
+    assert!(done.err.contains("Read-only"), "{}", done.err);
+    assert!(done.ok().contains("noexec"));
+}
+
+#[test]
+fn an_id_mapped_mount_shows_the_containers_owner() {
+    let mut bundle = bundle!();
+    let source = bundle.path().join("volume");
+    std::fs::create_dir_all(&source).unwrap();
+    let map = json!([{"containerID": 0, "hostID": 5000, "size": 1000}]);
+    bundle.mount(json!({
+        "destination": "/data", "type": "bind", "source": source, "options": ["rbind", "ridmap"],
+        "uidMappings": map, "gidMappings": map,
+    }));
+    bundle.shell("stat -c %u /data");
+    assert_eq!(bundle.run().ok(), "5000\n");
+    // In a user namespace its own map is the default.
+    let mut bundle = bundle!();
+    std::fs::create_dir_all(bundle.path().join("volume")).unwrap();
+    let source = bundle.path().join("volume");
+    bundle.user_namespace(300_000);
+    bundle.mount(
+        json!({"destination": "/data", "type": "bind", "source": source, "options": ["rbind", "idmap"]}),
+    );
+    bundle.shell("stat -c %u /data; touch /data/made");
+    assert_eq!(bundle.run().ok(), "0\n");
+    assert_eq!(std::fs::metadata(source.join("made")).unwrap().uid(), 0);
+}
+
+#[test]
+fn a_tmpfs_starts_with_a_copy_if_asked() {
+    let mut bundle = bundle!();
+    std::fs::create_dir_all(bundle.rootfs().join("cfg/sub")).unwrap();
+    std::fs::write(bundle.rootfs().join("cfg/sub/file"), "kept").unwrap();
+    symlink("sub/file", bundle.rootfs().join("cfg/link")).unwrap();
+    bundle.mount(json!({"destination": "/cfg", "type": "tmpfs", "source": "tmpfs", "options": ["tmpcopyup", "ro", "size=1m"]}));
+    bundle.shell("cat /cfg/link; touch /cfg/x");
+    let done = bundle.run();
+    assert_eq!(done.text(), "kept");
+    assert!(done.err.contains("Read-only"), "{}", done.err);
+}
+
+#[test]
+fn the_root_is_read_only_if_asked_and_private_to_the_container() {
+    let mut bundle = bundle!();
+    bundle.config["root"]["readonly"] = true.into();
+    bundle.shell("touch /x; mount -t tmpfs none /tmp 2>/dev/null; grep -c shared /proc/self/mountinfo");
+    let done = bundle.run();
+    assert!(done.err.contains("Read-only") && done.text() == "0\n", "{}{}", done.text(), done.err);
+}
+
+#[test]
+fn propagation_is_as_asked() {
+    for (word, root, expected) in
+        [("rslave", "", "private"), ("rshared", "shared", "shared:"), ("private", "", "private")]
+    {
+        let mut bundle = bundle!();
+        let source = bundle.path().join("volume");
+        std::fs::create_dir_all(&source).unwrap();
+        bundle.config["linux"]["rootfsPropagation"] = root.into();
+        bundle.mount(
+            json!({"destination": "/data", "type": "bind", "source": source, "options": ["rbind", word]}),
+        );
+        bundle.shell("grep ' /data ' /proc/self/mountinfo; grep ' / / \\|/rootfs / ' /proc/self/mountinfo");
+        let text = bundle.run().ok();
+        // A slave of a private mount is private: this host's own file systems decide between the two.
+        let data = text.lines().next().unwrap();
+        match expected {
+            "shared:" => assert!(data.contains("shared:"), "{word}: {text}"),
+            _ => assert!(!data.contains("shared:"), "{word}: {text}"),
+        }
+        assert_eq!(text.lines().last().unwrap().contains("shared:"), root == "shared", "{text}");
+    }
+}
+
+#[test]
+fn the_cgroup_view_is_the_containers_own_and_not_writable() {
+    let mut bundle = bundle!();
+    bundle.shell("cat /proc/self/cgroup; ls /sys/fs/cgroup; find /sys/fs/cgroup -name cgroup.procs | wc -l; mkdir /sys/fs/cgroup/*/x");
+    let done = bundle.run();
+    let text = done.text();
+    assert!(text.lines().take(2).all(|line| line.ends_with(":/")), "{text}");
+    assert!(done.code != 0 && !text.contains(&bundle.id), "{text}");
+}

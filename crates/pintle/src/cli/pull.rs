@@ -8,6 +8,10 @@ use super::several::Several;
 use cri::runtime_v1 as cri_v1;
 use std::io::Read;
 use std::path::PathBuf;
+use std::time::Duration;
+
+/// How long the last news of the layers are waited for when the pull is over.
+const LAST_NEWS: Duration = Duration::from_millis(150);
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -65,28 +69,38 @@ pub(crate) async fn pull(
         sandbox_config: None,
     };
     let mut images = client.images();
-    let pull = images.pull_image(request);
-    tokio::pin!(pull);
-    let mut watch = None;
-    if progress.wants_layers() {
-        let request = cri::node_v1::WatchPullRequest { image: image.to_owned() };
-        watch = client.node().watch_pull(request).await.ok().map(tonic::Response::into_inner);
-    }
-    let answer = loop {
-        let Some(stream) = &mut watch else { break pull.await };
+    let answer = {
+        let pull = images.pull_image(request);
+        let watch = watch(client, image, &mut progress);
+        tokio::pin!(pull, watch);
         tokio::select! {
-            answer = &mut pull => break answer,
-            update = stream.message() => match update {
-                Ok(Some(update)) if !update.done => progress.update(&update.layers),
-                Ok(Some(update)) => { progress.update(&update.layers); watch = None; }
-                // Watching is for show: that it ended early says nothing about the pull.
-                Ok(None) | Err(_) => watch = None,
-            },
+            answer = &mut pull => {
+                // The last news are on their way; without them the layers that came last would not be told of.
+                let _ = tokio::time::timeout(LAST_NEWS, watch).await;
+                answer
+            }
+            () = &mut watch => pull.await,
         }
     };
     let answer = answer.explain(|| format!("pulling {image}"));
     progress.end(answer.is_ok());
     Ok(answer?.image_ref)
+}
+
+/// Shows how far the layers are until there is nothing more to tell. Watching is for show: that it fails says nothing about the pull.
+async fn watch(client: &Client, image: &str, progress: &mut Progress) {
+    if !progress.wants_layers() {
+        return;
+    }
+    let request = cri::node_v1::WatchPullRequest { image: image.to_owned() };
+    let Ok(answer) = client.node().watch_pull(request).await else { return };
+    let mut stream = answer.into_inner();
+    while let Ok(Some(update)) = stream.message().await {
+        progress.update(&update.layers);
+        if update.done || !update.error.is_empty() {
+            return;
+        }
+    }
 }
 
 /// Returns the image's id, pulling it when it is not on this machine.

@@ -263,15 +263,23 @@ impl Layers {
         partial
     }
 
-    /// Throws away a directory that did not become a layer.
+    /// Throws away a directory that did not become a layer, or that nobody needs any more.
     pub(crate) fn discard(&self, path: &Path) {
+        if let Err(error) = self.throw_away(path) {
+            tracing::warn!(path = %path.display(), %error, "cannot be thrown away");
+        }
+    }
+
+    /// Takes a directory out of sight at once, and removes it in the background. One that is not there is gone already.
+    pub(crate) fn throw_away(&self, path: &Path) -> io::Result<()> {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let to = self.trash.join(format!("{}-{number}", std::process::id()));
         match std::fs::rename(path, &to) {
             Ok(()) => remove_in_background(to),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => tracing::warn!(path = %path.display(), %error, "cannot be thrown away"),
+            Err(error) => return Err(error),
         }
+        Ok(())
     }
 
     /// Makes layers visible, with rows of their own and whatever `also` writes, all in one durable transaction: the data is synced before
@@ -432,7 +440,7 @@ fn remove_in_background(path: PathBuf) {
 }
 
 /// Removes a directory tree of ours by path; its parent is a trusted folder.
-pub(crate) fn remove_path(path: &Path) -> io::Result<()> {
+fn remove_path(path: &Path) -> io::Result<()> {
     let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
         return Err(io::ErrorKind::InvalidInput.into());
     };

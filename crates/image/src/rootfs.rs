@@ -12,7 +12,7 @@ use model::digest::ImageId;
 use store::rusqlite::{self, params};
 use store::{Durability, Store};
 
-use crate::layers::{Layers, remove_path};
+use crate::layers::Layers;
 use crate::overlay::{Stack, mount_stack};
 use crate::tree::{self, Usage};
 use crate::unpack::copy_directory;
@@ -160,14 +160,19 @@ impl RootFilesystems {
         })
     }
 
-    /// Removes it with everything the owner wrote. One that is not there is removed already.
+    /// Removes it with everything the owner wrote: out of sight at once, off the disk in the background. One that is not there is removed
+    /// already.
     ///
     /// # Errors
     /// What the disk says; the next call goes on where this one stopped.
     pub fn remove(&self, owner: &str) -> Result<(), RootfsError> {
         check_owner(owner)?;
         let path = self.folder.join(owner);
-        remove_path(&path).map_err(|source| RootfsError::Io { owner: owner.to_owned(), path, source })?;
+        self.layers.throw_away(&path).map_err(|source| RootfsError::Io {
+            owner: owner.to_owned(),
+            path,
+            source,
+        })?;
         // The row last: as long as there is something, it has an owner.
         self.store.write(Durability::Process, |tx| {
             tx.prepare_cached("DELETE FROM root_filesystems WHERE container = ?1")?.execute([owner])

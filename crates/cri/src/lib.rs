@@ -5,7 +5,10 @@
 /// Largest message in either direction, in bytes: what the kubelet's own client allows (16 MiB). tonic's default is 4 MiB for what is received.
 pub const MAX_MESSAGE_BYTES: usize = 16 * 1024 * 1024;
 
+mod service;
 pub mod translate;
+
+pub use service::serve;
 
 /// The Kubernetes Container Runtime Interface, as `k8s.io/cri-api/pkg/apis/runtime/v1` defines it.
 #[allow(missing_docs, unreachable_pub, unused_qualifications, clippy::all)]

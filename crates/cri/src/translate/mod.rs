@@ -1,11 +1,15 @@
 //! Between CRI's messages and the words of [`model`]: what is malformed ends here, with the name of the field.
 
 pub mod container;
+pub mod filter;
+pub mod image;
 pub mod namespace;
 pub mod pod;
 pub mod resources;
 pub mod security;
 pub mod signal;
+pub mod stats;
+pub mod status;
 pub mod text;
 
 use std::fmt::Display;

@@ -1,0 +1,371 @@
+//! The gRPC code of every error of the node: one exhaustive match for each enum, so that a new error does not compile until somebody
+//! decides. `Unknown` is none of them: clients cannot tell it from a broken connection.
+
+use std::fmt::Display;
+use std::io;
+use std::ops::Deref;
+
+use node::shim_client::ShimError;
+use node::*;
+use spec::{Refusal, SpecError};
+use tonic::{Code, Status};
+
+/// An error that has a code.
+pub(super) trait Coded: Display {
+    fn code(&self) -> Code;
+
+    /// What the client is told: the code, and the error's own words.
+    fn status(&self) -> Status {
+        Status::new(self.code(), self.to_string())
+    }
+}
+
+/// For `map_err`, of an error that several callers share.
+pub(super) fn status<E: Coded>(error: impl Deref<Target = E>) -> Status {
+    error.status()
+}
+
+impl Coded for LookupError {
+    fn code(&self) -> Code {
+        match self {
+            LookupError::Absent { .. } => Code::NotFound,
+            LookupError::Ambiguous { .. } => Code::InvalidArgument,
+        }
+    }
+}
+
+impl Coded for RunPodError {
+    fn code(&self) -> Code {
+        match self {
+            RunPodError::UnknownHandler { .. } | RunPodError::Invalid { .. } => Code::InvalidArgument,
+            RunPodError::NameTaken { .. } => Code::AlreadyExists,
+            RunPodError::Stopped { .. } => Code::FailedPrecondition,
+            RunPodError::LogDirectory { source, .. } => of_io(source, Code::FailedPrecondition),
+            RunPodError::Network { source, .. } => of_attach(source),
+            RunPodError::Unsupported { .. } => Code::Unimplemented,
+            RunPodError::Failed { fault, .. } => fault.code(),
+        }
+    }
+}
+
+impl Coded for StopPodError {
+    fn code(&self) -> Code {
+        match self {
+            StopPodError::Lookup(error) => error.code(),
+            StopPodError::Stuck { .. } => Code::DeadlineExceeded,
+            StopPodError::Network { .. } => Code::Unavailable,
+            StopPodError::Failed { fault, .. } => fault.code(),
+        }
+    }
+}
+
+impl Coded for RemovePodError {
+    fn code(&self) -> Code {
+        match self {
+            RemovePodError::Stop(error) => error.code(),
+            RemovePodError::Failed { fault, .. } => fault.code(),
+        }
+    }
+}
+
+impl Coded for CreateContainerError {
+    fn code(&self) -> Code {
+        match self {
+            CreateContainerError::Lookup(error) => error.code(),
+            CreateContainerError::PodNotReady { .. } | CreateContainerError::Ended { .. } => {
+                Code::FailedPrecondition
+            }
+            CreateContainerError::NameTaken { .. } => Code::AlreadyExists,
+            CreateContainerError::NoImage { .. } => Code::NotFound,
+            CreateContainerError::Spec { source, .. } => of_spec(source),
+            CreateContainerError::User { .. } | CreateContainerError::Invalid { .. } => Code::InvalidArgument,
+            CreateContainerError::Rootfs { source, .. } => of_rootfs(source),
+            CreateContainerError::Runtime { source, .. } => of_shim(source),
+            CreateContainerError::Failed { fault, .. } => fault.code(),
+        }
+    }
+}
+
+impl Coded for StartContainerError {
+    fn code(&self) -> Code {
+        match self {
+            StartContainerError::Lookup(error) => error.code(),
+            StartContainerError::NotCreated { .. } | StartContainerError::NotExecuted { .. } => {
+                Code::FailedPrecondition
+            }
+            StartContainerError::Failed { fault, .. } => fault.code(),
+        }
+    }
+}
+
+impl Coded for StopContainerError {
+    fn code(&self) -> Code {
+        match self {
+            StopContainerError::Lookup(error) => error.code(),
+            StopContainerError::Stuck { .. } => Code::DeadlineExceeded,
+            StopContainerError::Failed { fault, .. } => fault.code(),
+        }
+    }
+}
+
+impl Coded for RemoveContainerError {
+    fn code(&self) -> Code {
+        match self {
+            RemoveContainerError::Lookup(error) => error.code(),
+            RemoveContainerError::Stop(error) => error.code(),
+            RemoveContainerError::Rootfs { source, .. } => of_rootfs(source),
+            RemoveContainerError::Failed { fault, .. } => fault.code(),
+        }
+    }
+}
+
+impl Coded for ExecError {
+    fn code(&self) -> Code {
+        match self {
+            ExecError::Lookup(error) => error.code(),
+            ExecError::NotRunning { .. } | ExecError::NotExecuted { .. } => Code::FailedPrecondition,
+            ExecError::NoCommand { .. } => Code::InvalidArgument,
+            ExecError::TimedOut { .. } => Code::DeadlineExceeded,
+            ExecError::Failed { fault, .. } => fault.code(),
+        }
+    }
+}
+
+impl Coded for UpdateError {
+    fn code(&self) -> Code {
+        match self {
+            UpdateError::Lookup(error) => error.code(),
+            UpdateError::Refused { .. } => Code::FailedPrecondition,
+            UpdateError::Spec { source, .. } => of_spec(source),
+            UpdateError::Cgroup { source, .. } => of_limits(source),
+            UpdateError::Failed { fault, .. } => fault.code(),
+        }
+    }
+}
+
+impl Coded for ReopenLogError {
+    fn code(&self) -> Code {
+        match self {
+            ReopenLogError::Lookup(error) => error.code(),
+            ReopenLogError::NotRunning { .. } => Code::FailedPrecondition,
+            ReopenLogError::Failed { fault, .. } => fault.code(),
+        }
+    }
+}
+
+impl Coded for StatsError {
+    fn code(&self) -> Code {
+        match self {
+            StatsError::Lookup(error) => error.code(),
+        }
+    }
+}
+
+impl Coded for Fault {
+    fn code(&self) -> Code {
+        match self {
+            Fault::Store(error) => of_store(error),
+            Fault::Record(error) => of_store(error),
+            Fault::File { source, .. } => of_io(source, Code::Internal),
+            Fault::Shim(error) => of_shim(error),
+            Fault::Network(_) => Code::Unavailable,
+            Fault::Rootfs(error) => of_rootfs(error),
+            Fault::Cgroup(error) => of_cgroup(error),
+            Fault::Other(_) | Fault::Vanished => Code::Internal,
+        }
+    }
+}
+
+impl Coded for image::PullError {
+    fn code(&self) -> Code {
+        of_pull(&self.cause)
+    }
+
+    /// The kubelet tells an unreachable registry by how the message begins (cri-api, `pkg/errors`).
+    fn status(&self) -> Status {
+        let unreachable = matches!(self.cause, image::PullCause::Unreachable { .. });
+        let prefix = if unreachable { "RegistryUnavailable: " } else { "" };
+        Status::new(self.code(), format!("{prefix}{self}"))
+    }
+}
+
+impl Coded for image::Ambiguous {
+    fn code(&self) -> Code {
+        Code::InvalidArgument
+    }
+}
+
+impl Coded for image::ImageError {
+    fn code(&self) -> Code {
+        match self {
+            image::ImageError::Ambiguous(error) => error.code(),
+            image::ImageError::Failed(cause) => of_pull(cause),
+        }
+    }
+}
+
+impl Coded for network::PodCidrError {
+    fn code(&self) -> Code {
+        match self {
+            network::PodCidrError::Malformed(_) => Code::InvalidArgument,
+            network::PodCidrError::Io(source) => of_io(source, Code::Internal),
+        }
+    }
+}
+
+fn of_pull(cause: &image::PullCause) -> Code {
+    use image::PullCause::*;
+    match cause {
+        BadReference(_) => Code::InvalidArgument,
+        NotFound { .. } => Code::NotFound,
+        Unauthorized { .. } => Code::Unauthenticated,
+        Forbidden { .. } => Code::PermissionDenied,
+        Unreachable { .. } | Status { .. } | Stalled { .. } | Interrupted => Code::Unavailable,
+        TooManyRequests { .. } | NoSpace { .. } => Code::ResourceExhausted,
+        BadRedirect { .. }
+        | UnsupportedMediaType { .. }
+        | Schema1 { .. }
+        | NoMatchingPlatform { .. }
+        | TooLarge { .. } => Code::FailedPrecondition,
+        DigestMismatch { .. } | Malformed { .. } | BadDigest { .. } | Layer { .. } => Code::DataLoss,
+        Io { source, .. } => of_io(source, Code::Internal),
+        Store(error) => of_store(error),
+        // The enum is open: of what is new in it, nobody has said yet whose fault it is.
+        _ => Code::Internal,
+    }
+}
+
+fn of_spec(error: &SpecError) -> Code {
+    match error.refusal() {
+        Refusal::Invalid => Code::InvalidArgument,
+        Refusal::HostLacks => Code::FailedPrecondition,
+        Refusal::NotImplemented => Code::Unimplemented,
+    }
+}
+
+fn of_shim(error: &ShimError) -> Code {
+    match error {
+        // What the shim could not classify is a refusal of the OCI runtime, with its reason in the message.
+        ShimError::Refused(call) => match Code::from_i32(call.code.grpc()) {
+            Code::Unknown | Code::Ok => Code::FailedPrecondition,
+            code => code,
+        },
+        ShimError::Unreachable { .. } | ShimError::Disconnected { .. } => Code::Unavailable,
+        ShimError::TimedOut { .. } => Code::DeadlineExceeded,
+        ShimError::Garbled { .. } => Code::Internal,
+    }
+}
+
+fn of_store(error: &store::StoreError) -> Code {
+    match error {
+        store::StoreError::Full { .. } => Code::ResourceExhausted,
+        store::StoreError::Sqlite { .. } => Code::Internal,
+    }
+}
+
+/// Disks and tables that are full are told apart, since they are for somebody to empty.
+fn of_io(error: &io::Error, otherwise: Code) -> Code {
+    const ENOMEM: i32 = 12;
+    const ENFILE: i32 = 23;
+    const EMFILE: i32 = 24;
+    match (error.kind(), error.raw_os_error()) {
+        (io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded, _) => Code::ResourceExhausted,
+        (_, Some(ENOMEM | ENFILE | EMFILE)) => Code::ResourceExhausted,
+        _ => otherwise,
+    }
+}
+
+fn of_rootfs(error: &image::RootfsError) -> Code {
+    use image::RootfsError;
+    match error {
+        RootfsError::NoImage { .. } => Code::NotFound,
+        RootfsError::Absent { .. } | RootfsError::Exists { .. } => Code::FailedPrecondition,
+        RootfsError::BadOwner { .. } => Code::InvalidArgument,
+        RootfsError::NoLayer { .. } => Code::DataLoss,
+        RootfsError::Mount { source, .. } | RootfsError::Io { source, .. } => of_io(source, Code::Internal),
+        RootfsError::Store(error) => of_store(error),
+    }
+}
+
+fn of_cgroup(error: &cgroup::CgroupError) -> Code {
+    use cgroup::CgroupError;
+    match error {
+        CgroupError::BadPath { .. } => Code::InvalidArgument,
+        CgroupError::NotFound { .. } | CgroupError::NoController { .. } => Code::FailedPrecondition,
+        CgroupError::Io { source, .. } => of_io(source, Code::Internal),
+        CgroupError::Timeout { .. } => Code::DeadlineExceeded,
+    }
+}
+
+fn of_limits(error: &cgroup::ApplyError) -> Code {
+    use cgroup::ApplyError;
+    match error {
+        ApplyError::Write { source, .. } if source.kind() == io::ErrorKind::InvalidInput => {
+            Code::InvalidArgument
+        }
+        ApplyError::Write { source, .. } | ApplyError::Read { source, .. } => of_io(source, Code::Internal),
+        ApplyError::Invalid { .. } => Code::InvalidArgument,
+        ApplyError::NoController { .. }
+        | ApplyError::NoFile { .. }
+        | ApplyError::BelowUsage { .. }
+        | ApplyError::UnifiedOnV1 { .. } => Code::FailedPrecondition,
+        ApplyError::NotRestored { .. } => Code::Internal,
+    }
+}
+
+fn of_attach(error: &network::AttachError) -> Code {
+    use network::AttachError;
+    match error {
+        AttachError::BadField { .. } => Code::InvalidArgument,
+        AttachError::NotReady(_)
+        | AttachError::Plugin { .. }
+        | AttachError::NoAddress { .. }
+        | AttachError::Result { .. }
+        | AttachError::Stale { .. } => Code::Unavailable,
+        AttachError::Netns { source, .. } => of_io(source, Code::Internal),
+        AttachError::Record { .. } => Code::Internal,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pull_error(cause: image::PullCause) -> image::PullError {
+        image::PullError { reference: "r.example/a".into(), cause, attempts: vec![] }
+    }
+
+    #[test]
+    fn an_unreachable_registry_is_told_as_the_kubelet_reads_it() {
+        let unreachable =
+            pull_error(image::PullCause::Unreachable { host: "r.example".into(), why: "refused".into() });
+        assert_eq!(unreachable.status().code(), Code::Unavailable);
+        assert!(unreachable.status().message().starts_with("RegistryUnavailable"));
+        let absent = pull_error(image::PullCause::NotFound { what: "a".into(), host: "r".into() });
+        assert_eq!(absent.status().code(), Code::NotFound);
+        assert!(!absent.status().message().contains("RegistryUnavailable"));
+    }
+
+    #[test]
+    fn full_disks_are_exhausted_resources() {
+        let fault = Fault::File { path: "/x".into(), source: io::Error::from_raw_os_error(28) };
+        assert_eq!(fault.code(), Code::ResourceExhausted);
+        assert_eq!(of_io(&io::Error::from_raw_os_error(24), Code::Internal), Code::ResourceExhausted);
+        assert_eq!(of_io(&io::Error::from_raw_os_error(13), Code::Internal), Code::Internal);
+    }
+
+    #[test]
+    fn absent_is_not_found_and_ambiguous_is_invalid() {
+        let absent = LookupError::Absent { what: "pod", given: "a".into() };
+        let several = LookupError::Ambiguous { what: "pod", given: "a".into(), matches: 2 };
+        assert_eq!((absent.code(), several.code()), (Code::NotFound, Code::InvalidArgument));
+        assert_eq!(CreateContainerError::Lookup(absent).code(), Code::NotFound);
+    }
+
+    #[test]
+    fn what_is_not_implemented_is_unimplemented() {
+        let cdi = SpecError::CdiDevice { name: "a".into() };
+        assert_eq!(of_spec(&cdi), Code::Unimplemented);
+        assert_eq!(of_spec(&SpecError::NoCommand), Code::InvalidArgument);
+    }
+}

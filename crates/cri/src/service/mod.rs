@@ -1,0 +1,55 @@
+//! The services: CRI's two and Pintle's own, on one socket.
+
+mod code;
+mod containers;
+mod daemon;
+mod images;
+mod incoming;
+mod info;
+mod node_info;
+mod pods;
+mod router;
+mod runtime;
+mod statistics;
+mod stream;
+
+use std::future::Future;
+
+use node::Node;
+use tokio::net::UnixListener;
+use tonic::Status;
+use tonic::transport::Server;
+
+/// Serves until `stop` is done and the calls under way have been answered.
+///
+/// # Errors
+/// What tonic says when the server itself fails; a call's failure is that call's.
+pub async fn serve(
+    node: Node,
+    listener: UnixListener,
+    stop: impl Future<Output = ()>,
+) -> Result<(), tonic::transport::Error> {
+    Server::builder()
+        .serve_with_incoming_shutdown(router::Router::new(node), incoming::Incoming::new(listener), stop)
+        .await
+}
+
+/// The answer to a call that this version does not serve; it names itself, and clients fall back where they can.
+fn unimplemented(call: &str) -> Status {
+    let version = env!("CARGO_PKG_VERSION");
+    Status::unimplemented(format!(
+        "{call} is not implemented by pintle {version}; a later version may serve it"
+    ))
+}
+
+/// Nanoseconds since the Unix epoch.
+fn now() -> i64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
+}
+
+/// Runs `work`, which may wait for a disk or a plugin, where it holds up no other call.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Status> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|panic| Status::internal(format!("a defect of pintle: {panic}")))
+}

@@ -38,6 +38,8 @@ impl PullError {
 pub struct Attempt {
     pub url: String,
     pub outcome: String,
+    /// How often in a row.
+    pub times: u32,
 }
 
 /// The cause of a failed pull.
@@ -130,6 +132,9 @@ impl fmt::Display for PullError {
         write!(out, "pull {:?}: {}", self.reference, self.cause)?;
         for attempt in &self.attempts {
             write!(out, "; {}: {}", attempt.url, attempt.outcome)?;
+            if attempt.times > 1 {
+                write!(out, " ({} times)", attempt.times)?;
+            }
         }
         Ok(())
     }

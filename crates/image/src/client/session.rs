@@ -309,8 +309,12 @@ impl Session {
 
     pub(super) fn note(&self, uri: &Uri, outcome: &str) {
         let mut attempts = self.attempts.lock().unwrap_or_else(PoisonError::into_inner);
-        if attempts.len() < ATTEMPTS_MAX {
-            attempts.push(Attempt { url: shown(uri), outcome: outcome.chars().take(200).collect() });
+        let (url, outcome) = (shown(uri), outcome.chars().take(200).collect::<String>());
+        let is_full = attempts.len() >= ATTEMPTS_MAX;
+        match attempts.last_mut() {
+            Some(last) if last.url == url && last.outcome == outcome => last.times += 1,
+            _ if is_full => {}
+            _ => attempts.push(Attempt { url, outcome, times: 1 }),
         }
     }
 }

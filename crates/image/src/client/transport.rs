@@ -111,6 +111,9 @@ fn no_answer(error: PoolError) -> NoAnswer {
     while let Some(error) = cause {
         if let Some(io) = error.downcast_ref::<io::Error>() {
             refused |= io.kind() == io::ErrorKind::ConnectionRefused;
+            if let Some(tls) = tls_error(io) {
+                return NoAnswer::Refused(explain_tls(tls));
+            }
         }
         text = error.to_string();
         cause = error.source();
@@ -119,6 +122,31 @@ fn no_answer(error: PoolError) -> NoAnswer {
         text = error.to_string();
     }
     if refused { NoAnswer::Refused(text) } else { NoAnswer::Failed(text) }
+}
+
+/// The TLS error within an IO error, which may be wrapped in another.
+fn tls_error(error: &io::Error) -> Option<&rustls::Error> {
+    let inner = error.get_ref()?;
+    let wrapped = inner.downcast_ref::<io::Error>().and_then(tls_error);
+    wrapped.or_else(|| inner.downcast_ref::<rustls::Error>())
+}
+
+/// What a person can do about a failed handshake. Trying again does not help.
+fn explain_tls(error: &rustls::Error) -> String {
+    use rustls::{CertificateError, Error, InvalidMessage};
+    let hint = match error {
+        Error::InvalidMessage(InvalidMessage::InvalidContentType) => {
+            "it does not speak TLS: if it is meant to be without, list it among the insecure registries"
+        }
+        Error::InvalidCertificate(CertificateError::UnknownIssuer) => {
+            "this host does not trust who signed its certificate: add that authority to the host's certificates"
+        }
+        Error::InvalidCertificate(CertificateError::Expired | CertificateError::ExpiredContext { .. }) => {
+            "its certificate has expired, or this host's clock is wrong"
+        }
+        _ => return error.to_string(),
+    };
+    format!("{hint} ({error})")
 }
 
 /// The host of `host:port`, without the brackets of an IPv6 address.

@@ -183,7 +183,7 @@ impl Coded for image::PullError {
 
     /// The kubelet tells an unreachable registry by how the message begins (cri-api, `pkg/errors`).
     fn status(&self) -> Status {
-        let unreachable = matches!(self.cause, image::PullCause::Unreachable { .. });
+        let unreachable = matches!(*self.cause, image::PullCause::Unreachable { .. });
         let prefix = if unreachable { "RegistryUnavailable: " } else { "" };
         Status::new(self.code(), format!("{prefix}{self}"))
     }
@@ -332,7 +332,7 @@ mod tests {
     use super::*;
 
     fn pull_error(cause: image::PullCause) -> image::PullError {
-        image::PullError { reference: "r.example/a".into(), cause, attempts: vec![] }
+        image::PullError { reference: "r.example/a".into(), cause: Box::new(cause), attempts: vec![] }
     }
 
     #[test]

@@ -3,5 +3,6 @@
 pub mod cli;
 pub mod config;
 mod demo;
+pub mod serve;
 pub mod shim_elf;
 pub mod userland;

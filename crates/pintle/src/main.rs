@@ -16,6 +16,7 @@ fn main() -> ExitCode {
     match args.next().as_deref().and_then(|command| command.to_str()) {
         Some("shim") => shim::main(),
         Some("oci") => runtime::main(args),
+        Some("serve") => pintle::serve::main(args),
         Some("cni") => network::plugin::plugin_main(),
         _ => pintle::cli::main(std::env::args_os()),
     }

@@ -32,17 +32,17 @@ sections! {
         /// Where CNI plugins are looked for, in this order.
         bin_dirs: Vec<PathBuf> = vec![PathBuf::from("/opt/cni/bin")], AbsolutePaths, AtRestart;
         /// How long one call of a plugin may take before it is killed and the request fails.
-        plugin_deadline_secs: Duration = Duration::from_secs(60), Seconds(1..=600), OnReload;
+        plugin_deadline_secs: Duration = Duration::from_secs(60), Seconds(1..=600), AtRestart;
     }
 
     /// Pulling images.
     image: Image {
         /// Registries, as `host` or `host:port`, that are spoken to over plain HTTP. Those on loopback always may be.
-        insecure_registries: Vec<String> = Vec::new(), Hosts, OnReload;
+        insecure_registries: Vec<String> = Vec::new(), Hosts, AtRestart;
         /// How many layers of one image are downloaded and unpacked at the same time.
-        max_parallel_layers: u32 = 4, Count(1..=64), OnReload;
+        max_parallel_layers: u32 = 4, Count(1..=64), AtRestart;
         /// How long a download may stand still before it is given up.
-        stall_timeout_secs: Duration = Duration::from_secs(60), Seconds(1..=3600), OnReload;
+        stall_timeout_secs: Duration = Duration::from_secs(60), Seconds(1..=3600), AtRestart;
     }
 
     /// Running containers.

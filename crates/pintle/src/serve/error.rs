@@ -1,0 +1,40 @@
+//! Why the daemon does not start, or ended by itself.
+
+use std::io;
+use std::path::PathBuf;
+
+use crate::config::ConfigError;
+
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ServeError {
+    #[error("{0}")]
+    Config(#[from] ConfigError),
+    #[error("it has to run as root: it makes namespaces, mounts and cgroups. Try: sudo pintle serve")]
+    NotRoot,
+    #[error("{what} {path}: {source}", path = path.display())]
+    Folder { what: &'static str, path: PathBuf, source: io::Error },
+    #[error("another daemon uses {path}; give this one a --root, --state and --socket of its own", path = path.display())]
+    Taken { path: PathBuf },
+    #[error("socket {path}: {source}", path = path.display())]
+    Socket { path: PathBuf, source: io::Error },
+    #[error("socket {path}: another daemon answers there; stop it first, or give this one a --socket of its own", path = path.display())]
+    SocketTaken { path: PathBuf },
+    #[error(
+        "runtime.cgroup_driver = \"systemd\" is not there yet in this version; set it to \"cgroupfs\", and the kubelet's cgroupDriver too"
+    )]
+    SystemdDriver,
+    #[error("the database: {0}")]
+    Store(store::OpenError),
+    #[error("the image store: {0}")]
+    Images(image::OpenError),
+    #[error("the network's state folder: {0}")]
+    Network(io::Error),
+    #[error("the shim's program cannot be put into sealed memory: {0}")]
+    Shim(io::Error),
+    #[error("the node: {0}")]
+    Node(node::OpenNodeError),
+    #[error("threads and signals: {0}")]
+    Threads(io::Error),
+    #[error("serving: {0}")]
+    Serve(String),
+}

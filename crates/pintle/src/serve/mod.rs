@@ -1,0 +1,140 @@
+//! `pintle serve`, the daemon: reads its configuration, takes its folders and its socket, opens the node, serves, and ends in order.
+
+mod error;
+mod folders;
+mod listen;
+mod logging;
+mod options;
+mod reload;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use node::{CgroupDriver, Node, NodeConfig, Parts};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing::{error, info, warn};
+
+use crate::config::{self, Config};
+use error::ServeError;
+use options::Options;
+
+/// Threads that poll; what may wait for a disk has threads of its own.
+const WORKERS: usize = 2;
+
+/// Runs the daemon until SIGTERM or SIGINT. `arguments` begin behind the word `serve`.
+pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
+    let options = match Options::parse(arguments) {
+        Ok(options) => options,
+        Err(ending) => return ending,
+    };
+    match run(&options) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("pintle serve: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(options: &Options) -> Result<(), ServeError> {
+    let config = options.config()?;
+    let logging = logging::begin(&config.log);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(WORKERS)
+        .enable_all()
+        .build()
+        .map_err(ServeError::Threads)?;
+    let served = runtime.block_on(serve(options, config, logging));
+    // Work on a path that hangs must not keep the daemon from ending: containers live on without it.
+    runtime.shutdown_background();
+    served
+}
+
+async fn serve(options: &Options, config: Config, logging: logging::Logging) -> Result<(), ServeError> {
+    let folders = folders::take(&config.daemon)?;
+    let listener = listen::bind(&config.daemon.socket)?;
+    let node = open(&config).await?;
+    let (stop, stopped) = tokio::sync::watch::channel(false);
+    let server = tokio::spawn(cri::serve(node, listener, async move {
+        let mut stopped = stopped;
+        let _ = stopped.wait_for(|stop| *stop).await;
+    }));
+    info!(socket = %config.daemon.socket.display(), version = env!("CARGO_PKG_VERSION"), "serving CRI");
+    notify(sd_notify::NotifyState::Ready);
+    let mut reloading = reload::Reloading::new(options.clone(), config, logging);
+    until_told(&mut reloading).await?;
+    notify(sd_notify::NotifyState::Stopping);
+    stop.send_replace(true);
+    match tokio::time::timeout(std::time::Duration::from_secs(10), server).await {
+        Ok(Ok(Ok(()))) => info!("served to the end; containers run on"),
+        Ok(Ok(Err(source))) => return Err(ServeError::Serve(source.to_string())),
+        Ok(Err(panic)) => error!(%panic, "the server ended by a panic"),
+        Err(_) => warn!(
+            "calls were still under way after ten seconds; what they began is settled at the next start"
+        ),
+    }
+    listen::unbind(&reloading.config().daemon.socket);
+    drop(folders);
+    Ok(())
+}
+
+/// Handles signals until one says to end.
+async fn until_told(reloading: &mut reload::Reloading) -> Result<(), ServeError> {
+    let mut hangup = signal(SignalKind::hangup()).map_err(ServeError::Threads)?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(ServeError::Threads)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(ServeError::Threads)?;
+    loop {
+        tokio::select! {
+            _ = hangup.recv() => {
+                notify(sd_notify::NotifyState::Reloading);
+                reloading.reload();
+                notify(sd_notify::NotifyState::Ready);
+            }
+            _ = terminate.recv() => return Ok(()),
+            _ = interrupt.recv() => return Ok(()),
+        }
+    }
+}
+
+async fn open(config: &Config) -> Result<Node, ServeError> {
+    let (root, state) = (&config.daemon.root, &config.daemon.state);
+    let store = Arc::new(store::Store::open(&root.join("pintle.db")).map_err(ServeError::Store)?);
+    if let Some(aside) = store.quarantined() {
+        error!(
+            ?aside,
+            "the database was damaged and is put aside; pods and images are found anew where the disk has them"
+        );
+    }
+    let images =
+        image::Images::open(reload::image_config(config), store.clone()).map_err(ServeError::Images)?;
+    let networks = network::Networks::new(network::NetworkConfig {
+        conf_dir: config.network.conf_dir.clone(),
+        bin_dirs: config.network.bin_dirs.clone(),
+        state_dir: state.join("network"),
+        root_dir: root.join("network"),
+        plugin_deadline: config.network.plugin_deadline_secs,
+    })
+    .map_err(ServeError::Network)?;
+    let shim = match crate::shim_elf::SHIM_ELF {
+        Some(program) => node::shim_client::ShimBinary::sealed(program),
+        None => node::shim_client::ShimBinary::of_self(),
+    }
+    .map_err(ServeError::Shim)?;
+    let node_config = NodeConfig {
+        state_dir: state.clone(),
+        cgroup_driver: match config.runtime.cgroup_driver {
+            config::CgroupDriver::Auto | config::CgroupDriver::Cgroupfs => CgroupDriver::Cgroupfs,
+            config::CgroupDriver::Systemd => return Err(ServeError::SystemdDriver),
+        },
+    };
+    let parts = Parts { config: node_config, store, images, networks: Arc::new(networks), shim };
+    Node::open(parts).await.map_err(ServeError::Node)
+}
+
+/// Tells the service manager, where there is one.
+fn notify(state: sd_notify::NotifyState<'_>) {
+    if let Err(error) = sd_notify::notify(&[state]) {
+        warn!(%error, "the service manager could not be told");
+    }
+}

@@ -1,0 +1,52 @@
+//! SIGHUP: the configuration is read again; what can change in a running daemon changes, and the rest is named.
+
+use tracing::{error, info, warn};
+
+use super::logging::Logging;
+use super::options::Options;
+use crate::config::Config;
+
+/// The configuration in force, and what it is applied to.
+pub(super) struct Reloading {
+    options: Options,
+    config: Config,
+    logging: Logging,
+}
+
+impl Reloading {
+    pub(super) fn new(options: Options, config: Config, logging: Logging) -> Reloading {
+        Reloading { options, config, logging }
+    }
+
+    /// The configuration in force.
+    pub(super) fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Reads the configuration again. One with a mistake changes nothing.
+    pub(super) fn reload(&mut self) {
+        let new = match self.options.config() {
+            Ok(new) => new,
+            Err(error) => {
+                return error!(%error, "the configuration is not reloaded; the old one stays in force");
+            }
+        };
+        for key in new.changes_needing_restart(&self.config) {
+            warn!(key, "this setting has changed; it needs a restart");
+        }
+        let changed = new.changes_by_reload(&self.config);
+        self.logging.level(new.log.level);
+        info!(changed = changed.join(", "), "configuration reloaded");
+        self.config = new;
+    }
+}
+
+/// What the image store is told of the configuration.
+pub(super) fn image_config(config: &Config) -> image::ImageConfig {
+    image::ImageConfig {
+        insecure_registries: config.image.insecure_registries.clone(),
+        parallel_layers: config.image.max_parallel_layers as usize,
+        timeouts: image::Timeouts { stall: config.image.stall_timeout_secs, ..image::Timeouts::default() },
+        ..image::ImageConfig::new(config.daemon.root.clone())
+    }
+}

@@ -1,0 +1,405 @@
+//! A throw-away daemon for tests: its own folders, bridge, addresses and registry, and nothing of it left when it is dropped.
+
+#![allow(dead_code, unreachable_pub, reason = "each test binary uses a part")]
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use cri::runtime_v1 as v1;
+use cri::runtime_v1::image_service_client::ImageServiceClient;
+use cri::runtime_v1::runtime_service_client::RuntimeServiceClient;
+use hyper_util::rt::TokioIo;
+use registry::make::{Compression, ImageBuilder, Layer};
+use registry::tar::Entry;
+use tonic::transport::{Channel, Endpoint, Uri};
+
+/// Why these tests cannot run here, if so; a test says it and returns.
+pub fn missing() -> Option<&'static str> {
+    if !rustix::process::geteuid().is_root() {
+        return Some("needs root: it makes namespaces, mounts and cgroups");
+    }
+    if busybox().is_none() {
+        return Some("needs a static busybox (Debian: busybox-static)");
+    }
+    None
+}
+
+/// Returns from the test, with the reason, where it cannot run.
+#[macro_export]
+macro_rules! needs_a_node {
+    () => {
+        if let Some(reason) = support::missing() {
+            println!("SKIPPED: {reason}");
+            return;
+        }
+    };
+}
+
+fn busybox() -> Option<Vec<u8>> {
+    let bytes = std::fs::read("/bin/busybox").or_else(|_| std::fs::read("/usr/bin/busybox")).ok()?;
+    // A program that names an interpreter needs files that the image would not have.
+    let dynamic = bytes.windows(7).take(4096).any(|window| window == b"/ld-linu" || window == b"/lib64/");
+    (!dynamic).then_some(bytes)
+}
+
+/// Numbers that no two daemons of this machine share: bridges and subnets are made of them.
+fn number() -> u32 {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    (std::process::id() * 7 + NEXT.fetch_add(1, Ordering::Relaxed)) % 4096
+}
+
+/// A running daemon, a registry that it pulls from, and what a client needs.
+pub struct Daemon {
+    folder: tempfile::TempDir,
+    child: Option<Child>,
+    network: String,
+    pub registry: registry::Listening,
+    pub image: String,
+}
+
+impl Daemon {
+    /// Starts a daemon with the built-in network and pulls a busybox.
+    pub async fn start() -> Daemon {
+        let folder = tempfile::Builder::new().prefix("pintle-test-").tempdir().unwrap();
+        let number = number();
+        let network = format!("pt{number}");
+        let conf = folder.path().join("net.d");
+        std::fs::create_dir(&conf).unwrap();
+        let subnet = format!("10.{}.{}.0/24", 180 + number / 256, number % 256);
+        let list = network::default_configuration(&network::Defaults {
+            name: network.clone(),
+            bridge: network.clone(),
+            subnets: vec![subnet.parse().unwrap()],
+            mtu: None,
+        });
+        std::fs::write(conf.join("10-test.conflist"), list).unwrap();
+        let config =
+            format!("[network]\nconf_dir = {:?}\n[log]\nlevel = \"info\"\n", conf.display().to_string());
+        std::fs::write(folder.path().join("config.toml"), config).unwrap();
+        let store = registry::Registry::new();
+        store.add("library/busybox", "1", &busybox_image());
+        let registry = store.listen().await.unwrap();
+        let image = format!("{}/library/busybox:1", registry.host());
+        let mut daemon = Daemon { folder, child: None, network, registry, image };
+        daemon.launch().await;
+        daemon.pull(&daemon.image.clone()).await.unwrap();
+        daemon
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    pub fn socket(&self) -> PathBuf {
+        self.path("pintle.sock")
+    }
+
+    /// The daemon's process.
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().unwrap().id()
+    }
+
+    /// Starts the daemon's process and waits until it serves.
+    pub async fn launch(&mut self) {
+        let log =
+            std::fs::OpenOptions::new().create(true).append(true).open(self.path("daemon.log")).unwrap();
+        let child = Command::new(env!("CARGO_BIN_EXE_pintle"))
+            .arg("serve")
+            .args([Path::new("--config"), &self.path("config.toml")])
+            .args([Path::new("--root"), &self.path("root")])
+            .args([Path::new("--state"), &self.path("state")])
+            .args([Path::new("--socket"), &self.socket()])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        self.child = Some(child);
+        let begun = Instant::now();
+        while self.runtime().version(v1::VersionRequest::default()).await.is_err() {
+            let ended = self.child.as_mut().unwrap().try_wait().unwrap();
+            assert!(
+                ended.is_none() && begun.elapsed() < Duration::from_secs(20),
+                "{ended:?}\n{}",
+                self.log()
+            );
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// Ends the daemon as a power switch would.
+    pub fn kill(&mut self) {
+        let mut child = self.child.take().unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    /// Takes the bridge, the rules and the addresses off the machine.
+    fn remove_network(&self) {
+        let networks = network::Networks::new(network::NetworkConfig {
+            conf_dir: self.path("net.d"),
+            state_dir: self.path("state/network"),
+            root_dir: self.path("root/network"),
+            ..network::NetworkConfig::default()
+        });
+        if let Ok(networks) = networks
+            && let Err(error) = networks.remove_network(&self.network)
+        {
+            eprintln!("network {}: {error}", self.network);
+        }
+    }
+
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.path("daemon.log")).unwrap_or_default()
+    }
+
+    fn channel(&self) -> Channel {
+        let socket = Arc::new(self.socket());
+        Endpoint::from_static("http://localhost").connect_with_connector_lazy(tower::service_fn(
+            move |_: Uri| {
+                let socket = socket.clone();
+                async move { tokio::net::UnixStream::connect(&*socket).await.map(TokioIo::new) }
+            },
+        ))
+    }
+
+    pub fn runtime(&self) -> RuntimeServiceClient<Channel> {
+        RuntimeServiceClient::new(self.channel()).max_decoding_message_size(cri::MAX_MESSAGE_BYTES)
+    }
+
+    pub fn images(&self) -> ImageServiceClient<Channel> {
+        ImageServiceClient::new(self.channel())
+    }
+
+    pub async fn pull(&self, image: &str) -> Result<String, tonic::Status> {
+        let image = Some(v1::ImageSpec { image: image.into(), ..Default::default() });
+        let request = v1::PullImageRequest { image, ..Default::default() };
+        Ok(self.images().pull_image(request).await?.into_inner().image_ref)
+    }
+
+    /// A pod as the kubelet would describe it, with a log directory of its own.
+    pub fn pod(&self, name: &str) -> v1::PodSandboxConfig {
+        v1::PodSandboxConfig {
+            metadata: Some(v1::PodSandboxMetadata {
+                name: name.into(),
+                uid: format!("uid-{name}"),
+                namespace: "test".into(),
+                attempt: 0,
+            }),
+            log_directory: self.path("logs").join(name).display().to_string(),
+            linux: Some(v1::LinuxPodSandboxConfig::default()),
+            ..Default::default()
+        }
+    }
+
+    /// A container that runs `script` with a shell.
+    pub fn container(&self, name: &str, script: &str) -> v1::ContainerConfig {
+        v1::ContainerConfig {
+            metadata: Some(v1::ContainerMetadata { name: name.into(), attempt: 0 }),
+            image: Some(v1::ImageSpec { image: self.image.clone(), ..Default::default() }),
+            command: vec!["/bin/sh".into(), "-c".into(), script.into()],
+            log_path: format!("{name}.log"),
+            linux: Some(v1::LinuxContainerConfig::default()),
+            ..Default::default()
+        }
+    }
+
+    pub async fn run_pod(&self, config: &v1::PodSandboxConfig) -> Result<String, tonic::Status> {
+        let request = v1::RunPodSandboxRequest { config: Some(config.clone()), ..Default::default() };
+        Ok(self.runtime().run_pod_sandbox(request).await?.into_inner().pod_sandbox_id)
+    }
+
+    pub async fn create(
+        &self,
+        pod: &str,
+        sandbox: &v1::PodSandboxConfig,
+        config: &v1::ContainerConfig,
+    ) -> Result<String, tonic::Status> {
+        let request = v1::CreateContainerRequest {
+            pod_sandbox_id: pod.into(),
+            config: Some(config.clone()),
+            sandbox_config: Some(sandbox.clone()),
+        };
+        Ok(self.runtime().create_container(request).await?.into_inner().container_id)
+    }
+
+    pub async fn start_container(&self, id: &str) -> Result<(), tonic::Status> {
+        let request = v1::StartContainerRequest { container_id: id.into() };
+        self.runtime().start_container(request).await.map(drop)
+    }
+
+    /// Creates and starts a container that runs `script`.
+    pub async fn run(&self, pod: &str, sandbox: &v1::PodSandboxConfig, name: &str, script: &str) -> String {
+        let id = self.create(pod, sandbox, &self.container(name, script)).await.unwrap();
+        self.start_container(&id).await.unwrap();
+        id
+    }
+
+    pub async fn exec(
+        &self,
+        id: &str,
+        command: &[&str],
+        timeout: i64,
+    ) -> Result<v1::ExecSyncResponse, tonic::Status> {
+        let cmd = command.iter().map(ToString::to_string).collect();
+        let request = v1::ExecSyncRequest { container_id: id.into(), cmd, timeout };
+        Ok(self.runtime().exec_sync(request).await?.into_inner())
+    }
+
+    pub async fn status(&self, id: &str) -> Result<v1::ContainerStatus, tonic::Status> {
+        let request = v1::ContainerStatusRequest { container_id: id.into(), verbose: false };
+        Ok(self.runtime().container_status(request).await?.into_inner().status.unwrap())
+    }
+
+    /// Waits until the container has exited.
+    pub async fn exited(&self, id: &str) -> v1::ContainerStatus {
+        let begun = Instant::now();
+        loop {
+            let status = self.status(id).await.unwrap();
+            if status.state() == v1::ContainerState::ContainerExited {
+                return status;
+            }
+            assert!(
+                begun.elapsed() < Duration::from_secs(20),
+                "container {id} does not exit\n{}",
+                self.log()
+            );
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    pub async fn stop_container(&self, id: &str, timeout: i64) -> Result<(), tonic::Status> {
+        let request = v1::StopContainerRequest { container_id: id.into(), timeout };
+        self.runtime().stop_container(request).await.map(drop)
+    }
+
+    pub async fn remove_container(&self, id: &str) -> Result<(), tonic::Status> {
+        self.runtime()
+            .remove_container(v1::RemoveContainerRequest { container_id: id.into() })
+            .await
+            .map(drop)
+    }
+
+    pub async fn stop_pod(&self, id: &str) -> Result<(), tonic::Status> {
+        self.runtime()
+            .stop_pod_sandbox(v1::StopPodSandboxRequest { pod_sandbox_id: id.into() })
+            .await
+            .map(drop)
+    }
+
+    pub async fn remove_pod(&self, id: &str) -> Result<(), tonic::Status> {
+        self.runtime()
+            .remove_pod_sandbox(v1::RemovePodSandboxRequest { pod_sandbox_id: id.into() })
+            .await
+            .map(drop)
+    }
+
+    pub async fn pods(&self) -> Vec<v1::PodSandbox> {
+        self.runtime()
+            .list_pod_sandbox(v1::ListPodSandboxRequest::default())
+            .await
+            .unwrap()
+            .into_inner()
+            .items
+    }
+
+    /// The text of a container's log, without times and tags.
+    pub fn log_of(&self, pod: &str, container: &str) -> String {
+        let path = self.path("logs").join(pod).join(format!("{container}.log"));
+        let text = std::fs::read_to_string(&path).unwrap_or_else(|why| panic!("{}: {why}", path.display()));
+        text.lines().map(|line| line.splitn(4, ' ').nth(3).unwrap_or("").to_owned() + "\n").collect()
+    }
+
+    /// Stops and removes every pod.
+    pub async fn empty(&self) {
+        for pod in self.pods().await {
+            self.remove_pod(&pod.id).await.unwrap();
+        }
+    }
+
+    /// What of this daemon is still on the machine: mounts, processes and cgroups that name its folder or its pods.
+    pub fn remains(&self) -> Vec<String> {
+        let folder = self.folder.path().display().to_string();
+        let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let mut found: Vec<String> = mounts
+            .lines()
+            .filter(|line| line.contains(&folder))
+            .map(|line| format!("mount {line}"))
+            .collect();
+        for entry in std::fs::read_dir("/proc").unwrap().flatten() {
+            let read = |file: &str| std::fs::read(entry.path().join(file)).unwrap_or_default();
+            let pid = entry.file_name().to_string_lossy().into_owned();
+            let is_daemon = self.child.as_ref().is_some_and(|child| child.id().to_string() == pid);
+            // A shim tells nothing on its command line; what it was told stands in its standard input.
+            let shim = read("cmdline").starts_with(b"pintle-shim\0");
+            let cwd_or_fds = std::fs::read_dir(entry.path().join("fd")).into_iter().flatten().flatten();
+            let ours = cwd_or_fds
+                .filter_map(|fd| std::fs::read_link(fd.path()).ok())
+                .any(|to| to.to_string_lossy().contains(&folder));
+            if !is_daemon && shim && ours {
+                found.push(format!("shim {pid}"));
+            }
+        }
+        found
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        // A last daemon takes down what a failed test left: its own code knows best what there is.
+        if self.child.is_none() {
+            return;
+        }
+        let client = Command::new(env!("CARGO_BIN_EXE_pintle"))
+            .args(["rm", "--all", "--force", "--endpoint"])
+            .arg(format!("unix://{}", self.socket().display()))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status();
+        let _ = client;
+        if let Some(mut child) = self.child.take() {
+            let _ = rustix::process::kill_process(
+                rustix::process::Pid::from_child(&child),
+                rustix::process::Signal::TERM,
+            );
+            let begun = Instant::now();
+            while matches!(child.try_wait(), Ok(None)) && begun.elapsed() < Duration::from_secs(12) {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        self.remove_network();
+        if std::thread::panicking() {
+            eprintln!("--- the daemon's log\n{}", self.log());
+        }
+    }
+}
+
+fn busybox_image() -> registry::make::Image {
+    let program = busybox().expect("checked by needs_a_node");
+    let applets = [
+        "sh", "echo", "cat", "sleep", "true", "false", "ls", "id", "wget", "httpd", "head", "dd", "seq",
+        "env", "mount", "touch", "nc", "kill", "hostname", "test", "yes",
+    ];
+    let mut entries = vec![
+        Entry::directory("bin", 0o755),
+        Entry::file("bin/busybox", 0o755, program),
+        Entry::directory("etc", 0o755),
+        Entry::file(
+            "etc/passwd",
+            0o644,
+            "root:x:0:0:root:/root:/bin/sh\nuser:x:1000:1000::/home/user:/bin/sh\n",
+        ),
+        Entry::file("etc/group", 0o644, "root:x:0:\nuser:x:1000:\nextra:x:2000:user\n"),
+        Entry::directory("tmp", 0o1777),
+    ];
+    entries.extend(applets.iter().map(|applet| Entry::symlink(&format!("bin/{applet}"), "busybox")));
+    ImageBuilder::new()
+        .layer(Layer::new(&entries, Compression::Gzip))
+        .run(serde_json::json!({ "Cmd": ["sh"], "Env": ["PATH=/bin"] }))
+        .build()
+}

@@ -352,3 +352,62 @@ fn shutdown_leaves_no_process_no_cgroup_and_no_file_but_the_records() {
         assert_eq!(below.filter(|entry| entry.file_type().unwrap().is_dir()).count(), 0, "{cgroup:?}");
     }
 }
+
+#[test]
+fn a_hook_that_hangs_is_ended_with_its_container() {
+    needs_containers!();
+    let mut pod = Pod::start();
+    let hook = |kind: &str| {
+        let hooks = serde_json::json!({ kind: [{ "path": "/bin/sleep", "args": ["sleep", "1003"] }] });
+        move |spec: &mut serde_json::Value| spec["hooks"] = hooks
+    };
+    let pid = pod.child.id();
+    let children = move || std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
+    // While it is created: the half-made container has a process, a cgroup and a hook.
+    let request = pod.create_request_with("making", "true", hook("createRuntime"));
+    let creating = pod.client.send(Method::Create, &request);
+    assert!(within(Duration::from_secs(5), || pod.cgroups().iter().any(|c| c.join("making").exists())));
+    std::thread::sleep(Duration::from_millis(100));
+    delete(&mut pod, "making");
+    assert_eq!(pod.client.result::<CreateResponse>(creating).unwrap_err().code, ErrorCode::Cancelled);
+    assert!(pod.cgroups().iter().all(|cgroup| !cgroup.join("making").exists()));
+    assert!(within(Duration::from_secs(5), || children().is_empty()), "{}", children());
+    // While it is started: the command runs, the call is not answered.
+    let request = pod.create_request_with("starting", "exec sleep 1004", hook("poststart"));
+    let _: CreateResponse = pod.client.call(Method::Create, &request).unwrap();
+    let starting = pod.client.send(Method::Start, &StartRequest { id: "starting".into() });
+    assert!(!pod.client.answered_within(starting, Duration::from_millis(300)));
+    assert_eq!(info(&mut pod).len(), 1);
+    kill(&mut pod, "starting", 9, false);
+    let begun = Instant::now();
+    assert_eq!(pod.wait("starting").signal, 9);
+    assert!(begun.elapsed() < Duration::from_secs(7), "{:?}", begun.elapsed());
+    assert_eq!(pod.client.result::<StartResponse>(starting).unwrap_err().code, ErrorCode::StartFailed);
+    delete(&mut pod, "starting");
+    assert!(within(Duration::from_secs(5), || children().is_empty()), "{}", children());
+    // And a hook that ends is waited for.
+    let request = pod.create_request_with("fine", "exit 8", |spec| {
+        spec["hooks"] = serde_json::json!({ "poststart": [{ "path": "/bin/true" }] });
+    });
+    pod.run_request(&request);
+    let exit = pod.wait("fine");
+    assert!(exit.code == 8 && exit.started_at_ns > 0, "{exit:?}");
+}
+
+#[test]
+fn a_command_starts_with_the_signals_of_a_fresh_process() {
+    needs_containers!();
+    let mut pod = Pod::start();
+    // Without a shell, which sets signals of its own.
+    let request = pod.create_request_with("a", "", |spec| {
+        spec["process"]["args"] = serde_json::json!(["/bin/cat", "/proc/self/status"]);
+    });
+    pod.run_request(&request);
+    pod.wait("a");
+    let shown = String::from_utf8(pod.logged("a").0).unwrap();
+    let of = |name: &str| {
+        let line = shown.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+        u64::from_str_radix(line.trim(), 16).unwrap()
+    };
+    assert_eq!((of("SigBlk:"), of("SigIgn:")), (0, 0));
+}

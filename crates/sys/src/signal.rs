@@ -6,9 +6,12 @@ use std::io;
 /// the exec otherwise, and Rust's own start-up ignores SIGPIPE.
 pub fn reset_all() -> io::Result<()> {
     for number in 1..=64 {
-        // SAFETY: SIG_DFL is a valid disposition; for SIGKILL, SIGSTOP and numbers the C library keeps to itself the call fails
-        // and changes nothing.
-        unsafe { libc::signal(number, libc::SIG_DFL) };
+        // The kernel is asked directly: the C library refuses the numbers it keeps to itself, and glibc's posix_spawn leaves those ignored.
+        // SAFETY: all zeros is a kernel sigaction with SIG_DFL, no flags and no mask, of at most 32 bytes; the mask has 8 bytes. For
+        // SIGKILL and SIGSTOP the call fails and changes nothing.
+        unsafe {
+            libc::syscall(libc::SYS_rt_sigaction, number, [0_u64; 4].as_ptr(), std::ptr::null::<u8>(), 8)
+        };
     }
     // SAFETY: an all-zero sigset_t is initialised by sigemptyset before use and outlives both calls.
     let done = unsafe {

@@ -1,7 +1,7 @@
 //! One client: bytes in, frames and descriptors out of them, answers queued until the socket takes them.
 
 use super::poller::{Poller, READ, READ_AND_WRITE, Token, WRITE};
-use crate::protocol::{Decoder, FrameKind, Response, encode};
+use crate::protocol::{CallError, Decoder, ErrorCode, FrameKind, Response, encode};
 use rustix::io::Errno;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags};
 use std::collections::VecDeque;
@@ -97,9 +97,12 @@ impl Connection {
         self.out.len() - self.sent > HOLD_BACK
     }
 
-    /// Queues an answer. One that is too long for a frame becomes nothing; none of ours is.
+    /// Queues an answer, or if it is too long for a frame the error that it is.
     pub(super) fn push(&mut self, stream: u32, response: &Response) {
-        let _ = encode(&mut self.out, stream, FrameKind::Response, response);
+        if let Err(cause) = encode(&mut self.out, stream, FrameKind::Response, response) {
+            let error = CallError::new(ErrorCode::Internal, format!("the answer cannot be sent: {cause}"));
+            let _ = encode(&mut self.out, stream, FrameKind::Response, &error.response());
+        }
     }
 
     pub(super) fn has_output(&self) -> bool {

@@ -57,6 +57,7 @@ pub(super) struct Container {
     pub(super) stdin: Option<OwnedFd>,
     /// Receives the terminal while the container is being created.
     pub(super) console: Option<OwnedFd>,
+    pub(super) bundle: PathBuf,
     pub(super) cgroup: Option<PathBuf>,
     pub(super) own_pid_namespace: bool,
     pub(super) has_start_hooks: bool,

@@ -126,6 +126,7 @@ impl Shim {
             log,
             stdin: None,
             console: None,
+            bundle: request.bundle.clone().into(),
             cgroup: None,
             own_pid_namespace: true,
             has_start_hooks: false,

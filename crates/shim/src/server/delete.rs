@@ -10,7 +10,15 @@ use super::{message, now_ns};
 use crate::config::exit_path;
 use crate::messages::warning;
 use crate::protocol::{CallError, DeleteRequest, DeleteResponse, ErrorCode};
+use std::io::Read;
 use std::path::Path;
+use std::time::Duration;
+
+/// How long killing and removing the cgroup of a half-made container may take.
+const CGROUP_PATIENCE: Duration = Duration::from_secs(5);
+
+/// No bundle's configuration is longer.
+const MAX_BUNDLE_CONFIG: u64 = 16 << 20;
 
 impl Shim {
     pub(super) fn delete(&mut self, request: DeleteRequest, buffer: &mut [u8]) -> Result<Outcome, CallError> {
@@ -41,23 +49,37 @@ impl Shim {
         if let Some(container) = self.container(serial) {
             container.phase = Phase::Creating { cancelled: true };
         }
-        let purpose = Purpose::Create { container: serial };
-        for helper in self.helpers.iter().filter(|helper| helper.purpose == purpose) {
-            helper.kill();
+        self.kill_helpers(serial, |_| true);
+    }
+
+    /// Ends what is under way for a container. Otherwise a hook or a path that hangs would keep it for ever.
+    pub(super) fn kill_helpers(&self, serial: u32, which: impl Fn(Purpose) -> bool) {
+        for helper in self.helpers.iter().filter(|helper| which(helper.purpose)) {
+            match helper.purpose {
+                Purpose::Create { container }
+                | Purpose::Start { container }
+                | Purpose::Exec { container, .. }
+                    if container == serial =>
+                {
+                    helper.kill();
+                }
+                _ => {}
+            }
         }
     }
 
     /// Lets a helper remove the container; with `force` whatever its state is.
     pub(super) fn begin_delete(&mut self, serial: u32, force: bool) {
+        self.kill_helpers(serial, |_| true);
         let root = self.runtime_root.clone();
         let Some(container) = self.container(serial) else {
             return;
         };
         container.phase = Phase::Deleting;
-        let id = container.id.clone();
+        let (id, bundle) = (container.id.clone(), container.bundle.clone());
         let purpose = Purpose::Delete { container: serial };
-        if let Err(cause) = self.start_helper(purpose, Handed::default(), move |_| remove(&root, &id, force))
-        {
+        let work = move |_| remove(&root, &id, &bundle, force);
+        if let Err(cause) = self.start_helper(purpose, Handed::default(), work) {
             let error = CallError::new(ErrorCode::DeleteFailed, cause.to_string()).at("helper");
             self.delete_failed(serial, error);
         }
@@ -109,16 +131,22 @@ impl Shim {
 }
 
 /// Runs in the helper.
-fn remove(root: &Path, id: &str, force: bool) -> Report {
+fn remove(root: &Path, id: &str, bundle: &Path, force: bool) -> Report {
     match runtime::delete(root, id, force) {
         Ok(deleted) => {
             let warning = |warning: &runtime::Warning| format!("container {id}: {warning}");
             Report::Done { warnings: deleted.warnings.iter().map(warning).collect() }
         }
-        // Its creation did not come so far.
-        Err(runtime::DeleteError::Lookup(runtime::Lookup::NotFound { .. })) => {
-            Report::Done { warnings: Vec::new() }
-        }
+        // Its creation was cut off before there was a record of it.
+        Err(runtime::DeleteError::Lookup(runtime::Lookup::NotFound { .. })) => match remove_cgroup(bundle) {
+            Ok(()) => {
+                let _ = rustix::fs::rmdir(root.join(id));
+                Report::Done { warnings: Vec::new() }
+            }
+            Err(cause) => {
+                Report::failed(ErrorCode::DeleteFailed, "cgroup", format!("container {id}: {cause}"))
+            }
+        },
         Err(error) => {
             let stage = match &error {
                 runtime::DeleteError::Failed { failure, .. } => failure.stage.to_string(),
@@ -127,4 +155,45 @@ fn remove(root: &Path, id: &str, force: bool) -> Report {
             Report::failed(ErrorCode::DeleteFailed, stage, error)
         }
     }
+}
+
+/// The part of a bundle's configuration that names its cgroup.
+#[derive(serde::Deserialize)]
+struct Config {
+    linux: Option<ConfigLinux>,
+}
+
+#[derive(serde::Deserialize)]
+struct ConfigLinux {
+    #[serde(rename = "cgroupsPath")]
+    cgroups_path: Option<String>,
+}
+
+/// Kills what is in the cgroup that the bundle names, and removes it. A bundle that cannot be read got nowhere near a cgroup.
+fn remove_cgroup(bundle: &Path) -> Result<(), String> {
+    let Some(path) = cgroup_of(bundle) else {
+        return Ok(());
+    };
+    let host = cgroup::Host::detect().map_err(|error| error.to_string())?;
+    match host.open(&path) {
+        Ok(group) => group.kill_all(CGROUP_PATIENCE).map_err(|error| error.to_string())?,
+        Err(cgroup::CgroupError::NotFound { .. }) => {}
+        Err(error) => return Err(error.to_string()),
+    }
+    host.delete(&path, CGROUP_PATIENCE).map_err(|error| error.to_string())
+}
+
+/// The file may be what the creation hung on: only a regular one is read.
+fn cgroup_of(bundle: &Path) -> Option<String> {
+    use rustix::fs::{FileType, Mode, OFlags};
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = rustix::fs::open(bundle.join("config.json"), flags, Mode::empty()).ok()?;
+    let stat = rustix::fs::fstat(&file).ok()?;
+    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+        return None;
+    }
+    let mut bytes = Vec::new();
+    std::fs::File::from(file).take(MAX_BUNDLE_CONFIG).read_to_end(&mut bytes).ok()?;
+    let config: Config = serde_json::from_slice(&bytes).ok()?;
+    config.linux?.cgroups_path.filter(|path| !path.is_empty())
 }

@@ -41,9 +41,16 @@ impl Shim {
             return;
         };
         exit.started_at_ns = container.started_at_ns;
+        // That it had started may have been noticed a moment after its end.
+        exit.exited_at_ns = exit.exited_at_ns.max(exit.started_at_ns);
         container.exit = Some(exit);
         container.kill_execs();
         container.drain(buffer, &self.poller);
+        // What starts further processes in a dead container has nothing to wait for. Hooks of its start may go on for a while.
+        self.kill_helpers(serial, |purpose| matches!(purpose, Purpose::Exec { .. }));
+        let Some(container) = self.container(serial) else {
+            return;
+        };
         if matches!(container.phase, Phase::Deleting) {
             self.publish(serial);
             return;
@@ -107,13 +114,14 @@ impl Shim {
         while let Some(container) = self.containers.iter_mut().find(over) {
             container.drain(buffer, &self.poller);
             let serial = container.serial;
+            self.kill_helpers(serial, |purpose| matches!(purpose, Purpose::Start { .. }));
             self.publish(serial);
         }
     }
 
-    fn publish_if_drained(&mut self, serial: u32) {
-        let starting =
-            self.helpers.iter().any(|helper| helper.purpose == Purpose::Start { container: serial });
+    pub(super) fn publish_if_drained(&mut self, serial: u32) {
+        let purpose = Purpose::Start { container: serial };
+        let starting = self.helpers.iter().any(|helper| helper.purpose == purpose && !helper.reported);
         if let Some(container) = self.container(serial)
             && matches!(container.phase, Phase::Draining { looking: false, .. })
             && container.outputs.iter().all(Option::is_none)

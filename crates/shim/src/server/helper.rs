@@ -84,7 +84,9 @@ impl Report {
     pub(super) fn into_error(self, otherwise: ErrorCode) -> CallError {
         match self {
             Report::Failed { code, stage, message } => {
-                CallError::new(ErrorCode::parse(&code), message).at(stage)
+                // A helper that died had no name for it.
+                let code = Some(ErrorCode::parse(&code)).filter(|code| *code != ErrorCode::Unknown);
+                CallError::new(code.unwrap_or(otherwise), message).at(stage)
             }
             Report::Created(_) | Report::Executed { .. } | Report::Looked { .. } | Report::Done { .. } => {
                 CallError::new(otherwise, "a helper reported something else than it was asked for")
@@ -167,7 +169,8 @@ impl Helper {
 fn run(handed: Handed, writer: BorrowedFd<'_>, work: impl FnOnce(Handed) -> Report) -> i32 {
     let mut keep = handed.borrowed();
     keep.push(writer);
-    let prepared = sys::parent::close_all_except(&keep).and_then(|()| sys::signal::reset_all());
+    // The signals stay as the shim has them: the runtime resets those of init, and a hook that reads nothing must not end us by SIGPIPE.
+    let prepared = sys::parent::close_all_except(&keep);
     let report = match prepared {
         Ok(()) => work(handed),
         Err(cause) => Report::failed(ErrorCode::Internal, "helper", cause),

@@ -124,6 +124,7 @@ impl Shim {
         let report = match helper.read() {
             Heard::Report(report) => report,
             Heard::NotYet | Heard::Nothing => {
+                self.kill_strays();
                 let exit = exit_of(0, status);
                 let how = match exit.signal {
                     0 => format!("it exited with code {}", exit.code),
@@ -134,6 +135,22 @@ impl Shim {
             }
         };
         self.done(helper.purpose, report, buffer);
+    }
+
+    /// A helper that was killed leaves children: a half-made init, a hook. They became ours, and unlike what a container orphans they
+    /// are in no container's cgroup but in our own.
+    fn kill_strays(&self) {
+        let own = std::fs::read("/proc/self/cgroup").unwrap_or_default();
+        let pid = std::process::id();
+        let children =
+            std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+        let unknown = |pid: &i32| self.known(*pid).is_none();
+        for pid in children.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).filter(unknown) {
+            let is_stray = std::fs::read(format!("/proc/{pid}/cgroup")).is_ok_and(|cgroup| cgroup == own);
+            if let Some(pid) = rustix::process::Pid::from_raw(pid).filter(|_| is_stray) {
+                let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+            }
+        }
     }
 
     fn done(&mut self, purpose: Purpose, report: Report, buffer: &mut [u8]) {

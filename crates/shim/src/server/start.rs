@@ -81,6 +81,7 @@ impl Shim {
             other => Err(other.into_error(ErrorCode::StartFailed)),
         };
         self.started(serial, result);
+        self.publish_if_drained(serial);
     }
 
     fn started(&mut self, serial: u32, result: Result<(), CallError>) {
@@ -91,7 +92,8 @@ impl Shim {
         if result.is_ok() {
             container.started_at_ns = now;
             if let Some(exit) = &mut container.exit {
-                exit.started_at_ns = now.min(exit.exited_at_ns);
+                exit.started_at_ns = now;
+                exit.exited_at_ns = exit.exited_at_ns.max(now);
             }
         }
         if matches!(container.phase, Phase::Starting(_) | Phase::StartingWithHooks) {

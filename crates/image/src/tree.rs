@@ -171,12 +171,13 @@ mod tests {
         let top = open(folder.path());
         fs::mkdirat(&top, "deep", Mode::RWXU).unwrap();
         let mut here = fs::openat(&top, "deep", OPEN, Mode::empty()).unwrap();
-        for _ in 0..5000 {
+        // Deeper than a path can say.
+        for _ in 0..2100 {
             fs::mkdirat(&here, "d", Mode::RWXU).unwrap();
             here = fs::openat(&here, "d", OPEN, Mode::empty()).unwrap();
         }
         let usage = usage(fs::openat(&top, "deep", OPEN, Mode::empty()).unwrap()).unwrap();
-        assert_eq!(usage.inodes, 5001);
+        assert_eq!(usage.inodes, 2101);
         remove(top.as_fd(), c"deep").unwrap();
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
     }

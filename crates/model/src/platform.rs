@@ -19,7 +19,9 @@ impl Platform {
             "aarch64" => ("arm64", ""),
             "armhf" => ("arm", "v7"),
             "armel" => ("arm", "v6"),
-            "i386" | "i686" => ("386", ""),
+            "x86" | "i386" | "i686" => ("386", ""),
+            "powerpc64" | "powerpc64le" => ("ppc64le", ""),
+            "loongarch64" => ("loong64", ""),
             other => (other, ""),
         };
         let variant = match (architecture, if variant.is_empty() { implied } else { variant }) {

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 
 /// How many pieces the network may be ahead. A piece is what one read brought, 400 KiB at most.
-const AHEAD: usize = 16;
+const AHEAD: usize = 4;
 
 /// What the network hands over.
 #[derive(Debug)]

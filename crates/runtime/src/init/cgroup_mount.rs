@@ -10,7 +10,7 @@ use sys::namespace::kind;
 use sys::root::Root;
 
 use super::Plan;
-use super::target::{Kind, open_or_make, plain_directory};
+use super::target::plain_directory;
 use crate::cgroups::Version;
 use crate::error::{At, Failure, Stage};
 use crate::mounts::Prepared;
@@ -50,7 +50,7 @@ pub(super) fn make(plan: &Plan<'_>, root: &Root, mount: &Prepared) -> Result<(),
             let made = version2(plan, mount).at(Stage::Mounts, name)?;
             sys::mount::attach(made.as_fd(), place.as_fd()).at(Stage::Mounts, name)
         }
-        Version::V1 => version1(plan, root, mount, &place).at(Stage::Mounts, name),
+        Version::V1 => version1(plan, mount, &place).at(Stage::Mounts, name),
     }
 }
 
@@ -66,7 +66,7 @@ fn version2(plan: &Plan<'_>, mount: &Prepared) -> io::Result<OwnedFd> {
 }
 
 /// A tmpfs with one directory for each hierarchy, on which the own group is bound. In a cgroup namespace that is its root too.
-fn version1(plan: &Plan<'_>, root: &Root, mount: &Prepared, place: &OwnedFd) -> io::Result<()> {
+fn version1(plan: &Plan<'_>, mount: &Prepared, place: &OwnedFd) -> io::Result<()> {
     let shelf_attributes = attribute::NOSUID | attribute::NODEV | attribute::NOEXEC;
     let shelf = new_filesystem("tmpfs", &[Parameter::Value("mode", "755")], shelf_attributes)?;
     sys::mount::attach(shelf.as_fd(), place.as_fd())?;
@@ -82,7 +82,10 @@ fn version1(plan: &Plan<'_>, root: &Root, mount: &Prepared, place: &OwnedFd) -> 
         };
         let host = Path::new(HOST).join(folder);
         let Ok(group) = bind(&host, &plan.cgroup.path, mount.options.set) else { continue };
-        let target = open_or_make(root, &mount.destination.join(folder), Kind::Directory)?;
+        // The shelf is new and nobody else's: what is made in it can be opened by its name.
+        rustix::fs::mkdirat(&shelf, folder, Mode::from_raw_mode(0o755))?;
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let target = rustix::fs::openat(&shelf, folder, flags, Mode::empty())?;
         sys::mount::attach(group.as_fd(), target.as_fd())?;
         for alias in folder.split(',').filter(|_| folder.contains(',')) {
             let _ = rustix::fs::symlinkat(folder, &shelf, alias);

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Component, Path};
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use sys::root::Root;
 
@@ -133,6 +133,16 @@ impl Walk {
 /// Opens the directory `path` in `root`, made where missing, refusing every link on the way: for places whose meaning is fixed, such
 /// as /proc and /dev, where a link could only mislead.
 pub(crate) fn plain_directory(root: &Root, path: &Path) -> io::Result<OwnedFd> {
+    let relative = path.strip_prefix("/").unwrap_or(path);
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+    if let Ok(found) = rustix::fs::openat2(root, relative, flags, Mode::empty(), resolve) {
+        return Ok(found);
+    }
+    make_plain_directory(root, path)
+}
+
+fn make_plain_directory(root: &Root, path: &Path) -> io::Result<OwnedFd> {
     let mut here = root.directory(Path::new("."))?;
     for component in path.components() {
         let Component::Normal(name) = component else { continue };

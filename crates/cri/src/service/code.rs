@@ -332,7 +332,7 @@ mod tests {
     use super::*;
 
     fn pull_error(cause: image::PullCause) -> image::PullError {
-        image::PullError { reference: "r.example/a".into(), cause, attempts: vec![] }
+        image::PullError { reference: "r.example/a".into(), cause: Box::new(cause), attempts: vec![] }
     }
 
     #[test]

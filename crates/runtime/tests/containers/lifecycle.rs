@@ -109,3 +109,18 @@ fn logs_are_lines_that_an_engine_can_read() {
     assert!(bundle.oci(&["--version"]).ok().contains("spec: 1."));
     assert!(bundle.oci(&["nonsense"]).failed().contains("no command"));
 }
+
+#[test]
+fn a_fork_creates_on_a_detached_overlay_and_start_is_polled_for() {
+    // The way of the shim, by the library: the example forks, hands over a detached overlay, and starts with and without waiting.
+    let mut bundle = bundle!();
+    bundle.shell("test $(id -u) = 0 && echo x > /written");
+    bundle.config["linux"]["cgroupsPath"] = "".into();
+    bundle.save();
+    let mut command = std::process::Command::new(crate::bundle::oci().with_file_name("bench"));
+    command.arg(bundle.path()).arg(bundle.states()).args(["4", "overlay"]);
+    assert!(bundle.to_end(command).ok().contains("create+start"));
+    assert!(bundle.path().join("upper/written").exists() && !bundle.rootfs().join("written").exists());
+    assert_eq!(std::fs::read_dir(bundle.states()).unwrap().count(), 0);
+    assert_eq!(bundle.leftovers(), Vec::<String>::new());
+}

@@ -36,7 +36,7 @@ use std::time::Instant;
 const MAX_CONNECTIONS: usize = 64;
 
 /// All reading is done into this one buffer. It is part of the program's zeroed memory, so that only what is used of it takes up room.
-static BUFFER: Mutex<[u8; 64 << 10]> = Mutex::new([0; 64 << 10]);
+static BUFFER: Mutex<[u8; 32 << 10]> = Mutex::new([0; 32 << 10]);
 
 /// A pod's shim at work.
 struct Shim {

@@ -1,4 +1,4 @@
-//! Pulls one image into a folder and says how long it took: `pull FOLDER REFERENCE [user:password]`.
+//! Pulls one image into a folder and says how long that and its root file system took: `pull FOLDER REFERENCE [user:password]`.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -35,6 +35,22 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     };
     let usage = images.fs_info().usage;
     println!("{id} in {:?}: {} bytes, {} inodes", began.elapsed(), usage.bytes, usage.inodes);
+    let mut times = Vec::new();
+    for number in 0..100 {
+        let owner = format!("timing-{number}");
+        let began = Instant::now();
+        images.rootfs().prepare(&owner, &id)?;
+        let prepared = began.elapsed();
+        let mount = images.rootfs().mount(&owner)?;
+        times.push((began.elapsed(), prepared));
+        drop(mount);
+        images.rootfs().remove(&owner)?;
+    }
+    times.sort();
+    println!(
+        "root file system prepared and mounted in {:?}, prepared alone in {:?} (median)",
+        times[50].0, times[50].1
+    );
     let status = std::fs::read_to_string("/proc/self/status")?;
     println!("{}", status.lines().find(|line| line.starts_with("VmHWM")).unwrap_or_default());
     Ok(())

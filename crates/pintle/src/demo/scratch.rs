@@ -18,12 +18,12 @@ impl Scratch {
     pub(super) fn make() -> Result<Scratch, Failure> {
         let tag = format!("pintle-demo-{}", std::process::id());
         let directory = std::env::temp_dir().join(&tag);
-        let subnet = subnet::free_subnet().ok_or_else(|| {
+        let subnet = subnet::free_subnet(std::process::id()).ok_or_else(|| {
             Failure::Usage(
                 "no free address range was found: this machine has routes for all of 10.231.0.0/16".into(),
             )
         })?;
-        let scratch = Scratch { directory, tag, bridge: subnet::free_bridge() };
+        let scratch = Scratch { directory, tag, bridge: format!("pdemo{}", std::process::id()) };
         let network = default_configuration(&Defaults {
             name: scratch.tag.clone(),
             bridge: scratch.bridge.clone(),

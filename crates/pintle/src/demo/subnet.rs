@@ -1,31 +1,24 @@
-//! An address range and a bridge name that nobody on this machine uses. Pure but for reading the routes.
+//! An address range that nobody on this machine uses. Pure but for reading the routes.
 
 use ipnet::Ipv4Net;
-use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
-/// Returns a /24 that no route of this machine overlaps, or `None` when all are taken.
-pub(super) fn free_subnet() -> Option<Ipv4Net> {
-    first_free(&parse_routes(&std::fs::read_to_string("/proc/net/route").unwrap_or_default()))
-}
-
-/// Returns an interface name that is not in use: `pdemo0`, `pdemo1`, ...
-pub(super) fn free_bridge() -> String {
-    let text = std::fs::read_to_string("/proc/self/net/dev").unwrap_or_default();
-    let taken: BTreeSet<&str> =
-        text.lines().filter_map(|line| Some(line.split_once(':')?.0.trim())).collect();
-    let name = (0_u32..).map(|number| format!("pdemo{number}")).find(|name| !taken.contains(name.as_str()));
-    name.unwrap_or_default()
+/// Returns a /24 that no route of this machine overlaps, or `None` when all are taken. Different seeds begin with different ranges, so
+/// that two demonstrations at the same time do not take the same.
+pub(super) fn free_subnet(seed: u32) -> Option<Ipv4Net> {
+    let routes = parse_routes(&std::fs::read_to_string("/proc/net/route").unwrap_or_default());
+    first_free(seed, &routes)
 }
 
 /// Ranges to choose from: out of the way of what networks at home and at work, Docker (172.17), Kubernetes (10.244) and Podman (10.88) use.
-fn candidates() -> impl Iterator<Item = Ipv4Net> {
-    (0_u8..=255).map(|third| Ipv4Net::new_assert(Ipv4Addr::new(10, 231, third, 0), 24))
+fn candidates(seed: u32) -> impl Iterator<Item = Ipv4Net> {
+    let range = |third| Ipv4Net::new_assert(Ipv4Addr::new(10, 231, third, 0), 24);
+    (0_u8..=255).map(move |number| range(number.wrapping_add(seed as u8)))
 }
 
-fn first_free(routes: &[Ipv4Net]) -> Option<Ipv4Net> {
+fn first_free(seed: u32, routes: &[Ipv4Net]) -> Option<Ipv4Net> {
     let overlap = |a: &Ipv4Net, b: &Ipv4Net| a.contains(&b.network()) || b.contains(&a.network());
-    candidates().find(|candidate| !routes.iter().any(|route| overlap(candidate, route)))
+    candidates(seed).find(|candidate| !routes.iter().any(|route| overlap(candidate, route)))
 }
 
 /// Reads `/proc/net/route`: destination and mask are the kernel's bytes in hexadecimal, so little-endian on the machines we run on.
@@ -53,7 +46,7 @@ mod tests {
     fn a_used_range_is_not_chosen_and_the_default_route_is_no_use() {
         let routes = parse_routes(ROUTES);
         assert_eq!(routes, ["10.231.0.0/24".parse().unwrap(), "10.231.1.0/24".parse().unwrap()]);
-        assert_eq!(first_free(&routes), Some("10.231.2.0/24".parse().unwrap()));
-        assert_eq!(first_free(&["10.0.0.0/8".parse().unwrap()]), None);
+        assert_eq!(first_free(0, &routes), Some("10.231.2.0/24".parse().unwrap()));
+        assert_eq!(first_free(7, &["10.0.0.0/8".parse().unwrap()]), None);
     }
 }

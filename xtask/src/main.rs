@@ -1,4 +1,4 @@
-//! Project tasks: `cargo xtask test`, `tidy`, `dist`, `bench`, `conformance`, `gen`.
+//! Project tasks: `cargo xtask test`, `tidy`, `dist`, `bench`, `conformance`, `vm`, `gen`.
 
 mod bench;
 mod command;
@@ -8,6 +8,7 @@ mod elf;
 mod r#gen;
 mod test;
 mod tidy;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -21,6 +22,7 @@ cargo xtask TASK
   dist                            the release: one static file, packed with its unit and an example configuration
   conformance crictl|critest ...  crictl's commands, or Kubernetes' own suite, against a throw-away daemon
   bench [OPTIONS]                 the release measured through CRI, beside containerd where it is installed; --help: what can be chosen
+  vm [-p CRATE] [-- TESTNAME]     the tests as root in an emulated machine with control groups of version 2 alone and a Debian kernel
   gen [--check]                   generated code from the protocol files; --check: is it current?
 ";
 
@@ -33,6 +35,7 @@ fn main() -> ExitCode {
         Some("dist") => dist::run(rest),
         Some("conformance") => conformance::run(rest),
         Some("bench") => bench::run(rest),
+        Some("vm") => vm::run(rest),
         Some("gen") => r#gen::run(rest),
         _ => {
             eprint!("{TASKS}");

@@ -2,8 +2,8 @@
 
 pub(crate) mod host;
 pub(crate) mod orphans;
-mod outcome;
-mod program;
+pub(crate) mod outcome;
+pub(crate) mod program;
 mod skips;
 
 use std::io::Write;

@@ -6,26 +6,26 @@ use anyhow::Result;
 
 /// A test that did not run.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Skip {
-    pub(super) test: String,
-    pub(super) reason: String,
+pub(crate) struct Skip {
+    pub(crate) test: String,
+    pub(crate) reason: String,
 }
 
 /// What one test program said.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Outcome {
-    pub(super) passed: usize,
-    pub(super) failed: Vec<String>,
-    pub(super) skipped: Vec<Skip>,
+pub(crate) struct Outcome {
+    pub(crate) passed: usize,
+    pub(crate) failed: Vec<String>,
+    pub(crate) skipped: Vec<Skip>,
     /// Whether its closing line was seen; without it the program died half-way.
-    pub(super) complete: bool,
+    pub(crate) complete: bool,
 }
 
 impl Outcome {
     /// Reads what the standard test harness prints with `--show-output`.
     ///
     /// A test says that it was skipped by a line `SKIPPED: reason`, or by the `ignored` attribute with its reason.
-    pub(super) fn read(output: &str) -> Outcome {
+    pub(crate) fn read(output: &str) -> Outcome {
         let mut outcome = Outcome::default();
         let mut section: Option<&str> = None;
         let mut in_list = false;
@@ -74,15 +74,15 @@ fn count(totals: &str, what: &str) -> usize {
 
 /// The sum of all stages and programs.
 #[derive(Default)]
-pub(super) struct Totals {
-    pub(super) passed: usize,
-    pub(super) failures: Vec<String>,
-    pub(super) skipped: Vec<Skip>,
+pub(crate) struct Totals {
+    pub(crate) passed: usize,
+    pub(crate) failures: Vec<String>,
+    pub(crate) skipped: Vec<Skip>,
 }
 
 impl Totals {
     /// Runs a stage that is no test program; it counts as one test.
-    pub(super) fn stage(&mut self, name: &str, stage: impl FnOnce() -> Result<()>) {
+    pub(crate) fn stage(&mut self, name: &str, stage: impl FnOnce() -> Result<()>) {
         let start = Instant::now();
         match stage() {
             Ok(()) => {
@@ -94,13 +94,13 @@ impl Totals {
     }
 
     /// Notes a failure.
-    pub(super) fn fail(&mut self, name: &str, why: String) {
+    pub(crate) fn fail(&mut self, name: &str, why: String) {
         println!("FAILED   {name}: {why}");
         self.failures.push(format!("{name}: {why}"));
     }
 
     /// Adds what a test program said.
-    pub(super) fn add(&mut self, program: &str, outcome: Outcome, took: Duration) {
+    pub(crate) fn add(&mut self, program: &str, outcome: Outcome, took: Duration) {
         self.passed += outcome.passed;
         self.failures.extend(outcome.failed.iter().map(|test| format!("{program}: {test}")));
         let skipped = outcome.skipped.into_iter();
@@ -114,6 +114,18 @@ impl Totals {
             self.skipped.len() - before,
             took.as_secs_f64()
         );
+    }
+
+    /// Prints what was skipped and what failed, and how many of each.
+    pub(crate) fn summary(&self) {
+        println!();
+        for skip in &self.skipped {
+            println!("skipped  {}: {}", skip.test, skip.reason);
+        }
+        for failure in &self.failures {
+            println!("FAILED   {failure}");
+        }
+        println!("{} passed, {} failed, {} skipped", self.passed, self.failures.len(), self.skipped.len());
     }
 }
 

@@ -18,33 +18,55 @@ use crate::command;
 const OUTPUT_LIMIT: usize = 64 << 20;
 
 /// One test program, built.
-pub(super) struct Program {
+pub(crate) struct Program {
     /// Crate, and the file where it is not the crate itself.
-    pub(super) name: String,
-    executable: PathBuf,
+    pub(crate) name: String,
+    pub(crate) executable: PathBuf,
     /// The folder of its crate, in which it runs.
-    folder: PathBuf,
+    pub(crate) folder: PathBuf,
+}
+
+/// What one run of cargo built.
+pub(crate) struct Built {
+    pub(crate) programs: Vec<Program>,
+    /// Programs that are no tests; tests start them.
+    beside: Vec<PathBuf>,
+}
+
+impl Built {
+    /// All files that can be run.
+    pub(crate) fn executables(&self) -> impl Iterator<Item = &Path> {
+        self.programs.iter().map(|program| &program.executable).chain(&self.beside).map(PathBuf::as_path)
+    }
+}
+
+/// Runs `cargo test --no-run --message-format json...` and finds what it built.
+pub(crate) fn build(cargo: &mut Command) -> Result<Built> {
+    let messages = command::capture(cargo)?;
+    let messages: Vec<Value> = messages.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    let programs: Vec<Program> = messages.iter().filter_map(Program::from_message).collect();
+    if programs.is_empty() {
+        bail!("cargo built no test program");
+    }
+    let beside = messages.iter().filter(|message| message["profile"]["test"] == false);
+    let beside = beside.filter_map(|message| message["executable"].as_str()).map(PathBuf::from);
+    // Build scripts are programs too, and have no `executable`.
+    Ok(Built { programs, beside: beside.collect() })
 }
 
 impl Program {
     /// Builds every test of the workspace, with these features of its crates.
     pub(super) fn build_all(features: &[&str]) -> Result<Vec<Program>> {
-        let build =
+        let arguments =
             ["test", "--workspace", "--no-run", "--locked", "--message-format", "json-render-diagnostics"];
-        let mut cargo = command::cargo(&build);
+        let mut cargo = command::cargo(&arguments);
         if !features.is_empty() {
             cargo.args(["--features", &features.join(",")]);
         }
-        let messages = command::capture(&mut cargo)?;
-        let programs: Vec<Program> = messages.lines().filter_map(Program::from_message).collect();
-        if programs.is_empty() {
-            bail!("cargo built no test program");
-        }
-        Ok(programs)
+        Ok(build(&mut cargo)?.programs)
     }
 
-    fn from_message(line: &str) -> Option<Program> {
-        let message: Value = serde_json::from_str(line).ok()?;
+    fn from_message(message: &Value) -> Option<Program> {
         if message["reason"] != "compiler-artifact" || message["profile"]["test"] != true {
             return None;
         }

@@ -1,0 +1,175 @@
+//! The machine's disk: busybox, the kernel's modules, the test programs where they were built, and the repository's files where they stand.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result};
+
+use super::cache::Cached;
+use super::modules::{Modules, alias};
+use super::options::Options;
+use crate::command;
+use crate::test::program::Built;
+
+/// Tools that tests ask; taken from this machine where it has them. Where it does not, the tests say that they skip.
+const TOOLS: &[&str] = &["nft", "ip", "tc", "nsenter", "unshare", "setpriv"];
+
+/// Seconds for one test program. Emulated, everything takes about ten times as long.
+const SECONDS_EACH: u32 = 600;
+
+const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/nonexistent:/bin/false\n";
+const GROUP: &str = "root:x:0:\ntty:x:5:\nnogroup:x:65534:\n";
+
+/// Free space on it, for what the tests write.
+const ROOM: &str = "3G";
+
+/// Makes `image`, an ext4 file system, from a folder beside it that is made anew.
+pub(super) fn make(
+    folder: &Path,
+    image: &Path,
+    cached: &Cached,
+    built: &Built,
+    options: &Options,
+) -> Result<()> {
+    let root = Root(folder.join("root"));
+    if root.0.exists() {
+        fs::remove_dir_all(&root.0)?;
+    }
+    for folder in [
+        "bin", "sbin", "usr/bin", "usr/sbin", "dev", "proc", "sys", "run", "tmp", "var/lib", "var/log",
+        "etc", "root",
+    ] {
+        fs::create_dir_all(root.0.join(folder))?;
+    }
+    fs::set_permissions(root.0.join("tmp"), fs::Permissions::from_mode(0o1777))?;
+    root.busybox(cached)?;
+    root.modules(cached)?;
+    root.tools()?;
+    root.repository()?;
+    for file in built.executables() {
+        root.copy(file)?;
+    }
+    root.write("etc/passwd", PASSWD)?;
+    root.write("etc/group", GROUP)?;
+    root.write("etc/hosts", "127.0.0.1 localhost\n::1 localhost\n127.0.1.1 pintle-vm\n")?;
+    root.write("etc/resolv.conf", "nameserver 10.0.2.3\n")?;
+    root.write("etc/os-release", "ID=pintle-vm\nPRETTY_NAME=\"The machine of cargo xtask vm\"\n")?;
+    root.write("payload/programs", &programs(built))?;
+    root.write("payload/settings", &settings(options))?;
+    root.write("sbin/init", include_str!("init.sh"))?;
+    fs::set_permissions(root.0.join("sbin/init"), fs::Permissions::from_mode(0o755))?;
+
+    if image.exists() {
+        fs::remove_file(image)?;
+    }
+    let mke2fs = command::find("mke2fs").context("no mke2fs")?;
+    let mut format = Command::new(mke2fs);
+    format
+        .args(["-q", "-t", "ext4", "-O", "^has_journal", "-E", "root_owner=0:0", "-d"])
+        .arg(&root.0)
+        .arg(image)
+        .arg(ROOM);
+    command::run(format.stdout(Stdio::null()).stderr(Stdio::null()))?;
+    fs::remove_dir_all(&root.0)?;
+    Ok(())
+}
+
+/// A line for each: number, file, folder in which it runs.
+fn programs(built: &Built) -> String {
+    let mut text = String::new();
+    for (index, program) in built.programs.iter().enumerate() {
+        let _ = writeln!(text, "{index} {} {}", program.executable.display(), program.folder.display());
+    }
+    text
+}
+
+fn settings(options: &Options) -> String {
+    let backtrace = std::env::var("RUST_BACKTRACE").is_ok_and(|value| value != "0");
+    format!(
+        "FILTERS='{}'\nKEEP={}\nBACKTRACE={}\nSECONDS_EACH={SECONDS_EACH}\n",
+        options.filters.join(" "),
+        u8::from(options.keep),
+        u8::from(backtrace),
+    )
+}
+
+/// The folder that becomes the disk.
+struct Root(PathBuf);
+
+impl Root {
+    /// Where `path` of this machine stands there.
+    fn at(&self, path: &Path) -> PathBuf {
+        self.0.join(path.strip_prefix("/").unwrap_or(path))
+    }
+
+    fn write(&self, path: &str, text: &str) -> Result<()> {
+        let file = self.0.join(path);
+        fs::create_dir_all(file.parent().unwrap_or(&self.0))?;
+        fs::write(&file, text).with_context(|| file.display().to_string())
+    }
+
+    /// Copies a file of this machine to the same path; a symbolic link's target takes the link's place.
+    fn copy(&self, file: &Path) -> Result<()> {
+        let to = self.at(file);
+        fs::create_dir_all(to.parent().unwrap_or(&self.0))?;
+        fs::copy(file, &to).with_context(|| file.display().to_string())?;
+        Ok(())
+    }
+
+    /// Where tests look for it, and a link for each of its programs.
+    fn busybox(&self, cached: &Cached) -> Result<()> {
+        fs::copy(&cached.busybox, self.0.join("usr/bin/busybox"))?;
+        fs::copy(&cached.busybox, self.0.join("bin/busybox"))?;
+        let applets = command::capture(Command::new(&cached.busybox).arg("--list"))?;
+        for applet in applets.lines().filter(|applet| *applet != "busybox") {
+            symlink("/bin/busybox", self.0.join("bin").join(applet))?;
+        }
+        // The kernel starts it to load a module.
+        symlink("/bin/busybox", self.0.join("sbin/modprobe"))?;
+        Ok(())
+    }
+
+    fn modules(&self, cached: &Cached) -> Result<()> {
+        let folder = format!("lib/modules/{}", cached.version);
+        let modules = Modules::read(cached)?;
+        let files = modules.all();
+        for file in &files {
+            let to = self.0.join(&folder).join(file);
+            fs::create_dir_all(to.parent().unwrap_or(&self.0))?;
+            fs::copy(cached.modules.join(file), to)?;
+        }
+        self.write(&format!("{folder}/modules.dep"), &modules.dep())?;
+        self.write(&format!("{folder}/modules.alias"), &alias(cached, &files)?)
+    }
+
+    /// With the libraries that ldd(1) names.
+    fn tools(&self) -> Result<()> {
+        for tool in TOOLS.iter().filter_map(|tool| command::find(tool)) {
+            let needs =
+                command::capture(Command::new("ldd").arg(&tool).stderr(Stdio::null())).unwrap_or_default();
+            let libraries = needs.split_whitespace().filter(|word| word.starts_with('/'));
+            for library in libraries.map(Path::new).filter(|library| library.is_file()) {
+                self.copy(library)?;
+            }
+            self.copy(&tool)?;
+            // The shell's search finds busybox's own in /bin first where a tool stands elsewhere.
+            let own = self.0.join("bin").join(tool.file_name().unwrap_or_default());
+            if own.is_symlink() && self.at(&tool) != own {
+                fs::remove_file(own)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Tests read files of the repository beside them.
+    fn repository(&self) -> Result<()> {
+        let files = command::capture(Command::new("git").arg("ls-files").current_dir(command::root()))?;
+        for file in files.lines().map(|file| command::root().join(file)).filter(|file| file.is_file()) {
+            self.copy(&file)?;
+        }
+        Ok(())
+    }
+}

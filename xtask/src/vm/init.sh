@@ -1,0 +1,53 @@
+#!/bin/sh
+# The init of `cargo xtask vm`: makes a host with control groups of version 2 alone, runs each test program, and says on the second serial line how it ended.
+export PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LANG=C.UTF-8
+mount -t proc proc /proc
+mount -t sysfs sys /sys
+mkdir -p /dev/pts /dev/shm
+mount -t devpts -o gid=5,mode=620,ptmxmode=666 devpts /dev/pts
+mount -t tmpfs -o mode=1777 shm /dev/shm
+mount -t tmpfs -o mode=755 run /run
+mount -t securityfs securityfs /sys/kernel/security 2>/dev/null
+mount -t mqueue mqueue /dev/mqueue 2>/dev/null
+# As systemd does it, and every mount is shared.
+mount --make-rshared /
+mount -t cgroup2 -o nsdelegate,memory_recursiveprot cgroup2 /sys/fs/cgroup
+ip link set lo up
+# No udev here that would find the card.
+modprobe virtio_net
+ip addr add 10.0.2.15/24 dev eth0 && ip link set eth0 up && ip route add default via 10.0.2.2
+hostname pintle-vm
+
+# No process stays in the root group, so that it can hand its controllers down.
+mkdir -p /sys/fs/cgroup/init.scope /sys/fs/cgroup/system.slice
+for pid in $(cat /sys/fs/cgroup/cgroup.procs); do
+    echo "$pid" >/sys/fs/cgroup/init.scope/cgroup.procs 2>/dev/null
+done
+for controller in $(cat /sys/fs/cgroup/cgroup.controllers); do
+    echo "+$controller" >/sys/fs/cgroup/cgroup.subtree_control
+done
+
+stty -F /dev/ttyS1 raw -echo
+say() { printf '%s\n' "$*" >/dev/ttyS1; }
+. /payload/settings
+say "@booted $(uname -srm), cgroup2: $(cat /sys/fs/cgroup/cgroup.controllers)"
+while read -r index program folder; do
+    say "@begin $index"
+    start=$(cut -d' ' -f1 /proc/uptime)
+    cd "$folder" || continue
+    CARGO_MANIFEST_DIR=$folder CARGO_TERM_COLOR=never RUST_BACKTRACE=$BACKTRACE \
+        timeout -s KILL "$SECONDS_EACH" "$program" --show-output $FILTERS </dev/null >/run/output 2>&1
+    status=$?
+    cat /run/output >/dev/ttyS1
+    say
+    say "@end $index $status $start $(cut -d' ' -f1 /proc/uptime)"
+done </payload/programs
+say "@done"
+
+if [ "$KEEP" = 1 ]; then
+    cd /
+    echo
+    echo "The tests have run. This is the machine; \`poweroff -f\` ends it."
+    setsid -c sh -i </dev/ttyS0 >/dev/ttyS0 2>&1
+fi
+poweroff -f

@@ -1,0 +1,134 @@
+//! `cargo xtask vm`: the tests as root on a machine of their own, emulated, whose control groups are version 2 alone and whose kernel is Debian's.
+
+mod cache;
+mod cpio;
+mod disk;
+mod machine;
+mod modules;
+mod options;
+
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+
+use crate::test::outcome::{Outcome, Totals};
+use crate::test::program::{self, Built};
+use crate::{command, elf};
+use machine::{Ended, Event};
+use options::Options;
+
+const TARGET: &str = "x86_64-unknown-linux-musl";
+
+/// The crates whose tests ask a kernel for something.
+const CRATES: &[&str] =
+    &["sys", "cgroup", "seccomp", "store", "runtime", "shim", "image", "network", "node", "pintle"];
+
+/// Builds, boots, runs, reports. An error means that something failed, which has been printed.
+pub(crate) fn run(args: &[String]) -> Result<()> {
+    let options = Options::parse(args)?;
+    if std::env::consts::ARCH != "x86_64" {
+        bail!("the machine is made of Debian's amd64 packages; this is {}", std::env::consts::ARCH);
+    }
+    for (program, package) in [
+        ("musl-gcc", "musl-tools"),
+        ("qemu-system-x86_64", "qemu-system-x86"),
+        ("depmod", "kmod"),
+        ("mke2fs", "e2fsprogs"),
+    ] {
+        command::need(program, package)?;
+    }
+    let built = build(&options)?;
+    let cached = cache::Cached::get()?;
+    let folder = command::target_dir().join("vm");
+    let (disk, initramfs) = (folder.join("root.img"), folder.join("initramfs.cpio"));
+    disk::make(&folder, &disk, &cached, &built, &options)?;
+    std::fs::write(&initramfs, modules::initramfs(&cached)?)?;
+
+    let mut totals = Totals::default();
+    let started = machine::Machine {
+        kernel: &cached.kernel,
+        initramfs: &initramfs,
+        disk: &disk,
+        console: &folder.join("console.log"),
+        options: &options,
+    };
+    let mut seen = 0;
+    let ended = started.run(|event| match event {
+        Event::Booted { host, took } => println!("booted   {host} ({:.1} s)", took.as_secs_f64()),
+        Event::Ran { index, status, took, output } => {
+            seen += 1;
+            let name = built.programs.get(index).map_or("a program nobody sent", |program| &program.name);
+            add(&mut totals, name, status, took, &output);
+        }
+    })?;
+    for (what, why) in trouble(&ended, seen, built.programs.len(), options.keep) {
+        totals.fail(what, why);
+    }
+    totals.summary();
+    if !totals.failures.is_empty() {
+        bail!(
+            "{} failed; the machine's console is in {}/console.log",
+            totals.failures.len(),
+            folder.display()
+        );
+    }
+    Ok(())
+}
+
+/// The test programs as static files, and the other programs that they start.
+fn build(options: &Options) -> Result<Built> {
+    if command::find("rustup").is_some() {
+        let mut add = std::process::Command::new("rustup");
+        add.args(["target", "add", TARGET]).current_dir(command::root()).stderr(std::process::Stdio::null());
+        command::run(&mut add)?;
+    }
+    let mut cargo = command::cargo(&["test", "--no-run", "--locked", "--target", TARGET]);
+    cargo.args(["--message-format", "json-render-diagnostics"]);
+    let chosen = options.packages.iter().map(String::as_str);
+    for package in chosen.chain(CRATES.iter().copied().filter(|_| options.packages.is_empty())) {
+        cargo.args(["--package", package]);
+    }
+    if let Some(jobs) = &options.jobs {
+        cargo.args(["--jobs", jobs]);
+    }
+    cargo.env("RUSTFLAGS", "-C target-feature=+crt-static").env("CARGO_PROFILE_DEV_STRIP", "symbols");
+    let built = program::build(&mut cargo)?;
+    for file in built.executables() {
+        if elf::linking(&std::fs::read(file)?)?.dynamic {
+            bail!("{} needs shared libraries, which the machine does not have", file.display());
+        }
+    }
+    Ok(built)
+}
+
+fn add(totals: &mut Totals, name: &str, status: i32, took: Duration, output: &str) {
+    let mut outcome = Outcome::read(output);
+    match (status, outcome.complete, outcome.failed.is_empty()) {
+        (0, true, true) | (101, true, false) => {}
+        (137, ..) => {
+            outcome.failed.push("it did not end in time and was killed, or somebody killed it".into())
+        }
+        (status, ..) => {
+            outcome.failed.push(format!("it ended with status {status}, which its output does not explain"))
+        }
+    }
+    if !outcome.failed.is_empty() {
+        println!("{output}");
+    }
+    totals.add(name, outcome, took);
+}
+
+/// What is wrong with the machine itself.
+fn trouble(ended: &Ended, seen: usize, sent: usize, keep: bool) -> Vec<(&'static str, String)> {
+    let mut trouble = Vec::new();
+    match ended {
+        Ended::PoweredOff => {}
+        // Somebody at the console may end it in any way.
+        Ended::Otherwise(_) if keep && seen == sent => {}
+        Ended::Otherwise(how) => trouble.push(("the machine", how.clone())),
+    }
+    if seen < sent {
+        trouble.push(("the machine", format!("{seen} of {sent} test programs came to an end")));
+    }
+    trouble
+}

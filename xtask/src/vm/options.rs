@@ -1,0 +1,74 @@
+//! What `cargo xtask vm` is told.
+
+use anyhow::{Context, Result, bail};
+
+pub(super) const USAGE: &str = "\
+cargo xtask vm [-p CRATE]... [-j JOBS] [--keep] [--kvm] [-- TESTNAME...]
+
+  -p CRATE    only this crate's tests; may be repeated
+  -j JOBS     how many compilers at once
+  --keep      afterwards a shell in the machine, on this terminal; `poweroff -f` ends it
+  --kvm       let the processor run the machine, where /dev/kvm can; otherwise it is emulated
+  TESTNAME    only tests whose names contain one of these
+";
+
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Options {
+    pub(super) packages: Vec<String>,
+    pub(super) jobs: Option<String>,
+    pub(super) keep: bool,
+    pub(super) kvm: bool,
+    pub(super) filters: Vec<String>,
+}
+
+impl Options {
+    /// Reads the words after `vm`.
+    pub(super) fn parse(args: &[String]) -> Result<Options> {
+        let mut options = Options::default();
+        let mut args = args.iter();
+        while let Some(arg) = args.next() {
+            let mut value = || args.next().cloned().with_context(|| format!("{arg} needs a value"));
+            match arg.as_str() {
+                "-p" | "--package" => options.packages.push(value()?),
+                "-j" | "--jobs" => options.jobs = Some(value()?),
+                "--keep" => options.keep = true,
+                "--kvm" => options.kvm = true,
+                "--" => options.filters.extend(args.by_ref().cloned()),
+                other => bail!("vm does not know `{other}`\n\n{USAGE}"),
+            }
+        }
+        // They travel as words of a shell script's variable.
+        if let Some(odd) = options.filters.iter().find(|name| !name.chars().all(plain)) {
+            bail!("`{odd}` is no part of a test's name: letters, digits, `_` and `:`");
+        }
+        Ok(options)
+    }
+}
+
+fn plain(character: char) -> bool {
+    character.is_ascii_alphanumeric() || "_:-".contains(character)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(line: &str) -> Result<Options> {
+        Options::parse(&line.split_whitespace().map(str::to_owned).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn what_follows_two_dashes_names_tests() {
+        let options = parse("-p cgroup -p shim --keep -- limits a::b").unwrap();
+        assert_eq!(options.packages, ["cgroup", "shim"]);
+        assert_eq!(options.filters, ["limits", "a::b"]);
+        assert!(options.keep && !options.kvm);
+    }
+
+    #[test]
+    fn what_is_not_known_is_named() {
+        assert!(parse("limits").unwrap_err().to_string().contains("`limits`"));
+        assert!(parse("-p").unwrap_err().to_string().contains("-p"));
+        assert!(parse("-- $(reboot)").unwrap_err().to_string().contains("$(reboot)"));
+    }
+}

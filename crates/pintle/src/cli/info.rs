@@ -72,7 +72,7 @@ fn text(value: &Value) -> String {
     let mut out = String::new();
     let word = |value: &Value| printable(value.as_str().unwrap_or("-"));
     let mut line = |name: &str, text: String| {
-        let _ = writeln!(out, "{:<16}{text}", format!("{name}:"));
+        let _ = writeln!(out, "{:<18}{text}", format!("{name}:"));
     };
     line("Runtime", format!("{} {}", word(&value["runtime"]["name"]), word(&value["runtime"]["version"])));
     line("Endpoint", word(&value["endpoint"]));

@@ -62,10 +62,12 @@ pub(crate) fn recorded_exit(pod_dir: &Path, id: &ContainerId) -> Option<Containe
 
 /// What a shim's exit record means.
 pub(crate) fn exited(record: &shim::protocol::Exit) -> Container {
+    let status = i32::try_from(record.code).unwrap_or(255);
     let exit = match (record.oom_killed, record.signal) {
-        (true, _) => Exit::OutOfMemory { status: i32::try_from(record.code).unwrap_or(255) },
-        (false, 0) => Exit::Code(u8::try_from(record.code).unwrap_or(255)),
-        (false, signal) => Exit::Signal(u8::try_from(signal).unwrap_or(0)),
+        // A process that outlived the loss of a child, and ended well, did not run out of memory.
+        (true, _) if status != 0 => Exit::OutOfMemory { status },
+        (_, 0) => Exit::Code(u8::try_from(status).unwrap_or(255)),
+        (_, signal) => Exit::Signal(u8::try_from(signal).unwrap_or(0)),
     };
     Container::Exited {
         exit,

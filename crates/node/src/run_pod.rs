@@ -215,7 +215,7 @@ fn shim_config(context: &Context, id: &PodId, request: &PodRequest, hostname: &s
         sysctls: spec::sysctl::of_pod(request)
             .unwrap_or_default()
             .into_iter()
-            .map(|sysctl| (sysctl.path.replace('/', "."), sysctl.value))
+            .map(|sysctl| (sysctl.path, sysctl.value))
             .collect(),
         oom_score_adj: Some(SHIM_OOM_SCORE_ADJ),
         log_level: shim::config::LogLevel::Warn,

@@ -211,7 +211,9 @@ fn parse_stat(text: &[u8]) -> Option<(char, u64)> {
 pub fn open_pidfd(pid: i32, started: u64) -> io::Result<OwnedFd> {
     let number = Pid::from_raw(pid).ok_or(io::ErrorKind::InvalidInput)?;
     let pidfd = match rustix::process::pidfd_open(number, rustix::process::PidfdFlags::empty()) {
-        Err(rustix::io::Errno::SRCH) => return Err(io::ErrorKind::NotFound.into()),
+        // Older kernels say EINVAL for the number of a process that is gone while others are still in the group or session of that
+        // number.
+        Err(rustix::io::Errno::SRCH | rustix::io::Errno::INVAL) => return Err(io::ErrorKind::NotFound.into()),
         other => other?,
     };
     // The check follows the open, so that the descriptor is of a process that was alive when its start time was read.
@@ -326,5 +328,19 @@ mod tests {
         assert_eq!(clone_process(0, None).unwrap_err().raw_os_error(), Some(libc::EBUSY));
         drop(send);
         let _ = thread.join();
+    }
+
+    #[test]
+    fn a_process_whose_group_outlives_it_is_not_found() {
+        use std::os::unix::process::CommandExt;
+        let mut shell = std::process::Command::new("sh");
+        shell.args(["-c", "sleep 30 & exit 0"]).process_group(0);
+        let mut shell = shell.stdout(std::process::Stdio::null()).spawn().unwrap();
+        let pid = shell.id() as i32;
+        shell.wait().unwrap();
+        let found = open_pidfd(pid, 1).map_err(|error| error.kind());
+        let group = Pid::from_raw(pid).unwrap();
+        rustix::process::kill_process_group(group, rustix::process::Signal::KILL).unwrap();
+        assert_eq!(found.unwrap_err(), io::ErrorKind::NotFound);
     }
 }

@@ -160,8 +160,8 @@ fn make(request: CreateRequest<'_>, made: &mut Made) -> Result<Created, Refusal>
     // Nobody in the container may look into this process or the copy that becomes its init.
     sys::process::set_dumpable(false).at(Stage::Process, || "not dumpable")?;
     let between = namespaces.joins(kind::USER);
-    let into_cgroup = made.cgroup.as_ref().and_then(|group| group.birthplace()).filter(|_| !between);
-    let entrance = crate::cgroups::entrance(made.cgroup.as_ref(), into_cgroup.is_some())?;
+    let into_cgroup = made.cgroup.as_ref().and_then(|group| group.directory_fd()).filter(|_| !between);
+    let added_late = into_cgroup.is_none();
     let (channel, theirs) = Channel::pair()?;
     let child = match namespaces.clone(into_cgroup)? {
         Cloned::Parent(child) => child,
@@ -184,17 +184,23 @@ fn make(request: CreateRequest<'_>, made: &mut Made) -> Result<Created, Refusal>
                 seccomp_listener,
                 state: record,
                 preserve_fds: request.preserve_fds,
-                entrance,
+                awaits_cgroup: added_late,
             })
         }
     };
-    drop((theirs, listener, console, seccomp_listener, rootfs, mounts, devices, entrance));
+    drop((theirs, listener, console, seccomp_listener, rootfs, mounts, devices));
     let pid = child.pid;
     made.child = Some(child);
     record.pid = pid;
     record.start_time = sys::process::start_time(pid).at(Stage::State, || format!("process {pid}"))?;
     if let Some((uids, gids)) = maps {
         crate::idmap::write_maps(pid, uids, gids).at(Stage::Namespaces, || "id maps")?;
+        channel.order(&Order::Go)?;
+    }
+    if added_late && let Some(group) = &made.cgroup {
+        group
+            .add_process(pid)
+            .map_err(|error| Failure::new(Stage::Cgroup, group.path().to_string(), error))?;
         channel.order(&Order::Go)?;
     }
     if let Some(adjustment) = process.oom_score_adj() {
@@ -315,9 +321,24 @@ fn root_filesystem(
     spec: &Spec,
     bundle: &Path,
 ) -> Result<(OwnedFd, Option<PathBuf>), Failure> {
-    if let Some(mount) = given {
-        return Ok((mount, None));
-    }
+    let (tree, path) = match given {
+        Some(mount) => (mount, None),
+        None => bundle_root(spec, bundle).map(|(tree, path)| (tree, Some(path)))?,
+    };
+    // A copy of a shared mount, as all are on a host with systemd, is one of its peers, and pivot_root(2) takes no shared mount. A
+    // wish for a shared root is fulfilled after it.
+    let propagation = match spec.linux().as_ref().and_then(|linux| linux.rootfs_propagation().as_deref()) {
+        Some("slave" | "rslave") => Propagation::Slave,
+        _ => Propagation::Private,
+    };
+    let change = Change { propagation: Some(propagation), ..Change::default() };
+    let object = || path.as_ref().map_or("the mount given".into(), |path| path.display().to_string());
+    sys::mount::set_attributes(tree.as_fd(), true, &change).at(Stage::Rootfs, object)?;
+    Ok((tree, path))
+}
+
+/// A detached copy of the folder that the configuration names.
+fn bundle_root(spec: &Spec, bundle: &Path) -> Result<(OwnedFd, PathBuf), Failure> {
     let root =
         spec.root().as_ref().ok_or_else(|| Failure::new(Stage::Configuration, "root", "is missing"))?;
     let path = bundle.join(root.path());
@@ -329,15 +350,7 @@ fn root_filesystem(
     if rustix::fs::FileType::from_raw_mode(stat.st_mode) != rustix::fs::FileType::Directory {
         return Err(Failure::new(Stage::Rootfs, object(), "is not a directory"));
     }
-    let slave = spec.linux().as_ref().and_then(|linux| linux.rootfs_propagation().as_deref());
-    let propagation = match slave {
-        Some("shared" | "rshared") => return Ok((tree, Some(path))),
-        Some("slave" | "rslave") => Propagation::Slave,
-        _ => Propagation::Private,
-    };
-    let change = Change { propagation: Some(propagation), ..Change::default() };
-    sys::mount::set_attributes(tree.as_fd(), true, &change).at(Stage::Rootfs, object)?;
-    Ok((tree, Some(path)))
+    Ok((tree, path))
 }
 
 fn new_record(id: &str, spec: &Spec, bundle: PathBuf, namespaces: &Namespaces) -> Record {

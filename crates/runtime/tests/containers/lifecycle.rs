@@ -62,7 +62,8 @@ fn processes_of_a_shared_pid_namespace_end_with_the_container() {
     namespaces.retain(|namespace| namespace["type"] != "pid");
     let marker = format!("100{}", std::process::id());
     bundle.shell(&format!("sleep {marker} & exit 3"));
-    assert_eq!(bundle.run().code, 3);
+    let done = bundle.run();
+    assert_eq!(done.code, 3, "{}", done.err);
     assert_eq!(bundle.leftovers(), Vec::<String>::new());
     let alive = std::fs::read_dir("/proc").unwrap().any(|entry| {
         let line = std::fs::read(entry.unwrap().path().join("cmdline")).unwrap_or_default();

@@ -23,7 +23,7 @@ fn a_working_directory_through_a_descriptor_is_refused() {
         bundle.run().failed();
     }
     bundle.config["process"]["cwd"] = "/".into();
-    bundle.shell("sleep 30");
+    bundle.shell("sleep 600");
     bundle.create().ok();
     bundle.start().ok();
     for number in (3..20).chain([1023]) {

@@ -15,13 +15,30 @@ use crate::command;
 use crate::test::program::Built;
 
 /// Tools that tests ask; taken from this machine where it has them. Where it does not, the tests say that they skip.
-const TOOLS: &[&str] = &["nft", "ip", "tc", "nsenter", "unshare", "setpriv"];
+const TOOLS: &[&str] =
+    &["sh", "bash", "true", "chown", "nft", "ip", "tc", "nsenter", "unshare", "setpriv", "iptables"];
 
 /// Seconds for one test program. Emulated, everything takes about ten times as long.
 const SECONDS_EACH: u32 = 600;
 
 const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/nonexistent:/bin/false\n";
 const GROUP: &str = "root:x:0:\ntty:x:5:\nnogroup:x:65534:\n";
+
+const FOLDERS: &[&str] = &[
+    "usr/bin",
+    "usr/sbin",
+    "usr/lib",
+    "usr/lib64",
+    "dev",
+    "proc",
+    "sys",
+    "run",
+    "tmp",
+    "var/lib",
+    "var/log",
+    "etc",
+    "root",
+];
 
 /// Free space on it, for what the tests write.
 const ROOM: &str = "3G";
@@ -38,11 +55,11 @@ pub(super) fn make(
     if root.0.exists() {
         fs::remove_dir_all(&root.0)?;
     }
-    for folder in [
-        "bin", "sbin", "usr/bin", "usr/sbin", "dev", "proc", "sys", "run", "tmp", "var/lib", "var/log",
-        "etc", "root",
-    ] {
+    for folder in FOLDERS {
         fs::create_dir_all(root.0.join(folder))?;
+    }
+    for folder in ["bin", "sbin", "lib", "lib64"] {
+        symlink(Path::new("usr").join(folder), root.0.join(folder))?;
     }
     fs::set_permissions(root.0.join("tmp"), fs::Permissions::from_mode(0o1777))?;
     root.busybox(cached)?;
@@ -56,6 +73,7 @@ pub(super) fn make(
     root.write("etc/group", GROUP)?;
     root.write("etc/hosts", "127.0.0.1 localhost\n::1 localhost\n127.0.1.1 pintle-vm\n")?;
     root.write("etc/resolv.conf", "nameserver 10.0.2.3\n")?;
+    root.write("etc/hostname", "pintle-vm\n")?;
     root.write("etc/os-release", "ID=pintle-vm\nPRETTY_NAME=\"The machine of cargo xtask vm\"\n")?;
     root.write("payload/programs", &programs(built))?;
     root.write("payload/settings", &settings(options))?;
@@ -115,20 +133,23 @@ impl Root {
     fn copy(&self, file: &Path) -> Result<()> {
         let to = self.at(file);
         fs::create_dir_all(to.parent().unwrap_or(&self.0))?;
+        // A link would lead to busybox, which would be written over.
+        if to.is_symlink() {
+            fs::remove_file(&to)?;
+        }
         fs::copy(file, &to).with_context(|| file.display().to_string())?;
         Ok(())
     }
 
     /// Where tests look for it, and a link for each of its programs.
     fn busybox(&self, cached: &Cached) -> Result<()> {
-        fs::copy(&cached.busybox, self.0.join("usr/bin/busybox"))?;
         fs::copy(&cached.busybox, self.0.join("bin/busybox"))?;
         let applets = command::capture(Command::new(&cached.busybox).arg("--list"))?;
         for applet in applets.lines().filter(|applet| *applet != "busybox") {
-            symlink("/bin/busybox", self.0.join("bin").join(applet))?;
+            symlink("busybox", self.0.join("bin").join(applet))?;
         }
         // The kernel starts it to load a module.
-        symlink("/bin/busybox", self.0.join("sbin/modprobe"))?;
+        symlink("../bin/busybox", self.0.join("sbin/modprobe"))?;
         Ok(())
     }
 
@@ -155,11 +176,6 @@ impl Root {
                 self.copy(library)?;
             }
             self.copy(&tool)?;
-            // The shell's search finds busybox's own in /bin first where a tool stands elsewhere.
-            let own = self.0.join("bin").join(tool.file_name().unwrap_or_default());
-            if own.is_symlink() && self.at(&tool) != own {
-                fs::remove_file(own)?;
-            }
         }
         Ok(())
     }

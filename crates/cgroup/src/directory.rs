@@ -134,6 +134,12 @@ impl Directory {
         Ok(fs::openat(&self.0, name, flags, Mode::empty())?)
     }
 
+    /// Opens the file `name` for writing.
+    pub(crate) fn writable(&self, name: &str) -> io::Result<OwnedFd> {
+        let flags = OFlags::WRONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        Ok(fs::openat(&self.0, name, flags, Mode::empty())?)
+    }
+
     /// Hands the text of the file `name` to `parse`; without an allocation unless it is unusually large.
     pub(crate) fn read<R>(&self, name: &str, parse: impl FnOnce(&str) -> R) -> io::Result<R> {
         read_descriptor(self.file(name)?.as_fd(), parse)
@@ -156,8 +162,7 @@ impl Directory {
 
     /// Writes `value` to the file `name` in one call, as the kernel wants it.
     pub(crate) fn write(&self, name: &str, value: &str) -> io::Result<()> {
-        let flags = OFlags::WRONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-        write_once(fs::openat(&self.0, name, flags, Mode::empty())?.as_fd(), value)
+        write_once(self.writable(name)?.as_fd(), value)
     }
 
     /// Writes `value` to the file `name` and returns what was in it before.

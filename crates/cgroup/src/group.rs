@@ -1,6 +1,7 @@
 //! One control group, of whichever version.
 
-use std::os::fd::BorrowedFd;
+use std::io;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -65,12 +66,24 @@ impl Cgroup {
         }
     }
 
-    /// The directory for `CLONE_INTO_CGROUP` (clone(2)), on hosts of version 2 only: a process born into it need not be added.
-    pub fn directory_fd(&self) -> Option<BorrowedFd<'_>> {
+    /// The directory for `CLONE_INTO_CGROUP` (clone(2)): of version 2, which on a hybrid host is the tree beside the controllers'.
+    pub fn birthplace(&self) -> Option<BorrowedFd<'_>> {
         match &self.group {
-            Group::V1(_) => None,
-            Group::V2(group) => Some(group.directory_fd()),
+            Group::V1(group) => group.birthplace(),
+            Group::V2(group) => Some(group.birthplace()),
         }
+    }
+
+    /// Opens the way into the group for a process that enters it by itself; `born` where it is cloned into [`Cgroup::birthplace`].
+    ///
+    /// # Errors
+    /// What the kernel says, with the hierarchy.
+    pub fn entrance(&self, born: bool) -> Result<Entrance, CgroupError> {
+        match &self.group {
+            Group::V1(group) => group.entrance(born),
+            Group::V2(group) => group.entrance(born),
+        }
+        .map(Entrance)
     }
 
     /// The processes in the group, and if `recursive` in those below it; sorted. A group that was removed has none.
@@ -149,5 +162,25 @@ impl Cgroup {
             Group::V1(group) => group.oom_kills(),
             Group::V2(group) => group.oom_kills(),
         }
+    }
+}
+
+/// The files by which a process enters a group, open, so that it can do so where it sees no control groups.
+#[derive(Debug, Default)]
+pub struct Entrance(Vec<OwnedFd>);
+
+impl Entrance {
+    /// Moves the calling thread, which has to be the only one of its process.
+    ///
+    /// A thread that moves itself need not wait until all processors have seen that no process forks meanwhile, as whoever writes
+    /// another's number to `cgroup.procs` does: that takes ten milliseconds and more.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn enter(&self) -> io::Result<()> {
+        for file in &self.0 {
+            rustix::io::write(file, b"0")?;
+        }
+        Ok(())
     }
 }

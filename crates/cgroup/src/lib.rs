@@ -16,6 +16,6 @@ mod v1;
 mod v2;
 
 pub use error::{ApplyError, CgroupError, DetectError, Warning};
-pub use group::Cgroup;
+pub use group::{Cgroup, Entrance};
 pub use host::{Controller, Host, Mode};
 pub use stats::{CpuStats, HugetlbStats, IoStats, MemoryStats, PidsStats, Pressure, PressureLine, Stats};

@@ -414,7 +414,9 @@ impl Actor {
     /// A container's life goes one way: what arrives late does not turn it back.
     async fn advance(&mut self, id: &ContainerId, next: Container) -> Result<(), store::StoreError> {
         let Some(now) = self.slots.get(id).map(|slot| slot.record.clone()) else { return Ok(()) };
-        if matches!(now.state.container, Container::Exited { .. }) {
+        // The init of a command that cannot be executed ends too; why it never ran is what there is to know of it.
+        let never_ran = matches!(next, Container::Exited { exit: Exit::NotStarted { .. }, .. });
+        if matches!(now.state.container, Container::Exited { .. }) && !never_ran {
             return Ok(());
         }
         match &next {

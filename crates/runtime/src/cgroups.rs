@@ -46,6 +46,12 @@ pub fn warm_up() -> Result<(), Failure> {
     host().map(|_| ())
 }
 
+/// The way into the group for a process that is cloned, `born` into the part of it that takes newborns. No group: nothing to enter.
+pub(crate) fn entrance(group: Option<&Cgroup>, born: bool) -> Result<cgroup::Entrance, Failure> {
+    let Some(group) = group else { return Ok(cgroup::Entrance::default()) };
+    group.entrance(born).map_err(|error| Failure::new(Stage::Cgroup, group.path().to_string(), error))
+}
+
 /// Makes the group and applies the resources. A group with processes in it is somebody else's.
 pub(crate) fn create(path: &Path, linux: &Linux, warnings: &mut Vec<Warning>) -> Result<Cgroup, Failure> {
     let name = path.display().to_string();

@@ -160,8 +160,8 @@ fn make(request: CreateRequest<'_>, made: &mut Made) -> Result<Created, Refusal>
     // Nobody in the container may look into this process or the copy that becomes its init.
     sys::process::set_dumpable(false).at(Stage::Process, || "not dumpable")?;
     let between = namespaces.joins(kind::USER);
-    let into_cgroup = made.cgroup.as_ref().and_then(|group| group.directory_fd()).filter(|_| !between);
-    let added_late = into_cgroup.is_none();
+    let into_cgroup = made.cgroup.as_ref().and_then(|group| group.birthplace()).filter(|_| !between);
+    let entrance = crate::cgroups::entrance(made.cgroup.as_ref(), into_cgroup.is_some())?;
     let (channel, theirs) = Channel::pair()?;
     let child = match namespaces.clone(into_cgroup)? {
         Cloned::Parent(child) => child,
@@ -184,23 +184,17 @@ fn make(request: CreateRequest<'_>, made: &mut Made) -> Result<Created, Refusal>
                 seccomp_listener,
                 state: record,
                 preserve_fds: request.preserve_fds,
-                awaits_cgroup: added_late,
+                entrance,
             })
         }
     };
-    drop((theirs, listener, console, seccomp_listener, rootfs, mounts, devices));
+    drop((theirs, listener, console, seccomp_listener, rootfs, mounts, devices, entrance));
     let pid = child.pid;
     made.child = Some(child);
     record.pid = pid;
     record.start_time = sys::process::start_time(pid).at(Stage::State, || format!("process {pid}"))?;
     if let Some((uids, gids)) = maps {
         crate::idmap::write_maps(pid, uids, gids).at(Stage::Namespaces, || "id maps")?;
-        channel.order(&Order::Go)?;
-    }
-    if added_late && let Some(group) = &made.cgroup {
-        group
-            .add_process(pid)
-            .map_err(|error| Failure::new(Stage::Cgroup, group.path().to_string(), error))?;
         channel.order(&Order::Go)?;
     }
     if let Some(adjustment) = process.oom_score_adj() {

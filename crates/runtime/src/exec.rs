@@ -79,8 +79,8 @@ fn run(
     let other_users = in_other_user_namespace(record)?;
     sys::process::set_dumpable(false).at(Stage::Process, || "not dumpable")?;
     let (channel, theirs) = Channel::pair()?;
-    let into_cgroup = group.as_ref().and_then(|group| group.directory_fd());
-    let awaits_cgroup = group.is_some() && into_cgroup.is_none();
+    let into_cgroup = group.as_ref().and_then(|group| group.birthplace());
+    let entrance = crate::cgroups::entrance(group.as_ref(), into_cgroup.is_some())?;
     let child = match clone_beside(init, into_cgroup)? {
         Cloned::Parent(child) => child,
         Cloned::Child => {
@@ -93,16 +93,16 @@ fn run(
                 console,
                 filter,
                 preserve_fds: request.preserve_fds,
+                entrance,
             }
             .run()
         }
     };
-    drop((theirs, console));
+    drop((theirs, console, entrance));
     let mut warnings = Vec::new();
-    let followed = follow(&channel, &child, process, group.as_ref().filter(|_| awaits_cgroup), &mut warnings)
-        .and_then(|()| {
-            request.pid_file.map_or(Ok(()), |path| crate::create::write_pid_file(path, child.pid))
-        });
+    let followed = follow(&channel, &child, process, &mut warnings).and_then(|()| {
+        request.pid_file.map_or(Ok(()), |path| crate::create::write_pid_file(path, child.pid))
+    });
     if let Err(failure) = followed {
         child.kill_and_reap();
         return Err(failure);
@@ -143,14 +143,8 @@ fn follow(
     channel: &Channel,
     child: &Child,
     process: &Process,
-    group: Option<&cgroup::Cgroup>,
     warnings: &mut Vec<Warning>,
 ) -> Result<(), Failure> {
-    if let Some(group) = group {
-        group
-            .add_process(child.pid)
-            .map_err(|error| Failure::new(Stage::Cgroup, group.path().to_string(), error))?;
-    }
     if let Some(adjustment) = process.oom_score_adj() {
         crate::create::set_oom_score_adj(child.pid, adjustment, warnings)?;
     }
@@ -177,11 +171,13 @@ struct Joiner<'a> {
     console: Option<OwnedFd>,
     filter: Option<Filter>,
     preserve_fds: u32,
+    entrance: cgroup::Entrance,
 }
 
 impl Joiner<'_> {
-    fn run(self) -> ! {
-        let failure = match self.enter() {
+    fn run(mut self) -> ! {
+        let entered = std::mem::take(&mut self.entrance).enter().at(Stage::Cgroup, || "entering it");
+        let failure = match entered.and_then(|()| self.enter()) {
             Ok(command) => command.execute(),
             Err(failure) => failure,
         };

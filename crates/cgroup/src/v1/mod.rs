@@ -1,7 +1,7 @@
 //! Version 1: a group is a directory of the same path in every hierarchy.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, PidfdFlags, Signal};
@@ -144,6 +144,25 @@ impl Group {
                 .map_err(|e| io_error("add a process to", &self.path, label, e))?;
         }
         Ok(())
+    }
+
+    pub(crate) fn birthplace(&self) -> Option<BorrowedFd<'_>> {
+        self.unified.as_ref().map(AsFd::as_fd)
+    }
+
+    /// `tasks` moves one thread; written by itself it is the quick way (see [`crate::Entrance::enter`]).
+    pub(crate) fn entrance(&self, born: bool) -> Result<Vec<OwnedFd>, CgroupError> {
+        let open = |label: &str, directory: &Directory, name: &str| {
+            directory.writable(name).map_err(|e| io_error("open the way into", &self.path, label, e))
+        };
+        let mut files = Vec::with_capacity(self.members.len() + 1);
+        for member in &self.members {
+            files.push(open(&member.label, &member.directory, "tasks")?);
+        }
+        if let Some(unified) = self.unified.as_ref().filter(|_| !born) {
+            files.push(open(UNIFIED, unified, "cgroup.procs")?);
+        }
+        Ok(files)
     }
 
     /// The directory that tells who is in the group. Another program may move a process out of one hierarchy (systemd does in its

@@ -1,6 +1,6 @@
 //! Version 2: a group is one directory, and a controller works in it if every group above hands it down.
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -109,8 +109,16 @@ fn hand_down(root: &Directory, leaf: &Directory, path: &CgroupPath) {
 }
 
 impl Group {
-    pub(crate) fn directory_fd(&self) -> BorrowedFd<'_> {
+    pub(crate) fn birthplace(&self) -> BorrowedFd<'_> {
         self.directory.as_fd()
+    }
+
+    pub(crate) fn entrance(&self, born: bool) -> Result<Vec<OwnedFd>, CgroupError> {
+        if born {
+            return Ok(Vec::new());
+        }
+        let file = self.directory.writable("cgroup.procs");
+        file.map(|file| vec![file]).map_err(|e| io_error("open the way into", &self.path, "cgroup.procs", e))
     }
 
     pub(crate) fn add_process(&self, pid: i32) -> Result<(), CgroupError> {

@@ -3,11 +3,16 @@
 use std::fs::{DirBuilder, File, OpenOptions, Permissions};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use rustix::fs::FlockOperation;
 
 use super::error::ServeError;
 use crate::config::Daemon;
+
+/// How long a folder may be another's before that counts as another daemon.
+const PATIENCE: Duration = Duration::from_secs(2);
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// The locks of the folders; they are let go when this is dropped, or the process ends however it may.
 #[derive(Debug)]
@@ -35,9 +40,14 @@ fn lock(what: &'static str, path: &Path) -> Result<File, ServeError> {
         .mode(0o600)
         .open(path.join("lock"))
         .map_err(failed)?;
-    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(file),
-        Err(rustix::io::Errno::WOULDBLOCK) => Err(ServeError::Taken { path: path.to_owned() }),
-        Err(error) => Err(failed(error.into())),
+    let begun = Instant::now();
+    loop {
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(file),
+            // A killed daemon's lock lasts until the last child that it was about to execute has let go of the copy.
+            Err(rustix::io::Errno::WOULDBLOCK) if begun.elapsed() < PATIENCE => std::thread::sleep(PAUSE),
+            Err(rustix::io::Errno::WOULDBLOCK) => return Err(ServeError::Taken { path: path.to_owned() }),
+            Err(error) => return Err(failed(error.into())),
+        }
     }
 }

@@ -56,6 +56,8 @@ pub struct Daemon {
     folder: tempfile::TempDir,
     child: Option<Child>,
     network: String,
+    /// Every pod that was ever run, to look for what stays of it.
+    seen: std::sync::Mutex<Vec<String>>,
     pub registry: registry::Listening,
     pub image: String,
 }
@@ -83,7 +85,7 @@ impl Daemon {
         store.add("library/busybox", "1", &busybox_image());
         let registry = store.listen().await.unwrap();
         let image = format!("{}/library/busybox:1", registry.host());
-        let mut daemon = Daemon { folder, child: None, network, registry, image };
+        let mut daemon = Daemon { folder, child: None, network, seen: Default::default(), registry, image };
         daemon.launch().await;
         daemon.pull(&daemon.image.clone()).await.unwrap();
         daemon
@@ -209,7 +211,9 @@ impl Daemon {
 
     pub async fn run_pod(&self, config: &v1::PodSandboxConfig) -> Result<String, tonic::Status> {
         let request = v1::RunPodSandboxRequest { config: Some(config.clone()), ..Default::default() };
-        Ok(self.runtime().run_pod_sandbox(request).await?.into_inner().pod_sandbox_id)
+        let id = self.runtime().run_pod_sandbox(request).await?.into_inner().pod_sandbox_id;
+        self.seen.lock().unwrap().push(id.clone());
+        Ok(id)
     }
 
     pub async fn create(
@@ -323,12 +327,17 @@ impl Daemon {
     /// What of this daemon is still on the machine: mounts, processes and cgroups that name its folder or its pods.
     pub fn remains(&self) -> Vec<String> {
         let folder = self.folder.path().display().to_string();
+        let v2 = Path::new("/sys/fs/cgroup/cgroup.controllers").exists();
         let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
         let mut found: Vec<String> = mounts
             .lines()
             .filter(|line| line.contains(&folder))
             .map(|line| format!("mount {line}"))
             .collect();
+        found.extend(self.seen.lock().unwrap().iter().filter_map(|pod| {
+            let cgroup = format!("/sys/fs/cgroup/{}pintle-pod-{pod}", if v2 { "" } else { "memory/" });
+            Path::new(&cgroup).exists().then_some(cgroup)
+        }));
         for entry in std::fs::read_dir("/proc").unwrap().flatten() {
             let read = |file: &str| std::fs::read(entry.path().join(file)).unwrap_or_default();
             let pid = entry.file_name().to_string_lossy().into_owned();
@@ -349,17 +358,23 @@ impl Daemon {
 
 impl Drop for Daemon {
     fn drop(&mut self) {
-        // A last daemon takes down what a failed test left: its own code knows best what there is.
-        if self.child.is_none() {
-            return;
-        }
-        let client = Command::new(env!("CARGO_BIN_EXE_pintle"))
-            .args(["rm", "--all", "--force", "--endpoint"])
-            .arg(format!("unix://{}", self.socket().display()))
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .status();
-        let _ = client;
+        // What a failed test left is taken down by the daemon itself, whose own code knows best what there is. A thread, because a test
+        // is within a runtime, which cannot be waited in.
+        let failed = std::thread::panicking();
+        std::thread::scope(|scope| {
+            let emptied = scope.spawn(|| {
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+                runtime.block_on(async {
+                    if self.child.is_none() {
+                        self.launch().await;
+                    }
+                    self.empty().await;
+                });
+            });
+            if emptied.join().is_err() {
+                eprintln!("the daemon could not be emptied");
+            }
+        });
         if let Some(mut child) = self.child.take() {
             let _ = rustix::process::kill_process(
                 rustix::process::Pid::from_child(&child),
@@ -373,7 +388,7 @@ impl Drop for Daemon {
             let _ = child.wait();
         }
         self.remove_network();
-        if std::thread::panicking() {
+        if failed {
             eprintln!("--- the daemon's log\n{}", self.log());
         }
     }

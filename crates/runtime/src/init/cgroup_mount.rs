@@ -19,23 +19,17 @@ const HOST: &str = "/sys/fs/cgroup";
 const CGROUP_SUPER_MAGIC: u64 = 0x0027_e0eb;
 const CGROUP2_SUPER_MAGIC: u64 = 0x6367_7270;
 
-/// Whether this process is yet to enter its cgroup namespace, which it can only once it is in its cgroup.
+/// Whether this process is yet to make its cgroup namespace, whose root is the cgroup that it is in.
 pub(super) struct Pending(bool);
 
 impl Pending {
     pub(super) fn new(plan: &Plan<'_>) -> Pending {
-        Pending(plan.namespaces.new & kind::CGROUP != 0 || plan.awaits_cgroup)
+        Pending(plan.namespaces.new & kind::CGROUP != 0)
     }
 
-    /// Waits until the runtime has put this process into its cgroup, and makes that the root of a new cgroup namespace.
-    pub(super) fn join(&mut self, plan: &Plan<'_>) -> Result<(), Failure> {
+    /// Makes the cgroup of this process the root of a new cgroup namespace.
+    pub(super) fn join(&mut self) -> Result<(), Failure> {
         if !std::mem::take(&mut self.0) {
-            return Ok(());
-        }
-        if plan.awaits_cgroup {
-            plan.channel.expect_go()?;
-        }
-        if plan.namespaces.new & kind::CGROUP == 0 {
             return Ok(());
         }
         sys::namespace::leave(kind::CGROUP).at(Stage::Namespaces, || "new cgroup namespace")

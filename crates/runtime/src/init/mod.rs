@@ -44,13 +44,15 @@ pub(crate) struct Plan<'a> {
     /// What hooks get on standard input; the pid is this process's and filled in by the runtime.
     pub(crate) state: crate::record::Record,
     pub(crate) preserve_fds: u32,
-    /// Whether the runtime puts this process into its cgroup after the clone.
-    pub(crate) awaits_cgroup: bool,
+    /// Into the cgroup, as far as the process was not born in it.
+    pub(crate) entrance: cgroup::Entrance,
 }
 
 /// Becomes the container. Never returns: either the command replaces this process or it ends.
-pub(crate) fn run(plan: Plan<'_>) -> ! {
-    let failure = match build(&plan) {
+pub(crate) fn run(mut plan: Plan<'_>) -> ! {
+    // Into the cgroup before anything that it should limit or count; the way in is closed behind.
+    let entered = std::mem::take(&mut plan.entrance).enter().at(Stage::Cgroup, || "entering it");
+    let failure = match entered.and_then(|()| build(&plan)) {
         Ok(built) => finish::wait_and_exec(&plan, built),
         Err(failure) => failure,
     };
@@ -85,7 +87,7 @@ fn build(plan: &Plan<'_>) -> Result<Built, Failure> {
         mount::make(plan, &root, mount, &mut cgroup)?;
     }
     devices::make(plan, &root)?;
-    cgroup.join(plan)?;
+    cgroup.join()?;
     let hooks = plan.spec.hooks().as_ref();
     if hooks.is_some_and(|h| {
         h.prestart().is_some() || h.create_runtime().is_some() || h.create_container().is_some()

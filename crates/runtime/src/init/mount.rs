@@ -37,7 +37,7 @@ pub(super) fn make(
     let name = || mount.destination.display().to_string();
     match &mount.source {
         Source::Cgroup => {
-            cgroup.join(plan)?;
+            cgroup.join()?;
             cgroup_mount::make(plan, root, mount)
         }
         Source::Bind { tree, directory } => {

@@ -70,7 +70,7 @@ async fn served() -> Option<Served> {
     let socket = at("cri.sock");
     let listener = UnixListener::bind(&socket).unwrap();
     let server = tokio::spawn(async move {
-        cri::serve(node, listener, std::future::pending()).await.unwrap();
+        cri::serve(node, listener, std::future::pending()).await;
     });
     let endpoint = Endpoint::from_shared(format!("unix://{}", socket.display())).unwrap();
     let channel = endpoint.connect().await.unwrap();

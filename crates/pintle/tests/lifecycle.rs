@@ -145,3 +145,19 @@ async fn an_exec_that_takes_too_long_is_killed_and_one_that_prints_too_much_is_c
     assert!(background.elapsed().as_secs() < 10, "a child that holds the pipe does not hold the answer");
     daemon.empty().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_deadline_ends_the_waiting_and_not_the_work() {
+    needs_a_node!();
+    let daemon = Daemon::start().await;
+    let config = daemon.pod("late");
+    let mut request =
+        tonic::Request::new(v1::RunPodSandboxRequest { config: Some(config.clone()), ..Default::default() });
+    request.set_timeout(std::time::Duration::from_millis(1));
+    // tonic's client gives up by itself; that the server does not is seen in what follows.
+    let _ = daemon.runtime().run_pod_sandbox(request).await;
+    let pod = daemon.run_pod(&config).await.unwrap();
+    assert_eq!(daemon.pods().await.len(), 1, "the retry joined the first or got its result");
+    assert_eq!(daemon.pods().await[0].id, pod);
+    daemon.empty().await;
+}

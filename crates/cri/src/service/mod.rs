@@ -1,10 +1,10 @@
 //! The services: CRI's two and Pintle's own, on one socket.
 
 mod code;
+mod connections;
 mod containers;
 mod daemon;
 mod images;
-mod incoming;
 mod info;
 mod node_info;
 mod pods;
@@ -18,20 +18,10 @@ use std::future::Future;
 use node::Node;
 use tokio::net::UnixListener;
 use tonic::Status;
-use tonic::transport::Server;
 
 /// Serves until `stop` is done and the calls under way have been answered.
-///
-/// # Errors
-/// What tonic says when the server itself fails; a call's failure is that call's.
-pub async fn serve(
-    node: Node,
-    listener: UnixListener,
-    stop: impl Future<Output = ()>,
-) -> Result<(), tonic::transport::Error> {
-    Server::builder()
-        .serve_with_incoming_shutdown(router::Router::new(node), incoming::Incoming::new(listener), stop)
-        .await
+pub async fn serve(node: Node, listener: UnixListener, stop: impl Future<Output = ()>) {
+    connections::serve(router::Router::new(node), listener, stop).await;
 }
 
 /// The answer to a call that this version does not serve; it names itself, and clients fall back where they can.

@@ -35,6 +35,4 @@ pub(super) enum ServeError {
     Node(node::OpenNodeError),
     #[error("threads and signals: {0}")]
     Threads(io::Error),
-    #[error("serving: {0}")]
-    Serve(String),
 }

@@ -67,8 +67,7 @@ async fn serve(options: &Options, config: Config, logging: logging::Logging) -> 
     notify(sd_notify::NotifyState::Stopping);
     stop.send_replace(true);
     match tokio::time::timeout(std::time::Duration::from_secs(10), server).await {
-        Ok(Ok(Ok(()))) => info!("served to the end; containers run on"),
-        Ok(Ok(Err(source))) => return Err(ServeError::Serve(source.to_string())),
+        Ok(Ok(())) => info!("served to the end; containers run on"),
         Ok(Err(panic)) => error!(%panic, "the server ended by a panic"),
         Err(_) => warn!(
             "calls were still under way after ten seconds; what they began is settled at the next start"

@@ -49,7 +49,7 @@ impl node_server::Node for NodeInfo {
             ("containers", snapshot.containers.len().to_string()),
         ];
         Ok(Response::new(InfoResponse {
-            root_dir: images.parent().unwrap_or(&images).to_string_lossy().into_owned(),
+            root_dir: images.to_string_lossy().into_owned(),
             state_dir: self.node.config().state_dir.to_string_lossy().into_owned(),
             cgroup_layout: match layout {
                 cgroup::Mode::V1 => "v1",

@@ -130,6 +130,9 @@ async fn kill(shim: &PodShim, id: &ContainerId, exec_id: &str) {
     {
         tracing::warn!(exec_id, %error, "a command that ran out of time could not be killed");
     }
+    // Its end is heard of, though nobody waits for it, so that the shim need not keep it for somebody.
+    let (client, id, exec_id) = (shim.client.clone(), id.clone(), exec_id.to_owned());
+    tokio::spawn(async move { client.wait_exec(id.as_str(), &exec_id).await.map(drop) });
 }
 
 /// Both pipes being read into bounded memory.

@@ -17,7 +17,7 @@ use std::io::ErrorKind;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
-/// Exits of a container's further processes that are kept for those who ask later.
+/// Exits of a container's further processes that are kept after somebody was told of them.
 const KEPT: usize = 64;
 
 /// Further processes of one container at one time.
@@ -117,13 +117,11 @@ impl Shim {
 
     pub(super) fn wait_exec(&mut self, request: WaitExecRequest) -> Result<Outcome, CallError> {
         let exec = self.find_exec(&request.container_id, &request.exec_id)?;
-        match &exec.exit {
-            None => Ok(Outcome::Later(Key::ExecExited(exec.serial))),
-            Some(exit) => {
-                exec.told = true;
-                Ok(Outcome::Now(message(&WaitResponse { exit: Some(exit.clone()) })))
-            }
-        }
+        let Some(exit) = exec.exit.clone() else { return Ok(Outcome::Later(Key::ExecExited(exec.serial))) };
+        exec.told = true;
+        let index = self.find(&request.container_id)?;
+        forget_old(&mut self.containers[index].execs);
+        Ok(Outcome::Now(message(&WaitResponse { exit: Some(exit) })))
     }
 
     pub(super) fn kill_exec(&mut self, request: KillExecRequest) -> Result<Outcome, CallError> {
@@ -154,15 +152,17 @@ impl Shim {
     }
 }
 
-/// Keeps the latest exits; those that somebody was told of go first.
+/// Keeps the latest exits that somebody was told of, and of those that nobody asked for yet as many as processes may run: each of these
+/// is somebody's answer still.
 fn forget_old(execs: &mut Vec<Exec>) {
-    while execs.iter().filter(|exec| exec.exit.is_some()).count() > KEPT {
-        let exited = |exec: &Exec| exec.exit.is_some();
-        let oldest =
-            execs.iter().position(|exec| exited(exec) && exec.told).or_else(|| execs.iter().position(exited));
-        if let Some(oldest) = oldest {
-            execs.remove(oldest);
-        }
+    for (told, kept) in [(true, KEPT), (false, MAX_RUNNING)] {
+        let exited = |exec: &Exec| exec.exit.is_some() && exec.told == told;
+        let mut surplus = execs.iter().filter(|exec| exited(exec)).count().saturating_sub(kept);
+        execs.retain(|exec| {
+            let goes = surplus > 0 && exited(exec);
+            surplus -= usize::from(goes);
+            !goes
+        });
     }
 }
 

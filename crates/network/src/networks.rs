@@ -179,6 +179,12 @@ impl Networks {
                 .map_err(|source| AttachError::Stale { pod: pod.pod_id.clone(), source: Box::new(source) })?;
         }
         let (_, list) = self.usable()?;
+        self.caller.find(&list).map_err(|source| AttachError::Plugin {
+            pod: pod.pod_id.clone(),
+            network: list.name.clone(),
+            source: Box::new(source),
+            undo: Vec::new(),
+        })?;
         let mut record = Record::new(attachment, &list);
         self.records.write(&record).map_err(in_record)?;
         let result = self.caller.add(&list, &record, pod.netns.fd.as_fd());

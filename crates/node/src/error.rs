@@ -7,7 +7,7 @@ use std::time::Duration;
 use model::id::{ContainerId, PodId};
 use model::request::PodName;
 
-use crate::shim_client::ShimError;
+use crate::shim_client::{ShimError, SpawnError};
 use crate::snapshot::LookupError;
 
 /// An operation's failure, shared by all requests that joined it.
@@ -22,6 +22,9 @@ pub enum Fault {
     File { path: PathBuf, source: std::io::Error },
     #[error("the pod's shim: {0}")]
     Shim(#[from] ShimError),
+    /// A shim that answered said why; of one that did not, its last words are added.
+    #[error("{source}{}", last_words(.said))]
+    Spawn { source: SpawnError, said: Option<String> },
     #[error("the pod database: {0}")]
     Record(Arc<store::StoreError>),
     #[error("{0}")]
@@ -37,12 +40,20 @@ pub enum Fault {
     Vanished,
 }
 
+fn last_words(said: &Option<String>) -> String {
+    said.as_deref().map(|said| format!("; it said: {said}")).unwrap_or_default()
+}
+
 #[derive(Debug, thiserror::Error)]
 pub enum RunPodError {
     #[error("no runtime handler is called {handler:?}; configured: {known}")]
     UnknownHandler { handler: String, known: String },
     #[error("pod {name} exists with another configuration, as {id}; remove it first, or raise the attempt")]
     NameTaken { name: PodName, id: PodId },
+    #[error(
+        "pod {name} is being run with another configuration at this moment; raise the attempt, or remove that one first"
+    )]
+    NameInUse { name: PodName },
     #[error("pod {name} has been run and stopped, as {id}; remove it first, or raise the attempt")]
     Stopped { name: PodName, id: PodId },
     #[error("pod {name}: {why}")]

@@ -116,8 +116,7 @@ impl Node {
             if *under_way.request == request {
                 return Ok(under_way.operation.clone());
             }
-            let why = "it is being run with another configuration".into();
-            return Err(Arc::new(RunPodError::Invalid { name, why }));
+            return Err(Arc::new(RunPodError::NameInUse { name }));
         }
         if let Some(existing) = self.snapshot().pods.values().find(|pod| pod.request.name == name) {
             let id = existing.id.clone();
@@ -139,7 +138,8 @@ impl Node {
     pub async fn stop_pod(&self, given: &str) -> Answer<(), StopPodError> {
         let Some(pod) = present(self.snapshot().pod(given).map(|pod| pod.id.clone()))? else { return Ok(()) };
         let lost = || StopPodError::Failed { pod: pod.clone(), stage: "stopping it", fault: Fault::Vanished };
-        self.ask(&pod, |reply| Command::StopPod { reply }).await.unwrap_or_else(|| Err(Arc::new(lost())))
+        let done = self.ask(&pod, |reply| Command::StopPod { reply }).await;
+        done.unwrap_or_else(|| self.gone(&pod).ok_or_else(|| Arc::new(lost())))
     }
 
     /// Removes a pod and its containers, stopping them where needed. One that is not there is removed.
@@ -148,7 +148,8 @@ impl Node {
         let Some(pod) = found.map_err(|why| Arc::new(RemovePodError::Stop(why)))? else { return Ok(()) };
         let lost =
             || RemovePodError::Failed { pod: pod.clone(), stage: "removing it", fault: Fault::Vanished };
-        self.ask(&pod, |reply| Command::RemovePod { reply }).await.unwrap_or_else(|| Err(Arc::new(lost())))
+        let done = self.ask(&pod, |reply| Command::RemovePod { reply }).await;
+        done.unwrap_or_else(|| self.gone(&pod).ok_or_else(|| Arc::new(lost())))
     }
 
     /// Creates a container in a running pod; the same request again gets the same container.
@@ -161,9 +162,11 @@ impl Node {
         let name = request.name.clone();
         let lost = || CreateContainerError::Failed { name, stage: "creating it", fault: Fault::Vanished };
         let request = Box::new(request);
-        self.ask(&pod, |reply| Command::CreateContainer { request, reply })
-            .await
-            .unwrap_or_else(|| Err(Arc::new(lost())))
+        let done = self.ask(&pod, |reply| Command::CreateContainer { request, reply }).await;
+        done.unwrap_or_else(|| {
+            let gone = self.gone(&pod).map(|()| LookupError::Absent { what: "pod", given: pod.to_string() });
+            Err(Arc::new(gone.map_or_else(lost, Into::into)))
+        })
     }
 
     /// Starts a created container.
@@ -171,9 +174,12 @@ impl Node {
         let found = self.container(given).map_err(|why| Arc::new(why.into()))?;
         let (pod, id) = (found.pod.clone(), found.id.clone());
         let lost = || StartContainerError::Failed { id: found.id.clone(), fault: Fault::Vanished };
-        self.ask(&pod, |reply| Command::StartContainer { id, reply })
-            .await
-            .unwrap_or_else(|| Err(Arc::new(lost())))
+        let done = self.ask(&pod, |reply| Command::StartContainer { id, reply }).await;
+        done.unwrap_or_else(|| {
+            let given = found.id.to_string();
+            let gone = self.gone(&pod).map(|()| LookupError::Absent { what: "container", given });
+            Err(Arc::new(gone.map_or_else(lost, Into::into)))
+        })
     }
 
     /// Stops a container: its stop signal, and after `timeout` SIGKILL. One that is not there is stopped. A later call with a shorter
@@ -182,9 +188,8 @@ impl Node {
         let Some(found) = present(self.container(given))? else { return Ok(()) };
         let (pod, id) = (found.pod.clone(), found.id.clone());
         let lost = || StopContainerError::Failed { id: found.id.clone(), fault: Fault::Vanished };
-        self.ask(&pod, |reply| Command::StopContainer { id, timeout, reply })
-            .await
-            .unwrap_or_else(|| Err(Arc::new(lost())))
+        let done = self.ask(&pod, |reply| Command::StopContainer { id, timeout, reply }).await;
+        done.unwrap_or_else(|| self.gone(&pod).ok_or_else(|| Arc::new(lost())))
     }
 
     /// Removes a container, killing it where it runs. One that is not there is removed.
@@ -196,9 +201,8 @@ impl Node {
             stage: "removing it",
             fault: Fault::Vanished,
         };
-        self.ask(&pod, |reply| Command::RemoveContainer { id, reply })
-            .await
-            .unwrap_or_else(|| Err(Arc::new(lost())))
+        let done = self.ask(&pod, |reply| Command::RemoveContainer { id, reply }).await;
+        done.unwrap_or_else(|| self.gone(&pod).ok_or_else(|| Arc::new(lost())))
     }
 
     /// Runs a command in a running container and returns what it printed. No `timeout`: as long as it takes.
@@ -284,6 +288,11 @@ impl Node {
 
     fn shim_of(&self, pod: &PodId) -> Option<PodShim> {
         self.context.handle(pod).and_then(|handle: PodHandle| handle.shim.borrow().clone())
+    }
+
+    /// Whether the pod was removed: why nobody answered who asked for something of it at that moment.
+    fn gone(&self, pod: &PodId) -> Option<()> {
+        self.context.handle(pod).is_none().then_some(())
     }
 
     /// Hands a pod's actor a command and awaits what it began; `None` where the pod went away meanwhile.

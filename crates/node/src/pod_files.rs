@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use model::id::PodId;
 use model::request::{NamespaceMode, PodRequest};
@@ -38,11 +39,31 @@ pub(crate) fn make_folder(folder: &Path) -> std::io::Result<()> {
     private.create(folder.join("containers"))
 }
 
-/// Writes the files of the folder and makes the log directory. The hosts file of a pod with addresses comes later.
-pub(crate) fn write(folder: &Path, request: &PodRequest, hostname: &str) -> Result<(), PodFileError> {
+/// Makes the pod's log directory where it is missing, and says whether it was.
+pub(crate) fn make_log_directory(path: &Path) -> std::io::Result<bool> {
+    match std::fs::create_dir(path) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            path.parent().map_or(Ok(()), std::fs::create_dir_all)?;
+            std::fs::create_dir(path).map(|()| true)
+        }
+        Err(_) if path.is_dir() => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Writes the files of the folder and makes the log directory; whether that was missing is said in `new_logs`, also on failure. The
+/// hosts file of a pod with addresses comes later.
+pub(crate) fn write(
+    folder: &Path,
+    request: &PodRequest,
+    hostname: &str,
+    new_logs: &AtomicBool,
+) -> Result<(), PodFileError> {
     if let Some(logs) = &request.log_directory {
-        std::fs::create_dir_all(logs)
+        let made = make_log_directory(logs)
             .map_err(|source| PodFileError::LogDirectory { path: logs.clone(), source })?;
+        new_logs.store(made, Ordering::Relaxed);
     }
     let files = || -> Result<(), Fault> {
         put(&folder.join("hostname"), &format!("{hostname}\n"))?;

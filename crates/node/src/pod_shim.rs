@@ -167,11 +167,9 @@ fn kill(pidfd: &OwnedFd) -> Result<(), Fault> {
 
 /// The shim's last words, where it had any: they say more than that it is not ready.
 fn with_messages(error: SpawnError, path: &Path) -> Fault {
-    let words = std::fs::read_to_string(path).unwrap_or_default();
-    match words.lines().last() {
-        Some(last) => Fault::Other(format!("{error}; it said: {last}")),
-        None => Fault::Other(error.to_string()),
-    }
+    let answered = matches!(&error, SpawnError::NotReady { cause: ShimError::Refused(_), .. });
+    let words = || std::fs::read_to_string(path).ok()?.lines().last().map(ToOwned::to_owned);
+    Fault::Spawn { said: if answered { None } else { words() }, source: error }
 }
 
 impl ShimError {
@@ -182,6 +180,11 @@ impl ShimError {
             ShimError::Unreachable { .. } => true,
             ShimError::Disconnected { .. } | ShimError::TimedOut { .. } | ShimError::Garbled { .. } => false,
         }
+    }
+
+    /// The container is in a state that does not allow it, which may be another one soon.
+    pub(crate) fn is_wrong_state(&self) -> bool {
+        matches!(self, ShimError::Refused(error) if error.code == ErrorCode::WrongState)
     }
 
     /// The shim is well and says no: the request's or the container's fault.

@@ -192,12 +192,8 @@ fn unseen(record: &ContainerRecord) -> Container {
 async fn abandon(context: Arc<Context>, id: PodId) {
     // Which cgroup it would have had does not matter: no container was in it.
     let cgroup = context.own_cgroup(&id);
-    match teardown::pod(&context, &id, &cgroup, None).await {
-        Ok(()) => {
-            let _ = context.records.forget_pod(&id).await;
-        }
-        Err(left) => warn!(pod = %id, stage = left.stage, "an unfinished pod is still owed its end"),
-    }
+    teardown::abandoned_pod(&context, &id, &cgroup, None).await;
+    let _ = context.records.forget_pod(&id).await;
 }
 
 /// Takes down what has no owner: folders of pods that no record knows, and network attachments of theirs.

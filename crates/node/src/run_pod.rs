@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use model::id::PodId;
 use model::pod::Pod;
@@ -40,8 +41,8 @@ async fn make(context: &Arc<Context>, id: &PodId, request: &Arc<PodRequest>) -> 
         .map_err(Fault::from)
         .map_err(failed("recording it"))?;
     let cgroup = teardown::cgroup_of(context, id, request);
-    let mut shim = None;
-    match build(context, id, request, &mut shim).await {
+    let mut made = Made::default();
+    match build(context, id, request, &mut made).await {
         Ok((client, addresses)) => {
             let state = PodState {
                 pod: Pod::Ready,
@@ -65,9 +66,11 @@ async fn make(context: &Arc<Context>, id: &PodId, request: &Arc<PodRequest>) -> 
             Ok(())
         }
         Err(error) => {
-            // What cannot be taken down keeps the row, and with it the name, until a later start of the daemon sweeps it.
-            if teardown::pod(context, id, &cgroup, shim.as_ref()).await.is_ok() {
-                let _ = context.records.forget_pod(id).await;
+            teardown::abandoned_pod(context, id, &cgroup, made.shim.as_ref()).await;
+            // The name is free again, also where something is still owed: that has the pod's id.
+            let _ = context.records.forget_pod(id).await;
+            if let Some(logs) = request.log_directory.clone().filter(|_| made.logs.load(Ordering::Relaxed)) {
+                let _ = blocking(move || std::fs::remove_dir(logs)).await;
             }
             Err(error)
         }
@@ -97,12 +100,20 @@ fn check(request: &PodRequest) -> Result<(), RunPodError> {
     spec::sysctl::of_pod(request).map(drop).map_err(|why| invalid(why.to_string()))
 }
 
-/// Makes everything of the pod; `shim` is set as soon as there is one, so that a failure can end it.
+/// What a failure has to take back.
+#[derive(Default)]
+struct Made {
+    shim: Option<PodShim>,
+    /// The log directory was not there before.
+    logs: Arc<AtomicBool>,
+}
+
+/// Makes everything of the pod; what stands is noted in `made` at once, so that a failure can take it back.
 async fn build(
     context: &Arc<Context>,
     id: &PodId,
     request: &Arc<PodRequest>,
-    shim: &mut Option<PodShim>,
+    made: &mut Made,
 ) -> Result<(PodShim, Vec<IpAddr>), RunPodError> {
     let name = &request.name;
     let failed =
@@ -117,11 +128,12 @@ async fn build(
         PodShim::spawn(&context.shim, &config),
         blocking({
             let (folder, request, hostname) = (context.pod_dir(id), request.clone(), hostname.clone());
-            move || pod_files::write(&folder, &request, &hostname)
+            let new_logs = made.logs.clone();
+            move || pod_files::write(&folder, &request, &hostname, &new_logs)
         })
     );
     let client = spawned.map_err(failed("starting its shim"))?;
-    *shim = Some(client.clone());
+    made.shim = Some(client.clone());
     files.map_err(|error| match error {
         PodFileError::LogDirectory { path, source } => {
             RunPodError::LogDirectory { name: name.clone(), path, source }

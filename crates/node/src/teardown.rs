@@ -4,6 +4,7 @@
 //! the record stays then, all of it is tried again by whoever asks next, also after a restart.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use model::id::{ContainerId, PodId};
@@ -14,9 +15,16 @@ use crate::context::{Context, blocking, remove_tree};
 use crate::error::Fault;
 use crate::pod_shim::PodShim;
 use crate::record::PodCgroup;
+use crate::shim_client::ShimError;
 
 /// How long a cgroup may stay busy after its last process has ended.
 const CGROUP_BUSY: Duration = Duration::from_secs(5);
+
+/// How long the end of a container may take once it is under way: longer than its shim waits for the last output.
+const ENDING: Duration = Duration::from_secs(10);
+
+/// The first and the longest pause between two attempts to take down what stays owed.
+const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
 /// The step that failed first.
 #[derive(Debug)]
@@ -53,11 +61,7 @@ pub(crate) async fn container(
 ) -> Result<(), Leftover> {
     let mut steps = Steps::default();
     if let Some(shim) = shim {
-        let deleted = match shim.client.delete(id.as_str()).await {
-            Err(error) if error.is_gone() => Ok(()),
-            other => other.map(drop).map_err(Fault::from),
-        };
-        steps.note(id.as_str(), "its process", deleted);
+        steps.note(id.as_str(), "its process", delete(shim, id).await);
     }
     let (images, owner, bundle) = (context.images.clone(), id.clone(), context.bundle(pod, id));
     let (rootfs, bundle) = blocking(move || {
@@ -68,6 +72,44 @@ pub(crate) async fn container(
     steps.note(id.as_str(), "its root file system", rootfs);
     steps.note(id.as_str(), "its bundle", bundle);
     steps.finish()
+}
+
+/// Has the shim forget the container, after its end where that is under way: an init whose command could not be executed is known as
+/// ended a moment before it has.
+async fn delete(shim: &PodShim, id: &ContainerId) -> Result<(), Fault> {
+    let mut deleted = shim.client.delete(id.as_str()).await;
+    if deleted.as_ref().is_err_and(ShimError::is_wrong_state) {
+        let _ = tokio::time::timeout(ENDING, shim.client.wait(id.as_str())).await;
+        deleted = shim.client.delete(id.as_str()).await;
+    }
+    match deleted {
+        Err(error) if error.is_gone() => Ok(()),
+        other => other.map(drop).map_err(Fault::from),
+    }
+}
+
+/// Takes down a pod that did not come to be, or is not known any more. What fails is tried again until it works; if the daemon ends
+/// before that, the next one finds the pod's folder or its network attachment without a pod, and goes on.
+pub(crate) async fn abandoned_pod(
+    context: &Arc<Context>,
+    id: &PodId,
+    cgroup: &PodCgroup,
+    shim: Option<&PodShim>,
+) {
+    if pod(context, id, cgroup, shim).await.is_ok() {
+        return;
+    }
+    let (context, id, cgroup, shim) = (context.clone(), id.clone(), cgroup.clone(), shim.cloned());
+    tokio::spawn(async move {
+        let mut pause = RETRY.0;
+        loop {
+            tokio::time::sleep(pause).await;
+            if pod(&context, &id, &cgroup, shim.as_ref()).await.is_ok() {
+                return;
+            }
+            pause = (pause * 2).min(RETRY.1);
+        }
+    });
 }
 
 /// Takes down what is left of a pod once its containers have ended: network, shim, shared memory, cgroup and folder. Its row is the

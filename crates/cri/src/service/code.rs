@@ -5,7 +5,7 @@ use std::fmt::Display;
 use std::io;
 use std::ops::Deref;
 
-use node::shim_client::ShimError;
+use node::shim_client::{ShimError, SpawnError};
 use node::*;
 use spec::{Refusal, SpecError};
 use tonic::{Code, Status};
@@ -38,7 +38,7 @@ impl Coded for RunPodError {
     fn code(&self) -> Code {
         match self {
             RunPodError::UnknownHandler { .. } | RunPodError::Invalid { .. } => Code::InvalidArgument,
-            RunPodError::NameTaken { .. } => Code::AlreadyExists,
+            RunPodError::NameTaken { .. } | RunPodError::NameInUse { .. } => Code::AlreadyExists,
             RunPodError::Stopped { .. } => Code::FailedPrecondition,
             RunPodError::LogDirectory { source, .. } => of_io(source, Code::FailedPrecondition),
             RunPodError::Network { source, .. } => of_attach(source),
@@ -168,6 +168,8 @@ impl Coded for Fault {
             Fault::Record(error) => of_store(error),
             Fault::File { source, .. } => of_io(source, Code::Internal),
             Fault::Shim(error) => of_shim(error),
+            Fault::Spawn { source: SpawnError::NotReady { cause, .. }, .. } => of_shim(cause),
+            Fault::Spawn { source: SpawnError::Process { cause, .. }, .. } => of_io(cause, Code::Internal),
             Fault::Network(_) => Code::Unavailable,
             Fault::Rootfs(error) => of_rootfs(error),
             Fault::Cgroup(error) => of_cgroup(error),

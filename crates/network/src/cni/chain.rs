@@ -31,6 +31,12 @@ struct Run<'a> {
 }
 
 impl Caller {
+    /// Whether all programs of the list are there, without running any: what was never begun need not be undone.
+    pub fn find(&self, list: &NetworkList) -> Result<(), PluginError> {
+        let mut programs = list.plugins.iter().filter(|plugin| plugin.kind != plugin::TYPE);
+        programs.try_for_each(|plugin| exec::find(&plugin.kind, &self.bin_dirs).map(drop))
+    }
+
     /// ADD of every plugin in order; returns the last result in the list's version.
     pub fn add(
         &self,

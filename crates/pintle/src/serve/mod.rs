@@ -38,6 +38,8 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
 }
 
 fn run(options: &Options) -> Result<(), ServeError> {
+    // Files that containers read must be readable and nothing must be writable for all, whatever the daemon was started with.
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     let config = options.config()?;
     let logging = logging::begin(&config.log);
     let runtime = tokio::runtime::Builder::new_multi_thread()

@@ -38,6 +38,8 @@ struct Open {
     fd: OwnedFd,
     /// Its length as far as we have written it.
     length: u64,
+    /// There was no such file before.
+    is_new: bool,
 }
 
 impl LogFile {
@@ -57,7 +59,7 @@ impl LogFile {
 
     #[cfg(test)]
     pub(super) fn of_descriptor(fd: OwnedFd) -> LogFile {
-        let open = Open { path: PathBuf::new(), fd, length: 0 };
+        let open = Open { path: PathBuf::new(), fd, length: 0, is_new: false };
         LogFile { open: Some(open), limit: u64::MAX, dropped: 0, last_ns: 0 }
     }
 
@@ -71,6 +73,15 @@ impl LogFile {
             *open = Open::at(&open.path)?;
         }
         Ok(())
+    }
+
+    /// Removes the file again if it was made by opening it and nothing was written: the container that it was for did not come to be.
+    pub fn take_back(&mut self) {
+        if let Some(open) = self.open.take_if(|open| open.is_new && open.length == 0)
+            && let (Ok(folder), Some(name)) = (Open::folder(&open.path), open.path.file_name())
+        {
+            let _ = rustix::fs::unlinkat(&folder, name, AtFlags::empty());
+        }
     }
 
     /// Records that could not be written.
@@ -130,37 +141,42 @@ fn whole_records(slices: &[IoSlice<'_>], per_record: usize, mut bytes: u64) -> (
 
 impl Open {
     fn at(path: &Path) -> Result<Open, OpenLogError> {
-        let bad = || OpenLogError::BadPath { path: path.into() };
-        let (folder, name) =
-            path.parent().zip(path.file_name()).filter(|_| path.is_absolute()).ok_or_else(bad)?;
-        let directory = rustix::fs::openat2(
+        let directory = Open::folder(path)?;
+        let name = path.file_name().ok_or_else(|| OpenLogError::BadPath { path: path.into() })?;
+        // NONBLOCK, so that a fifo somebody put there cannot stop us; a regular file does not know it.
+        let flags = OFlags::WRONLY
+            | OFlags::APPEND
+            | OFlags::CREATE
+            | OFlags::NOFOLLOW
+            | OFlags::CLOEXEC
+            | OFlags::NONBLOCK
+            | OFlags::NOCTTY;
+        let open = |flags| rustix::fs::openat(&directory, name, flags, Mode::from_raw_mode(0o640));
+        let (fd, is_new) = match open(flags | OFlags::EXCL) {
+            Err(Errno::EXIST) => (open(flags), false),
+            other => (other, true),
+        };
+        let fd = fd.map_err(|cause| OpenLogError::File { path: path.into(), cause })?;
+        let stat = rustix::fs::statat(&fd, c"", AtFlags::EMPTY_PATH)
+            .map_err(|cause| OpenLogError::File { path: path.into(), cause })?;
+        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+            return Err(OpenLogError::NotRegular { path: path.into() });
+        }
+        Ok(Open { path: path.into(), fd, length: stat.st_size as u64, is_new })
+    }
+
+    /// The folder of the file at `path`.
+    fn folder(path: &Path) -> Result<OwnedFd, OpenLogError> {
+        let folder = path.parent().filter(|_| path.is_absolute() && path.file_name().is_some());
+        let folder = folder.ok_or_else(|| OpenLogError::BadPath { path: path.into() })?;
+        rustix::fs::openat2(
             rustix::fs::CWD,
             folder,
             OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC,
             Mode::empty(),
             ResolveFlags::NO_MAGICLINKS,
         )
-        .map_err(|cause| OpenLogError::Folder { path: folder.into(), cause })?;
-        // NONBLOCK, so that a fifo somebody put there cannot stop us; a regular file does not know it.
-        let fd = rustix::fs::openat(
-            &directory,
-            name,
-            OFlags::WRONLY
-                | OFlags::APPEND
-                | OFlags::CREATE
-                | OFlags::NOFOLLOW
-                | OFlags::CLOEXEC
-                | OFlags::NONBLOCK
-                | OFlags::NOCTTY,
-            Mode::from_raw_mode(0o640),
-        )
-        .map_err(|cause| OpenLogError::File { path: path.into(), cause })?;
-        let stat = rustix::fs::statat(&fd, c"", AtFlags::EMPTY_PATH)
-            .map_err(|cause| OpenLogError::File { path: path.into(), cause })?;
-        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
-            return Err(OpenLogError::NotRegular { path: path.into() });
-        }
-        Ok(Open { path: path.into(), fd, length: stat.st_size as u64 })
+        .map_err(|cause| OpenLogError::Folder { path: folder.into(), cause })
     }
 
     /// Writes the rest of a record whose first `torn` bytes are in the file, or takes those back; says which.

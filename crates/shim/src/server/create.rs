@@ -56,7 +56,7 @@ impl Shim {
         descriptors: Vec<OwnedFd>,
     ) -> Result<Outcome, CallError> {
         let rootfs = self.check_create(&request, descriptors)?;
-        let log = if request.log_path.is_empty() {
+        let mut log = if request.log_path.is_empty() {
             LogFile::discard()
         } else {
             LogFile::open(Path::new(&request.log_path), request.log_max_bytes)
@@ -67,10 +67,13 @@ impl Shim {
             let what = format!("container {}: {cause}", request.id);
             CallError::new(ErrorCode::CreateFailed, what).at("standard streams")
         };
-        let (mut container, mut handed) = self.wire(serial, &request, log).map_err(failed)?;
+        let (mut container, mut handed) =
+            self.wire(serial, &request).inspect_err(|_| log.take_back()).map_err(failed)?;
         handed.rootfs = rootfs;
+        container.log = log;
         if let Err(cause) = self.start_create(serial, &request, handed) {
             container.close_outputs(super::now_ns(), &self.poller);
+            container.log.take_back();
             let what = format!("container {}: {cause}", request.id);
             return Err(CallError::new(ErrorCode::CreateFailed, what).at("helper"));
         }
@@ -108,12 +111,8 @@ impl Shim {
         Ok(descriptors.pop())
     }
 
-    fn wire(
-        &mut self,
-        serial: u32,
-        request: &CreateRequest,
-        log: LogFile,
-    ) -> io::Result<(Container, Handed)> {
+    /// The container, which has no log yet, and the far ends of its streams.
+    fn wire(&mut self, serial: u32, request: &CreateRequest) -> io::Result<(Container, Handed)> {
         let mut handed = Handed::default();
         let mut container = Container {
             serial,
@@ -123,7 +122,7 @@ impl Shim {
             started_at_ns: 0,
             exit: None,
             outputs: [None, None],
-            log,
+            log: LogFile::discard(),
             stdin: None,
             console: None,
             bundle: request.bundle.clone().into(),
@@ -199,6 +198,9 @@ impl Shim {
                 self.begin_delete(serial, true);
             }
             Err((error, unclean)) => {
+                if let Some(container) = self.container(serial) {
+                    container.log.take_back();
+                }
                 let error = if cancelled { CallError { code: ErrorCode::Cancelled, ..error } } else { error };
                 self.answer(Key::Created(serial), Err(error));
                 if unclean {

@@ -27,9 +27,11 @@ impl Shim {
         let serial = container.serial;
         match &mut container.phase {
             Phase::Creating { .. } => self.cancel(serial),
-            Phase::Created | Phase::Exited => {
+            phase @ (Phase::Created | Phase::Exited) => {
+                // An init that could not become its command may still be on its way out, and looks as if it ran.
+                let force = matches!(phase, Phase::Created);
                 container.drain(buffer, &self.poller);
-                self.begin_delete(serial, false);
+                self.begin_delete(serial, force);
             }
             Phase::Deleting => {}
             Phase::Starting(_) | Phase::StartingWithHooks | Phase::Running | Phase::Draining { .. } => {

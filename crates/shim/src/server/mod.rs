@@ -85,7 +85,7 @@ pub(crate) fn serve(pod: Pod, first: OwnedFd) -> io::Result<()> {
 
 /// Answers the first request of `first` with what went wrong.
 pub(crate) fn refuse(first: OwnedFd, error: &SetupError) -> io::Result<()> {
-    use crate::protocol::{Decoder, ErrorCode, FrameKind, encode};
+    use crate::protocol::{Decoder, FrameKind, encode};
     rustix::io::ioctl_fionbio(&first, false)?;
     let wait = rustix::net::sockopt::Timeout::Recv;
     rustix::net::sockopt::set_socket_timeout(&first, wait, Some(std::time::Duration::from_secs(10)))?;
@@ -100,7 +100,7 @@ pub(crate) fn refuse(first: OwnedFd, error: &SetupError) -> io::Result<()> {
             length => decoder.feed(&buffer[..length]),
         }
     };
-    let answer = CallError::new(ErrorCode::SetupFailed, error.to_string()).at(error.stage).response();
+    let answer = CallError::new(error.code, error.to_string()).at(error.stage).response();
     let mut out = Vec::new();
     encode(&mut out, stream, FrameKind::Response, &answer).map_err(io::Error::other)?;
     sys::socket::send(first.as_fd(), &out, &[])

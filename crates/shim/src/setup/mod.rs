@@ -8,6 +8,7 @@ use crate::config::{
     socket_path,
 };
 use crate::messages::{info, set_level, warning};
+use crate::protocol::ErrorCode;
 use rustix::fs::{Mode, OFlags};
 use std::ffi::OsStr;
 use std::fmt::Display;
@@ -29,6 +30,7 @@ pub(crate) struct Pod {
 #[derive(Debug, thiserror::Error)]
 #[error("the pod cannot be set up, at {stage}: {cause}")]
 pub(crate) struct SetupError {
+    pub(crate) code: ErrorCode,
     pub(crate) stage: &'static str,
     pub(crate) cause: String,
 }
@@ -39,7 +41,7 @@ trait At<T> {
 
 impl<T, E: Display> At<T> for Result<T, E> {
     fn at(self, stage: &'static str) -> Result<T, SetupError> {
-        self.map_err(|cause| SetupError { stage, cause: cause.to_string() })
+        self.map_err(|cause| SetupError { code: ErrorCode::SetupFailed, stage, cause: cause.to_string() })
     }
 }
 
@@ -59,7 +61,11 @@ pub(crate) fn set_up() -> Result<Pod, SetupError> {
     set_level(config.log_level);
     become_parent(&config)?;
     make_namespaces(&config)?;
-    sysctl::apply(&config).at("sysctls")?;
+    sysctl::apply(&config).map_err(|error| SetupError {
+        code: if error.is_callers() { ErrorCode::InvalidArgument } else { ErrorCode::SetupFailed },
+        stage: "sysctls",
+        cause: error.to_string(),
+    })?;
     let pid_init = match config.namespaces.pid {
         PidMode::Pod => Some(pid_init::start().at("pid namespace")?),
         PidMode::PerContainer | PidMode::Host => None,

@@ -17,6 +17,17 @@ pub(super) enum SysctlError {
     NoProc { cause: Errno },
 }
 
+impl SysctlError {
+    /// Whether another name or value would have been taken.
+    pub(super) fn is_callers(&self) -> bool {
+        match self {
+            SysctlError::BadName { .. } | SysctlError::Foreign { .. } => true,
+            SysctlError::Write { cause, .. } => matches!(*cause, Errno::NOENT | Errno::INVAL | Errno::RANGE),
+            SysctlError::NoProc { .. } => false,
+        }
+    }
+}
+
 /// Sets all of them, in the order of their names.
 ///
 /// # Errors

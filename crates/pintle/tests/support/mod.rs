@@ -51,6 +51,28 @@ fn number() -> u32 {
     (std::process::id() * 7 + NEXT.fetch_add(1, Ordering::Relaxed)) % 4096
 }
 
+/// Runs a test in a network namespace of its own, with loopback: daemon, registry and clients are in it, and the machine's own bridges,
+/// rules and ports stay as they are.
+pub fn in_own_network(test: impl Future<Output = ()>) {
+    sys::namespace::leave(sys::namespace::kind::NETWORK).unwrap();
+    let up = Command::new("busybox").args(["ip", "link", "set", "lo", "up"]).status().unwrap();
+    assert!(up.success());
+    // Threads made from here on are in the namespace too.
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    runtime.block_on(test);
+}
+
+/// How a daemon differs from the usual one.
+#[derive(Default)]
+pub struct Setup {
+    /// More of its configuration, such as `[image]` and what follows.
+    pub config: String,
+    /// The whole `[network]` list instead of the built-in network's; empty: no list at all.
+    pub network: Option<String>,
+    /// The umask it is started with.
+    pub umask: Option<u32>,
+}
+
 /// A running daemon, a registry that it pulls from, and what a client needs.
 pub struct Daemon {
     folder: tempfile::TempDir,
@@ -58,13 +80,20 @@ pub struct Daemon {
     network: String,
     /// Every pod that was ever run, to look for what stays of it.
     seen: std::sync::Mutex<Vec<String>>,
+    umask: Option<u32>,
     pub registry: registry::Listening,
+    pub contents: Arc<registry::Registry>,
     pub image: String,
 }
 
 impl Daemon {
     /// Starts a daemon with the built-in network and pulls a busybox.
     pub async fn start() -> Daemon {
+        Daemon::start_as(Setup::default()).await
+    }
+
+    /// Starts a daemon that differs from the usual one.
+    pub async fn start_as(setup: Setup) -> Daemon {
         let folder = tempfile::Builder::new().prefix("pintle-test-").tempdir().unwrap();
         let number = number();
         let network = format!("pt{number}");
@@ -77,15 +106,23 @@ impl Daemon {
             subnets: vec![subnet.parse().unwrap()],
             mtu: None,
         });
-        std::fs::write(conf.join("10-test.conflist"), list).unwrap();
-        let config =
-            format!("[network]\nconf_dir = {:?}\n[log]\nlevel = \"info\"\n", conf.display().to_string());
+        let list = setup.network.unwrap_or(list);
+        if !list.is_empty() {
+            std::fs::write(conf.join("10-test.conflist"), list).unwrap();
+        }
+        let bin = folder.path().join("bin");
+        std::fs::create_dir(&bin).unwrap();
+        let config = format!(
+            "[network]\nconf_dir = {conf:?}\nbin_dirs = [{bin:?}]\nplugin_deadline_secs = 2\n[log]\nlevel = \"info\"\n{}",
+            setup.config
+        );
         std::fs::write(folder.path().join("config.toml"), config).unwrap();
         let store = registry::Registry::new();
         store.add("library/busybox", "1", &busybox_image());
         let registry = store.listen().await.unwrap();
         let image = format!("{}/library/busybox:1", registry.host());
-        let mut daemon = Daemon { folder, child: None, network, seen: Default::default(), registry, image };
+        let (contents, umask, seen) = (store, setup.umask, Default::default());
+        let mut daemon = Daemon { folder, child: None, network, seen, umask, registry, contents, image };
         daemon.launch().await;
         daemon.pull(&daemon.image.clone()).await.unwrap();
         daemon
@@ -108,7 +145,16 @@ impl Daemon {
     pub async fn launch(&mut self) {
         let log =
             std::fs::OpenOptions::new().create(true).append(true).open(self.path("daemon.log")).unwrap();
-        let child = Command::new(env!("CARGO_BIN_EXE_pintle"))
+        let mut command = match self.umask {
+            None => Command::new(env!("CARGO_BIN_EXE_pintle")),
+            Some(umask) => {
+                let mut shell = Command::new("sh");
+                shell.args(["-c", &format!("umask {umask:o}; exec \"$0\" \"$@\"")]);
+                shell.arg(env!("CARGO_BIN_EXE_pintle"));
+                shell
+            }
+        };
+        let child = command
             .arg("serve")
             .args([Path::new("--config"), &self.path("config.toml")])
             .args([Path::new("--root"), &self.path("root")])
@@ -253,6 +299,13 @@ impl Daemon {
         Ok(self.runtime().exec_sync(request).await?.into_inner())
     }
 
+    /// What a shell in the container prints for `script`, which has to succeed.
+    pub async fn sh(&self, id: &str, script: &str) -> String {
+        let done = self.exec(id, &["sh", "-c", script], 20).await.unwrap();
+        assert_eq!(done.exit_code, 0, "{script}: {}", String::from_utf8_lossy(&done.stderr));
+        String::from_utf8(done.stdout).unwrap()
+    }
+
     pub async fn status(&self, id: &str) -> Result<v1::ContainerStatus, tonic::Status> {
         let request = v1::ContainerStatusRequest { container_id: id.into(), verbose: false };
         Ok(self.runtime().container_status(request).await?.into_inner().status.unwrap())
@@ -321,6 +374,66 @@ impl Daemon {
     pub async fn empty(&self) {
         for pod in self.pods().await {
             self.remove_pod(&pod.id).await.unwrap();
+        }
+    }
+
+    /// Serves a busybox with these entries above it, and this `config` object, as `library/<name>:1`, and pulls it.
+    pub async fn image_with(&self, name: &str, entries: &[Entry], run: serde_json::Value) -> String {
+        let image = format!("{}/library/{name}:1", self.registry.host());
+        self.contents.add(&format!("library/{name}"), "1", &busybox_with(entries, run));
+        self.pull(&image).await.unwrap();
+        image
+    }
+
+    /// Everything that this daemon keeps, so that a refused request can be seen to have left nothing: rows, files, mounts, shims, and
+    /// the cgroups of the pods it shows.
+    pub async fn inventory(&self) -> Vec<String> {
+        let mut found = self.remains();
+        for folder in ["root", "state", "logs", "net.d"] {
+            files_below(&self.path(folder), &mut found);
+        }
+        let db = store::rusqlite::Connection::open(self.path("root/pintle.db")).unwrap();
+        for (table, key) in [
+            ("pods", "id"),
+            ("containers", "id"),
+            ("root_filesystems", "container"),
+            ("images", "id"),
+            ("image_references", "name"),
+            ("layers", "id"),
+        ] {
+            let mut query = db.prepare(&format!("SELECT {key} FROM {table}")).unwrap();
+            let rows = query.query_map([], |row| row.get::<_, String>(0)).unwrap();
+            found.extend(rows.map(|row| format!("{table} {}", row.unwrap())));
+        }
+        for pod in self.pods().await {
+            for controller in std::fs::read_dir("/sys/fs/cgroup").unwrap().flatten() {
+                let cgroup = controller.path().join(format!("pintle-pod-{}", pod.id));
+                let inner = std::fs::read_dir(&cgroup).into_iter().flatten().flatten();
+                found.extend(
+                    inner
+                        .filter(|entry| entry.path().is_dir())
+                        .map(|entry| format!("cgroup {}", entry.path().display())),
+                );
+            }
+        }
+        found.sort();
+        found
+    }
+
+    /// What the daemon keeps that it did not keep before, or no longer; what it cleans up in the background it gets a moment for.
+    pub async fn changed_since(&self, before: &[String], what: &str) -> Option<String> {
+        let begun = Instant::now();
+        loop {
+            let now = self.inventory().await;
+            let news: Vec<_> = now.iter().filter(|thing| !before.contains(thing)).collect();
+            let lost: Vec<_> = before.iter().filter(|thing| !now.contains(thing)).collect();
+            if news.is_empty() && lost.is_empty() {
+                return None;
+            }
+            if begun.elapsed() > Duration::from_secs(1) {
+                return Some(format!("{what}: left behind {news:?}, lost {lost:?}"));
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
 
@@ -394,11 +507,32 @@ impl Drop for Daemon {
     }
 }
 
+/// Paths below `folder`; what SQLite keeps beside its database comes and goes.
+fn files_below(folder: &Path, found: &mut Vec<String>) {
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        let (path, kind) = (entry.path(), entry.file_type());
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if name.contains(".db-") || path.ends_with("rootfs") {
+            continue;
+        }
+        found.push(format!("file {}", path.display()));
+        if kind.is_ok_and(|kind| kind.is_dir()) {
+            files_below(&path, found);
+        }
+    }
+}
+
 fn busybox_image() -> registry::make::Image {
+    busybox_with(&[], serde_json::json!({ "Cmd": ["sh"], "Env": ["PATH=/bin"] }))
+}
+
+/// A busybox with these entries above it and this `config` object.
+pub fn busybox_with(above: &[Entry], run: serde_json::Value) -> registry::make::Image {
     let program = busybox().expect("checked by needs_a_node");
     let applets = [
         "sh", "echo", "cat", "sleep", "true", "false", "ls", "id", "wget", "httpd", "head", "dd", "seq",
-        "env", "mount", "touch", "nc", "kill", "hostname", "test", "yes",
+        "env", "mount", "touch", "nc", "kill", "hostname", "test", "yes", "grep", "stat", "ps", "ln", "rm",
+        "mkdir", "readlink", "setsid", "ip", "wc", "cut", "sort", "chmod", "mv", "ping", "tr", "mknod",
     ];
     let mut entries = vec![
         Entry::directory("bin", 0o755),
@@ -413,8 +547,9 @@ fn busybox_image() -> registry::make::Image {
         Entry::directory("tmp", 0o1777),
     ];
     entries.extend(applets.iter().map(|applet| Entry::symlink(&format!("bin/{applet}"), "busybox")));
-    ImageBuilder::new()
-        .layer(Layer::new(&entries, Compression::Gzip))
-        .run(serde_json::json!({ "Cmd": ["sh"], "Env": ["PATH=/bin"] }))
-        .build()
+    let base = ImageBuilder::new().layer(Layer::new(&entries, Compression::Gzip)).run(run);
+    match above {
+        [] => base.build(),
+        above => base.layer(Layer::new(above, Compression::Gzip)).build(),
+    }
 }

@@ -19,6 +19,13 @@ pub(crate) struct Peer {
     pub(crate) given: Given,
     child: Child,
     bridge: &'static str,
+    _state: tempfile::TempDir,
+}
+
+/// Where /run is a tmpfs, as on every machine with systemd, so is a runtime's state; elsewhere /dev/shm stands in for it.
+fn state_directory() -> Result<tempfile::TempDir> {
+    let state = tempfile::Builder::new().prefix("pintle-bench-").tempdir_in("/dev/shm");
+    state.context("a state directory on the tmpfs /dev/shm")
 }
 
 impl Peer {
@@ -40,9 +47,10 @@ impl Peer {
         std::fs::write(directory.join("config.toml"), config)?;
         let mut command = Command::new(binary);
         command.arg("serve").arg("--config").arg(directory.join("config.toml"));
-        command.arg("--root").arg(directory.join("root")).arg("--state").arg(directory.join("state"));
+        let state = state_directory()?;
+        command.arg("--root").arg(directory.join("root")).arg("--state").arg(state.path().join("state"));
         command.arg("--socket").arg(directory.join("cri.sock"));
-        start("pintle", command, &directory, bridge).await
+        start("pintle", command, &directory, bridge, state).await
     }
 
     /// Starts the installed containerd with runc, without its statistics collector's cost being hidden: all settings are its own defaults.
@@ -68,11 +76,12 @@ impl Peer {
             ],
         });
         std::fs::write(nets.join("10-bench.conflist"), network.to_string())?;
-        let config = containerd_config(&directory, &nets, plugins, pause);
+        let state = state_directory()?;
+        let config = containerd_config(&directory, state.path(), &nets, plugins, pause);
         std::fs::write(directory.join("config.toml"), config)?;
         let mut command = Command::new("containerd");
         command.arg("--config").arg(directory.join("config.toml"));
-        start("containerd", command, &directory, bridge).await
+        start("containerd", command, &directory, bridge, state).await
     }
 
     /// Ends it and removes its bridge.
@@ -98,19 +107,25 @@ impl Peer {
 }
 
 /// Version 2 of the configuration, which 1.6, 1.7 and 2.x read. Nothing but places, and what a machine without CAP_SYS_RESOURCE forces.
-fn containerd_config(directory: &Path, nets: &Path, plugins: &str, pause: &str) -> String {
+fn containerd_config(directory: &Path, state: &Path, nets: &Path, plugins: &str, pause: &str) -> String {
     let place = |name: &str| -> PathBuf { directory.join(name) };
     format!(
         "version = 2\nroot = {:?}\nstate = {:?}\n[grpc]\naddress = {:?}\n\
          [plugins.\"io.containerd.grpc.v1.cri\"]\nsandbox_image = {pause:?}\nrestrict_oom_score_adj = true\n\
          [plugins.\"io.containerd.grpc.v1.cri\".cni]\nbin_dir = {plugins:?}\nconf_dir = {nets:?}\n",
         place("root"),
-        place("state"),
+        state.join("state"),
         place("cri.sock"),
     )
 }
 
-async fn start(name: &str, mut command: Command, directory: &Path, bridge: &'static str) -> Result<Peer> {
+async fn start(
+    name: &str,
+    mut command: Command,
+    directory: &Path,
+    bridge: &'static str,
+    state: tempfile::TempDir,
+) -> Result<Peer> {
     ensure!(
         !Path::new("/sys/class/net").join(bridge).exists(),
         "the bridge {bridge} is there already; is another run going on?"
@@ -125,7 +140,7 @@ async fn start(name: &str, mut command: Command, directory: &Path, bridge: &'sta
             Given { name: name.into(), socket: socket.clone(), daemon_pid: Some(child.id().cast_signed()) };
         // The socket comes before the services behind it.
         if crate::target::Target::connect(&given).await.is_ok() {
-            return Ok(Peer { given, child, bridge });
+            return Ok(Peer { given, child, bridge, _state: state });
         }
         let ended = child.try_wait()?;
         if ended.is_some() || began.elapsed() > PATIENCE {

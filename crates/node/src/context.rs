@@ -36,6 +36,7 @@ pub(crate) struct Context {
     pub(crate) cgroups: cgroup::Host,
     pub(crate) host: spec::HostFacts,
     pub(crate) actors: Mutex<Actors>,
+    pub(crate) open_files: crate::open_files::Inherited,
     pub(crate) samples: crate::stats::Samples,
 }
 

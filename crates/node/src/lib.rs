@@ -13,6 +13,7 @@ mod host;
 mod join;
 mod lost;
 mod node;
+mod open_files;
 mod pod_files;
 mod pod_shim;
 mod record;

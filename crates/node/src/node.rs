@@ -74,6 +74,7 @@ impl Node {
             shim,
             host: crate::host::facts(&cgroups).map_err(OpenNodeError::Host)?,
             actors: Mutex::default(),
+            open_files: crate::open_files::raise(),
             samples: Samples::default(),
             cgroups,
             config,

@@ -134,6 +134,11 @@ async fn build(
     );
     let client = spawned.map_err(failed("starting its shim"))?;
     made.shim = Some(client.clone());
+    context
+        .open_files
+        .pass_on(client.pid())
+        .map_err(|source| Fault::File { path: format!("/proc/{}/limits", client.pid()).into(), source })
+        .map_err(failed("its shim's limits"))?;
     files.map_err(|error| match error {
         PodFileError::LogDirectory { path, source } => {
             RunPodError::LogDirectory { name: name.clone(), path, source }

@@ -161,3 +161,17 @@ async fn a_deadline_ends_the_waiting_and_not_the_work() {
     assert_eq!(daemon.pods().await[0].id, pod);
     daemon.empty().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_container_has_the_limits_that_the_daemon_was_started_with() {
+    needs_a_node!();
+    let daemon = Daemon::start().await;
+    let config = daemon.pod("limits");
+    let pod = daemon.run_pod(&config).await.unwrap();
+    let id = daemon.run(&pod, &config, "c", "ulimit -n; ulimit -Hn").await;
+    daemon.exited(&id).await;
+    let own = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    let spell = |limit: Option<u64>| limit.map_or("unlimited".to_owned(), |limit| limit.to_string());
+    assert_eq!(daemon.log_of("limits", "c"), format!("{}\n{}\n", spell(own.current), spell(own.maximum)));
+    daemon.empty().await;
+}

@@ -118,6 +118,10 @@ fn call_advice(status: &tonic::Status) -> Option<String> {
             Some("This runtime does not offer that call of CRI runtime.v1; is it old, or is its CRI plugin disabled?".into())
         }
         tonic::Code::PermissionDenied => Some("Run the same with sudo.".into()),
+        // How CRI says that it is the registry which cannot be reached.
+        tonic::Code::Unavailable if status.message().starts_with("RegistryUnavailable") => Some(
+            "Is the registry's name right, and can this machine reach it? A registry of plain HTTP elsewhere than on loopback is named in image.insecure_registries.".into(),
+        ),
         tonic::Code::Unavailable => Some("The daemon went away or is still starting; `pintle info` tells whether it is ready.".into()),
         _ => None,
     }
@@ -163,6 +167,16 @@ mod tests {
         let advice = failure.advice().unwrap();
         assert!(advice.contains("sudo pintle serve"), "{advice}");
         assert!(advice.contains("--endpoint unix:///run/containerd/containerd.sock"), "{advice}");
+    }
+
+    #[test]
+    fn a_registry_that_is_away_is_not_the_daemon() {
+        let call = |message: &str| {
+            let status = Box::new(tonic::Status::unavailable(message));
+            Failure::Call { what: "pulling x".into(), status }.advice().unwrap()
+        };
+        assert!(call("RegistryUnavailable: pull \"x\": refused").contains("registry"));
+        assert!(call("transport error").contains("pintle info"));
     }
 
     #[test]

@@ -47,7 +47,8 @@ sections! {
 
     /// Running containers.
     runtime: Runtime {
-        /// Who makes control groups: `cgroupfs` writes them itself, `systemd` asks systemd for slices and scopes, `auto` takes systemd where it is process 1.
+        /// Who makes control groups, and what the kubelet is told of it: `cgroupfs` writes them itself. `systemd`, which asks systemd for slices and scopes, is not
+        /// there yet and is refused, and `auto` is `cgroupfs`.
         /// It must be the same as the kubelet's.
         cgroup_driver: CgroupDriver = CgroupDriver::Auto, OneOf::new(), AtRestart;
     }
@@ -87,7 +88,7 @@ impl Choice for LogFormat {
 /// Who makes control groups.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CgroupDriver {
-    /// `systemd` where it is process 1, else `cgroupfs`.
+    /// The best that this version has: `cgroupfs`.
     Auto,
     Cgroupfs,
     Systemd,

@@ -301,8 +301,11 @@ fn of_cgroup(error: &cgroup::CgroupError) -> Code {
 
 fn of_limits(error: &cgroup::ApplyError) -> Code {
     use cgroup::ApplyError;
+    const EINVAL: i32 = 22;
+    /// A processor or memory node that this machine does not have.
+    const ERANGE: i32 = 34;
     match error {
-        ApplyError::Write { source, .. } if source.kind() == io::ErrorKind::InvalidInput => {
+        ApplyError::Write { source, .. } if matches!(source.raw_os_error(), Some(EINVAL | ERANGE)) => {
             Code::InvalidArgument
         }
         ApplyError::Write { source, .. } | ApplyError::Read { source, .. } => of_io(source, Code::Internal),

@@ -1,6 +1,7 @@
 //! Hostile images and containers: what they try to reach outside of themselves stays as it was.
 
 mod images;
+mod limits;
 mod load;
 mod rights;
 #[path = "../support/mod.rs"]

@@ -282,6 +282,14 @@ impl Layers {
         Ok(())
     }
 
+    /// Removes what was thrown away, now: for whoever needs its room at once.
+    pub(crate) fn empty_trash_now(&self) {
+        for entry in std::fs::read_dir(&self.trash).into_iter().flatten().flatten() {
+            // The background does the same; what either finds gone is gone.
+            let _ = std::fs::remove_dir_all(entry.path());
+        }
+    }
+
     /// Makes layers visible, with rows of their own and whatever `also` writes, all in one durable transaction: the data is synced before
     /// the names, and the names before the rows.
     pub(crate) fn publish(

@@ -10,7 +10,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use model::digest::ImageId;
 use store::rusqlite::{self, params};
-use store::{Durability, Store};
+use store::{Durability, Store, StoreError};
 
 use crate::layers::Layers;
 use crate::overlay::{Stack, mount_stack};
@@ -35,7 +35,7 @@ pub enum RootfsError {
     #[error("root file system of {owner} in {path}: {source}", path = .path.display())]
     Io { owner: String, path: PathBuf, source: io::Error },
     #[error(transparent)]
-    Store(#[from] store::StoreError),
+    Store(#[from] StoreError),
 }
 
 /// A root file system that is ready to be mounted.
@@ -174,8 +174,18 @@ impl RootFilesystems {
             source,
         })?;
         // The row last: as long as there is something, it has an owner.
-        self.store.write(Durability::Process, |tx| {
-            tx.prepare_cached("DELETE FROM root_filesystems WHERE container = ?1")?.execute([owner])
+        let forget = || {
+            self.store.write(Durability::Process, |tx| {
+                tx.prepare_cached("DELETE FROM root_filesystems WHERE container = ?1")?.execute([owner])
+            })
+        };
+        forget().or_else(|error| match error {
+            // Even forgetting takes room for a moment, which what was just thrown away may hold.
+            StoreError::Full { .. } => {
+                self.layers.empty_trash_now();
+                forget()
+            }
+            other => Err(other),
         })?;
         self.known().remove(owner);
         Ok(())

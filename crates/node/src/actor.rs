@@ -432,7 +432,12 @@ impl Actor {
             }
         }
         let ended = matches!(next, Container::Exited { .. });
-        self.put_container(&now, ContainerState { container: next, ..now.state.clone() }).await?;
+        let state = ContainerState { container: next, ..now.state.clone() };
+        if let Err(error) = self.put_container(&now, state.clone()).await {
+            // It is true whether or not there is room to write it down: the shim knows it too, and tells the next daemon.
+            warn!(pod = %now.pod, container = %id, %error, "its state could not be recorded");
+            self.show_container(&now, state);
+        }
         if ended && let Some(slot) = self.slots.get(id) {
             slot.ended.send_replace(true);
         }
@@ -445,16 +450,23 @@ impl Actor {
         state: ContainerState,
     ) -> Result<(), store::StoreError> {
         self.context.records.advance_container(&now.id, &state).await?;
+        self.show_container(now, state);
+        Ok(())
+    }
+
+    fn show_container(&mut self, now: &ContainerRecord, state: ContainerState) {
         let record = Arc::new(ContainerRecord { state, ..now.clone() });
         self.context.published.put_container(record.clone());
         if let Some(slot) = self.slots.get_mut(&now.id) {
             slot.record = record;
         }
-        Ok(())
     }
 
     async fn put_pod(&mut self, state: PodState) -> Result<(), store::StoreError> {
-        self.context.records.settle_pod(&self.record.id, &state).await?;
+        if let Err(error) = self.context.records.settle_pod(&self.record.id, &state).await {
+            // The next daemon finds no shim, and knows it too.
+            warn!(pod = %self.record.id, %error, "its state could not be recorded");
+        }
         if matches!(state.pod, Pod::Stopped { .. }) {
             self.shim.send_replace(None);
         }

@@ -86,6 +86,8 @@ pub enum StopPodError {
 pub enum RemovePodError {
     #[error(transparent)]
     Stop(Shared<StopPodError>),
+    #[error("pod {pod}: {why}")]
+    Container { pod: PodId, why: Shared<RemoveContainerError> },
     #[error("pod {pod}: {stage}: {fault}")]
     Failed { pod: PodId, stage: &'static str, fault: Fault },
 }

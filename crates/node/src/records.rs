@@ -44,6 +44,11 @@ impl Records {
     ) -> Result<(), StoreError> {
         let (id, name, request) = (id.clone(), request.name.clone(), json(request));
         self.write(move |db| {
+            // Of one whose making failed while not even that could be recorded.
+            db.prepare_cached(
+                "DELETE FROM pods WHERE namespace = ?1 AND name = ?2 AND uid = ?3 AND attempt = ?4 AND state IS NULL",
+            )?
+            .execute(params![name.namespace, name.name, name.uid, name.attempt])?;
             db.prepare_cached(
                 "INSERT INTO pods (id, namespace, name, uid, attempt, created_at, request) \
                  VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
@@ -93,6 +98,10 @@ impl Records {
         let (id, pod) = (id.clone(), pod.clone());
         let (name, attempt, request) = (request.name.clone(), request.attempt, json(request));
         self.write(move |db| {
+            db.prepare_cached(
+                "DELETE FROM containers WHERE pod = ?1 AND name = ?2 AND attempt = ?3 AND state IS NULL",
+            )?
+            .execute(params![pod.as_str(), name, attempt])?;
             db.prepare_cached(
                 "INSERT INTO containers (id, pod, name, attempt, created_at, request) \
                  VALUES (?1, ?2, ?3, ?4, ?5, ?6)",

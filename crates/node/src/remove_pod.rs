@@ -35,7 +35,7 @@ pub(crate) async fn run(context: Arc<Context>, order: Order) -> Answer<(), Remov
     for removal in order.containers {
         match removal.result().await {
             Some(Ok(())) => {}
-            Some(Err(why)) => return failed("removing its containers", Fault::Other(why.to_string())),
+            Some(Err(why)) => return Err(Arc::new(RemovePodError::Container { pod, why })),
             None => return failed("removing its containers", Fault::Vanished),
         }
     }

@@ -42,21 +42,21 @@ async fn make(context: &Arc<Context>, id: &PodId, request: &Arc<PodRequest>) -> 
         .map_err(failed("recording it"))?;
     let cgroup = teardown::cgroup_of(context, id, request);
     let mut made = Made::default();
-    match build(context, id, request, &mut made).await {
-        Ok((client, addresses)) => {
-            let state = PodState {
-                pod: Pod::Ready,
-                addresses,
-                shim_pid: client.pid(),
-                cgroup,
-                network_owed: request.namespaces.network == NamespaceMode::Pod,
-            };
-            context
-                .records
-                .settle_pod(id, &state)
-                .await
-                .map_err(Fault::from)
-                .map_err(failed("recording it"))?;
+    let built = async {
+        let (client, addresses) = build(context, id, request, &mut made).await?;
+        let state = PodState {
+            pod: Pod::Ready,
+            addresses,
+            shim_pid: client.pid(),
+            cgroup: cgroup.clone(),
+            network_owed: request.namespaces.network == NamespaceMode::Pod,
+        };
+        let settled = context.records.settle_pod(id, &state).await;
+        settled.map_err(Fault::from).map_err(failed("recording it"))?;
+        Ok((client, state))
+    };
+    match built.await {
+        Ok((client, state)) => {
             let record = Arc::new(PodRecord { id: id.clone(), request: request.clone(), created_at, state });
             context.published.put_pod(record.clone());
             let handle = Actor::begin(context.clone(), record, Vec::new(), Some(client.clone()));

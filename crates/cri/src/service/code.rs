@@ -63,6 +63,7 @@ impl Coded for RemovePodError {
     fn code(&self) -> Code {
         match self {
             RemovePodError::Stop(error) => error.code(),
+            RemovePodError::Container { why, .. } => why.code(),
             RemovePodError::Failed { fault, .. } => fault.code(),
         }
     }

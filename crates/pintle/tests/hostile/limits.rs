@@ -4,10 +4,11 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use cri::runtime_v1 as v1;
+use registry::tar::Entry;
 use tonic::Code;
 
 use crate::needs_a_node;
-use crate::support::{self, Daemon, in_own_network};
+use crate::support::{self, Daemon, Setup, in_own_network};
 
 /// What the kernel was told for a container, from version 1 or version 2 of control groups.
 fn told(pod: &str, id: &str) -> Vec<(PathBuf, String)> {
@@ -152,5 +153,49 @@ fn messages_beyond_the_limit_are_told_as_such() {
         tokio::io::AsyncWriteExt::write_all(&mut stream, &[0xff; 4096]).await.unwrap();
         daemon.run_pod(&daemon.pod("p")).await.unwrap();
         daemon.empty().await;
+    });
+}
+
+#[test]
+fn a_full_disk_refuses_what_is_new_and_lets_go_of_what_is_there() {
+    needs_a_node!();
+    in_own_network(async {
+        let daemon = Daemon::start_as(Setup { root_bytes: Some(16 << 20), ..Setup::default() }).await;
+        let config = daemon.pod("p");
+        let pod = daemon.run_pod(&config).await.unwrap();
+        let id = daemon.run(&pod, &config, "c", "sleep 1000").await;
+        let before = daemon.inventory().await;
+        let mut noise = vec![0u8; 24 << 20];
+        std::io::Read::read_exact(&mut std::fs::File::open("/dev/urandom").unwrap(), &mut noise).unwrap();
+        let file = Entry::file("noise", 0o644, noise);
+        daemon.contents.add("library/large", "1", &support::busybox_with(&[file], serde_json::json!({})));
+        let large = daemon.pull(&format!("{}/library/large:1", daemon.registry.host())).await.unwrap_err();
+        assert_eq!(large.code(), Code::ResourceExhausted, "{large}");
+        assert_eq!(daemon.changed_since(&before, "an image that does not fit").await, None);
+        // A container fills what is left.
+        let filled = daemon.exec(&id, &["sh", "-c", "cat /dev/zero > /tmp/fill"], 20).await.unwrap();
+        assert!(String::from_utf8_lossy(&filled.stderr).contains("No space"), "{filled:?}");
+        let mut refused = 0;
+        for number in 0..40 {
+            let other = daemon.pod(&format!("other{number}"));
+            let made = async {
+                let pod = daemon.run_pod(&other).await?;
+                daemon.create(&pod, &other, &daemon.container("c", "true")).await
+            };
+            if let Err(error) = made.await {
+                assert_eq!(error.code(), Code::ResourceExhausted, "{error}");
+                refused += 1;
+            }
+        }
+        assert!(refused > 0, "the disk was never full");
+        assert_eq!(daemon.sh(&id, "echo alive").await, "alive\n");
+        daemon.stop_container(&id, 0).await.unwrap();
+        assert_eq!(daemon.status(&id).await.unwrap().state(), v1::ContainerState::ContainerExited);
+        // What filled the disk gives it back, and then everything works as before.
+        daemon.remove_pod(&pod).await.unwrap();
+        let last = daemon.run_pod(&daemon.pod("last")).await.unwrap();
+        daemon.run(&last, &daemon.pod("last"), "c", "sleep 1000").await;
+        daemon.empty().await;
+        assert_eq!(daemon.pods().await, vec![]);
     });
 }

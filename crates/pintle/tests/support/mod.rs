@@ -71,6 +71,8 @@ pub struct Setup {
     pub network: Option<String>,
     /// The umask it is started with.
     pub umask: Option<u32>,
+    /// A file system of so many bytes of its own for what it keeps.
+    pub root_bytes: Option<u64>,
 }
 
 /// A running daemon, a registry that it pulls from, and what a client needs.
@@ -109,6 +111,13 @@ impl Daemon {
         let list = setup.network.unwrap_or(list);
         if !list.is_empty() {
             std::fs::write(conf.join("10-test.conflist"), list).unwrap();
+        }
+        if let Some(bytes) = setup.root_bytes {
+            let root = folder.path().join("root");
+            std::fs::create_dir(&root).unwrap();
+            let options = std::ffi::CString::new(format!("size={bytes}")).unwrap();
+            let flags = rustix::mount::MountFlags::empty();
+            rustix::mount::mount("test", &root, "tmpfs", flags, Some(options.as_c_str())).unwrap();
         }
         let bin = folder.path().join("bin");
         std::fs::create_dir(&bin).unwrap();
@@ -501,6 +510,8 @@ impl Drop for Daemon {
             let _ = child.wait();
         }
         self.remove_network();
+        // Where it was no file system of its own, there is nothing to unmount.
+        let _ = rustix::mount::unmount(self.path("root"), rustix::mount::UnmountFlags::DETACH);
         if failed {
             eprintln!("--- the daemon's log\n{}", self.log());
         }

@@ -9,6 +9,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result};
 
 use super::cache::Cached;
+use super::jobs::Job;
 use super::modules::{Modules, alias};
 use super::options::Options;
 use crate::command;
@@ -49,6 +50,7 @@ pub(super) fn make(
     image: &Path,
     cached: &Cached,
     built: &Built,
+    jobs: &[Job],
     options: &Options,
 ) -> Result<()> {
     let root = Root(folder.join("root"));
@@ -75,7 +77,7 @@ pub(super) fn make(
     root.write("etc/resolv.conf", "nameserver 10.0.2.3\n")?;
     root.write("etc/hostname", "pintle-vm\n")?;
     root.write("etc/os-release", "ID=pintle-vm\nPRETTY_NAME=\"The machine of cargo xtask vm\"\n")?;
-    root.write("payload/programs", &programs(built))?;
+    root.write("payload/programs", &programs(jobs))?;
     root.write("payload/settings", &settings(options))?;
     root.write("sbin/init", include_str!("init.sh"))?;
     fs::set_permissions(root.0.join("sbin/init"), fs::Permissions::from_mode(0o755))?;
@@ -95,11 +97,12 @@ pub(super) fn make(
     Ok(())
 }
 
-/// A line for each: number, file, folder in which it runs.
-fn programs(built: &Built) -> String {
+/// A line for each: number, folder in which it runs, program and its words.
+fn programs(jobs: &[Job]) -> String {
     let mut text = String::new();
-    for (index, program) in built.programs.iter().enumerate() {
-        let _ = writeln!(text, "{index} {} {}", program.executable.display(), program.folder.display());
+    for (index, job) in jobs.iter().enumerate() {
+        let (folder, program) = (job.folder.display(), job.program.display());
+        let _ = writeln!(text, "{index} {folder} {program} {}", job.words.join(" "));
     }
     text
 }
@@ -107,8 +110,7 @@ fn programs(built: &Built) -> String {
 fn settings(options: &Options) -> String {
     let backtrace = std::env::var("RUST_BACKTRACE").is_ok_and(|value| value != "0");
     format!(
-        "FILTERS='{}'\nKEEP={}\nBACKTRACE={}\nSECONDS_EACH={SECONDS_EACH}\n",
-        options.filters.join(" "),
+        "KEEP={}\nBACKTRACE={}\nSECONDS_EACH={SECONDS_EACH}\n",
         u8::from(options.keep),
         u8::from(backtrace),
     )

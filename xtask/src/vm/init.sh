@@ -31,12 +31,12 @@ stty -F /dev/ttyS1 raw -echo
 say() { printf '%s\n' "$*" >/dev/ttyS1; }
 . /payload/settings
 say "@booted $(uname -srm), cgroup2: $(cat /sys/fs/cgroup/cgroup.controllers)"
-while read -r index program folder; do
+while read -r index folder program words; do
     say "@begin $index"
     start=$(cut -d' ' -f1 /proc/uptime)
     cd "$folder" || continue
     CARGO_MANIFEST_DIR=$folder CARGO_TERM_COLOR=never RUST_BACKTRACE=$BACKTRACE \
-        timeout -s KILL "$SECONDS_EACH" "$program" --show-output $FILTERS </dev/null >/run/output 2>&1
+        timeout -s KILL "$SECONDS_EACH" "$program" $words </dev/null >/run/output 2>&1
     status=$?
     cat /run/output >/dev/ttyS1
     say

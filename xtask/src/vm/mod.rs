@@ -3,15 +3,14 @@
 mod cache;
 mod cpio;
 mod disk;
+mod jobs;
 mod machine;
 mod modules;
 mod options;
 
-use std::time::Duration;
-
 use anyhow::{Result, bail};
 
-use crate::test::outcome::{Outcome, Totals};
+use crate::test::outcome::Totals;
 use crate::test::program::{self, Built};
 use crate::{command, elf};
 use machine::{Ended, Event};
@@ -41,7 +40,8 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
     let cached = cache::Cached::get()?;
     let folder = command::target_dir().join("vm");
     let (disk, initramfs) = (folder.join("root.img"), folder.join("initramfs.cpio"));
-    disk::make(&folder, &disk, &cached, &built, &options)?;
+    let jobs = jobs::jobs(&built, &options);
+    disk::make(&folder, &disk, &cached, &built, &jobs, &options)?;
     std::fs::write(&initramfs, modules::initramfs(&cached)?)?;
 
     let mut totals = Totals::default();
@@ -57,11 +57,15 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
         Event::Booted { host, took } => println!("booted   {host} ({:.1} s)", took.as_secs_f64()),
         Event::Ran { index, status, took, output } => {
             seen += 1;
-            let name = built.programs.get(index).map_or("a program nobody sent", |program| &program.name);
-            add(&mut totals, name, status, took, &output);
+            let Some(job) = jobs.get(index) else { return };
+            let outcome = job.outcome(status, &output);
+            if !outcome.failed.is_empty() {
+                println!("{output}");
+            }
+            totals.add(&job.name, outcome, took);
         }
     })?;
-    for (what, why) in trouble(&ended, seen, built.programs.len(), options.keep) {
+    for (what, why) in trouble(&ended, seen, jobs.len(), options.keep) {
         totals.fail(what, why);
     }
     totals.summary();
@@ -101,23 +105,6 @@ fn build(options: &Options) -> Result<Built> {
     Ok(built)
 }
 
-fn add(totals: &mut Totals, name: &str, status: i32, took: Duration, output: &str) {
-    let mut outcome = Outcome::read(output);
-    match (status, outcome.complete, outcome.failed.is_empty()) {
-        (0, true, true) | (101, true, false) => {}
-        (137, ..) => {
-            outcome.failed.push("it did not end in time and was killed, or somebody killed it".into())
-        }
-        (status, ..) => {
-            outcome.failed.push(format!("it ended with status {status}, which its output does not explain"))
-        }
-    }
-    if !outcome.failed.is_empty() {
-        println!("{output}");
-    }
-    totals.add(name, outcome, took);
-}
-
 /// What is wrong with the machine itself.
 fn trouble(ended: &Ended, seen: usize, sent: usize, keep: bool) -> Vec<(&'static str, String)> {
     let mut trouble = Vec::new();
@@ -128,7 +115,7 @@ fn trouble(ended: &Ended, seen: usize, sent: usize, keep: bool) -> Vec<(&'static
         Ended::Otherwise(how) => trouble.push(("the machine", how.clone())),
     }
     if seen < sent {
-        trouble.push(("the machine", format!("{seen} of {sent} test programs came to an end")));
+        trouble.push(("the machine", format!("{seen} of {sent} programs came to an end")));
     }
     trouble
 }

@@ -9,7 +9,7 @@ cargo xtask vm [-p CRATE]... [-j JOBS] [--keep] [--kvm] [-- TESTNAME...]
   -j JOBS     how many compilers at once
   --keep      afterwards a shell in the machine, on this terminal; `poweroff -f` ends it
   --kvm       let the processor run the machine, where /dev/kvm can; otherwise it is emulated
-  TESTNAME    only tests whose names contain one of these
+  TESTNAME    only tests whose names contain one of these; `demo` is the demonstration
 ";
 
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -37,7 +37,7 @@ impl Options {
                 other => bail!("vm does not know `{other}`\n\n{USAGE}"),
             }
         }
-        // They travel as words of a shell script's variable.
+        // A shell script in the machine splits them into words.
         if let Some(odd) = options.filters.iter().find(|name| !name.chars().all(plain)) {
             bail!("`{odd}` is no part of a test's name: letters, digits, `_` and `:`");
         }

@@ -13,8 +13,9 @@ mount -t mqueue mqueue /dev/mqueue 2>/dev/null
 mount --make-rshared /
 mount -t cgroup2 -o nsdelegate,memory_recursiveprot cgroup2 /sys/fs/cgroup
 ip link set lo up
-# No udev here that would find the card.
-modprobe virtio_net
+# All at once, as on a host that has been up for a while: there is no udev here, and programs that need the same module at the same
+# moment would wait for each other under emulation.
+modprobe -a $(cat /payload/modules)
 ip addr add 10.0.2.15/24 dev eth0 && ip link set eth0 up && ip route add default via 10.0.2.2
 hostname pintle-vm
 

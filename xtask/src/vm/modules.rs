@@ -11,7 +11,7 @@ use super::cpio::Archive;
 /// To reach the disk.
 const FIRST: &[&str] = &["virtio_pci", "virtio_blk"];
 
-/// What Pintle's parts ask for; the kernel loads each when it is first needed, as on any host.
+/// What Pintle's parts ask for.
 const LATER: &[&str] = &[
     "overlay",
     "bridge",
@@ -81,6 +81,11 @@ impl Modules {
     /// All files of the machine's modules.
     pub(super) fn all(&self) -> Vec<String> {
         self.in_order(&[FIRST, LATER].concat())
+    }
+
+    /// Those that are loaded at the start: what is built in has no file and needs no loading.
+    pub(super) fn names(&self) -> Vec<String> {
+        self.all().iter().map(|file| stem(file)).collect()
     }
 
     /// `modules.dep` with only what the machine has.

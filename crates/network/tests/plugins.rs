@@ -103,14 +103,18 @@ fn a_hanging_plugin_is_killed_with_its_children() {
 #[test]
 fn a_del_that_fails_stays_owed_over_restarts_and_configuration_changes() {
     let Some(host) = Host::new() else { return };
-    host.write_list("1.0.0", json!([{"type": "first"}, {"type": "missing"}]));
+    host.write_list("1.0.0", json!([{"type": "first"}, {"type": "broken"}]));
     host.script("first", GOOD);
     let pod = Pod::new("pod");
     {
         let networks = host.networks();
         assert!(matches!(networks.status(), Err(NotReady::Plugin { .. })));
         let error = message(networks.attach(&pod.network()));
-        assert!(error.contains("\"missing\" is not in") && error.contains("still owed"), "{error}");
+        assert!(error.contains("\"broken\" is not in") && !error.contains("still owed"), "{error}");
+        assert!(networks.owed().is_empty() && host.calls().is_empty(), "nothing was begun");
+        host.script("broken", "cat > /dev/null; echo no >&2; exit 1");
+        let error = message(host.networks().attach(&pod.network()));
+        assert!(error.contains("broken") && error.contains("still owed"), "{error}");
         assert_eq!(networks.owed().len(), 1);
     }
     // Another configuration, another daemon: DEL is still that of the old chain.
@@ -119,11 +123,11 @@ fn a_del_that_fails_stays_owed_over_restarts_and_configuration_changes() {
     let networks = host.networks();
     assert_eq!(networks.status().unwrap().plugins, ["other"]);
     assert!(matches!(networks.detach("pod", None), Err(DetachError::Plugins { .. })));
-    host.script("missing", "cat > $(dirname $0)/../input; exit 0");
+    host.script("broken", "cat > $(dirname $0)/../input; exit 0");
     networks.detach("pod", None).unwrap();
     assert!(networks.owed().is_empty());
     let calls = host.calls();
-    assert_eq!(calls[calls.len() - 2..], ["missing DEL", "first DEL"]);
+    assert_eq!(calls[calls.len() - 2..], ["broken DEL", "first DEL"]);
     networks.detach("pod", None).unwrap();
     assert_eq!(host.calls().len(), calls.len());
 }

@@ -38,7 +38,7 @@ pub(crate) async fn run(context: Arc<Context>, order: Order) -> Answer<(), StopP
         }
     }
     // Connections drained while the processes still had their network; now nobody needs it.
-    let network = teardown::network(&context, &pod, order.shim.as_ref()).await;
+    let network = teardown::network(&context, &pod).await;
     if let Err(fault) = teardown::end_shim(&context, &pod, order.shim.as_ref()).await {
         return failed("ending its shim", fault);
     }

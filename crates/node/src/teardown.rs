@@ -121,7 +121,7 @@ pub(crate) async fn pod(
     shim: Option<&PodShim>,
 ) -> Result<(), Leftover> {
     let mut steps = Steps::default();
-    steps.note(id.as_str(), "its network", network(context, id, shim).await);
+    steps.note(id.as_str(), "its network", network(context, id).await);
     steps.note(id.as_str(), "its shim", end_shim(context, id, shim).await);
     let pod_dir = context.pod_dir(id);
     let removed = blocking(move || {
@@ -138,11 +138,9 @@ pub(crate) async fn pod(
 }
 
 /// Gives the pod's addresses and host ports back. Idempotent: the network knows what it owes.
-pub(crate) async fn network(context: &Context, id: &PodId, shim: Option<&PodShim>) -> Result<(), Fault> {
-    let networks = context.networks.clone();
-    let id = id.clone();
+pub(crate) async fn network(context: &Context, id: &PodId) -> Result<(), Fault> {
+    let (networks, id) = (context.networks.clone(), id.clone());
     // Without the namespace: it goes with the shim in a moment, which is quicker than deleting interfaces one by one.
-    let _ = shim;
     blocking(move || networks.detach(id.as_str(), None)).await.map_err(Fault::Network)
 }
 

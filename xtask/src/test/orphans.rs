@@ -4,7 +4,7 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use rustix::process::{Pid, Signal, WaitOptions, getpid, kill_process, set_child_subreaper, wait};
+use rustix::process::{Pid, Signal, WaitOptions, getpid, kill_process, set_child_subreaper, wait, waitpid};
 
 /// The adoption of whatever the tests leave behind.
 pub(crate) struct Orphans {
@@ -49,6 +49,16 @@ impl Orphans {
     }
 }
 
+/// Reaps what came here and has ended while `child` still runs, whose status is somebody else's to take.
+///
+/// It cannot wait for the end of a test: the first process of a pid namespace ends only after all of the namespace's processes have
+/// been reaped, and those that were sent into it from outside come here.
+pub(crate) fn reap_beside(child: Pid) {
+    for pid in parented().filter(|pid| *pid != child) {
+        let _ = waitpid(Some(pid), WaitOptions::NOHANG);
+    }
+}
+
 fn reap() {
     while let Ok(Some(_)) = wait(WaitOptions::NOHANG) {}
 }
@@ -56,10 +66,15 @@ fn reap() {
 /// The children of this process that have not ended.
 fn children() -> Vec<Pid> {
     reap();
+    parented().collect()
+}
+
+/// The children of this process, ended or not.
+fn parented() -> impl Iterator<Item = Pid> {
     let own = getpid().as_raw_nonzero().get();
     let numbers = fs::read_dir("/proc").into_iter().flatten().flatten();
     let pids = numbers.filter_map(|entry| entry.file_name().to_string_lossy().parse::<i32>().ok());
-    pids.filter(|pid| parent(*pid) == Some(own)).filter_map(Pid::from_raw).collect()
+    pids.filter(move |pid| parent(*pid) == Some(own)).filter_map(Pid::from_raw)
 }
 
 /// The parent in proc_pid_stat(5): the second field after the name, which is in parentheses and may hold anything.

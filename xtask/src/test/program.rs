@@ -127,12 +127,20 @@ fn collect(mut reader: io::PipeReader) -> mpsc::Receiver<Vec<u8>> {
     receiver
 }
 
+/// How often the processes that tests left are reaped while a program runs.
+const REAP_EVERY: Duration = Duration::from_millis(100);
+
 /// The status, or `None` where the deadline passed and the program was killed.
 fn wait(child: &mut Child, deadline: Duration) -> Result<Option<ExitStatus>> {
     let start = Instant::now();
+    let mut reaped = start;
     while start.elapsed() < deadline {
         if let Some(status) = child.try_wait()? {
             return Ok(Some(status));
+        }
+        if reaped.elapsed() >= REAP_EVERY {
+            super::orphans::reap_beside(Pid::from_child(child));
+            reaped = Instant::now();
         }
         std::thread::sleep(Duration::from_millis(5));
     }

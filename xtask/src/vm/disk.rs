@@ -20,7 +20,7 @@ const TOOLS: &[&str] =
     &["sh", "bash", "true", "chown", "nft", "ip", "tc", "nsenter", "unshare", "setpriv", "iptables"];
 
 /// Seconds for one test program. Emulated, everything takes about ten times as long.
-const SECONDS_EACH: u32 = 400;
+const SECONDS_EACH: u32 = 600;
 
 const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/nonexistent:/bin/false\n";
 const GROUP: &str = "root:x:0:\ntty:x:5:\nnogroup:x:65534:\n";

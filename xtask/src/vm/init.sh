@@ -31,6 +31,17 @@ done
 stty -F /dev/ttyS1 raw -echo
 say() { printf '%s\n' "$*" >/dev/ttyS1; }
 . /payload/settings
+# Who is still there after a program was killed, and where each of its threads waits in the kernel.
+stuck() {
+    for task in /proc/[0-9]*/task/*; do
+        [ -n "$(cat "$task/cmdline")" ] || [ -n "$(grep '^State:.Z' "$task/status")" ] || continue
+        echo "STUCK $task $(cat "$task/comm") $(grep -E '^(State|PPid|SigPnd|ShdPnd)' "$task/status" | tr '\n\t' '  ') $(cat "$task/cgroup")"
+        tr '\0' ' ' <"$task/cmdline"
+        echo
+        cat "$task/stack" "$task/syscall"
+    done
+    find /sys/fs/cgroup -name cgroup.events -exec grep -l 'frozen 1' {} \;
+}
 say "@booted $(uname -srm), cgroup2: $(cat /sys/fs/cgroup/cgroup.controllers)"
 while read -r index folder program words; do
     say "@begin $index"
@@ -40,6 +51,11 @@ while read -r index folder program words; do
         timeout -s KILL "$SECONDS_EACH" "$program" $words </dev/null >/run/output 2>&1
     status=$?
     cat /run/output >/dev/ttyS1
+    if [ "$status" = 137 ]; then
+        stuck >/dev/ttyS1 2>/dev/null
+        # What it left must not slow down the next; this spares init.
+        kill -KILL -1
+    fi
     say
     say "@end $index $status $start $(cut -d' ' -f1 /proc/uptime)"
 done </payload/programs

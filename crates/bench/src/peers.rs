@@ -103,6 +103,9 @@ impl Peer {
                 eprintln!("the bridge {} is left: ip link delete {}", self.bridge, self.bridge);
             }
         }
+        // Only Pintle has a table of the bridge's name; where there is none, or no nft, there is nothing to say.
+        let table = format!("pintle_pintle_bench_{}", self.bridge);
+        let _ = Command::new("nft").args(["delete", "table", "inet", &table]).stderr(Stdio::null()).status();
     }
 }
 

@@ -20,11 +20,11 @@ const FLOORS: &[(&str, u8)] = &[
     ("shim", 2),
     ("image", 2),
     ("network", 2),
+    ("stream", 2),
     ("registry", 2),
     ("node", 3),
     ("cri", 4),
     ("pintle", 5),
-    ("bench", 5),
     ("bench", 5),
 ];
 

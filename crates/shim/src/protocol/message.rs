@@ -288,6 +288,36 @@ pub struct KillExecRequest {
     pub signal: u32,
 }
 
+/// Joins the streams of a container's main process, from before its start to its end.
+///
+/// The ends of pipes ride along in the order stdin (its reading end), stdout, stderr (their writing ends), each if its flag says so. Every
+/// byte that the container writes from now on is copied to them beside the log. Nobody waits for a reader: what a full pipe does not take is
+/// left out, and a line in its place says how much. The far end of what the container does not have, or has no more, is closed.
+/// Closing the pipes is how one leaves. The container's own input ends when the first leaves who wrote to it if it was made with
+/// `stdin_once`, and stays open otherwise, as that of a terminal always does.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct AttachRequest {
+    #[prost(string, tag = "1")]
+    pub container_id: String,
+    #[prost(bool, tag = "2")]
+    pub has_stdin: bool,
+    #[prost(bool, tag = "3")]
+    pub has_stdout: bool,
+    #[prost(bool, tag = "4")]
+    pub has_stderr: bool,
+}
+
+/// Gives a container's terminal another size, in characters.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct ResizeRequest {
+    #[prost(string, tag = "1")]
+    pub container_id: String,
+    #[prost(uint32, tag = "2")]
+    pub width: u32,
+    #[prost(uint32, tag = "3")]
+    pub height: u32,
+}
+
 /// Opens the log's path anew, as after a rotation. On an error the old file goes on being written and no file was made.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct ReopenLogRequest {

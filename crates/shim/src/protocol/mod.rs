@@ -35,13 +35,15 @@ pub enum Method {
     Exec,
     WaitExec,
     KillExec,
+    Attach,
+    Resize,
     ReopenLog,
     Shutdown,
 }
 
 impl Method {
     /// Every call.
-    pub const ALL: [Method; 11] = [
+    pub const ALL: [Method; 13] = [
         Method::Info,
         Method::Create,
         Method::Start,
@@ -51,6 +53,8 @@ impl Method {
         Method::Exec,
         Method::WaitExec,
         Method::KillExec,
+        Method::Attach,
+        Method::Resize,
         Method::ReopenLog,
         Method::Shutdown,
     ];
@@ -67,6 +71,8 @@ impl Method {
             Method::Exec => "Exec",
             Method::WaitExec => "WaitExec",
             Method::KillExec => "KillExec",
+            Method::Attach => "Attach",
+            Method::Resize => "Resize",
             Method::ReopenLog => "ReopenLog",
             Method::Shutdown => "Shutdown",
         }

@@ -1,5 +1,7 @@
 //! What the shim knows of a container and of the processes that were executed in it.
 
+use super::attached::Attached;
+use super::input::Input;
 use super::poller::{Poller, READ, Token};
 use crate::log::{Line, LogFile, Stream};
 use crate::protocol::{ContainerInfo, ContainerState, ExecInfo, Exit};
@@ -53,8 +55,13 @@ pub(super) struct Container {
     pub(super) exit: Option<Exit>,
     pub(super) outputs: [Option<Output>; 2],
     pub(super) log: LogFile,
-    /// The shim's end of its standard input, kept for somebody to attach.
-    pub(super) stdin: Option<OwnedFd>,
+    /// Its standard input, kept for somebody to attach.
+    pub(super) stdin: Option<Input>,
+    /// Those who are.
+    pub(super) attached: Vec<Attached>,
+    pub(super) has_terminal: bool,
+    /// It was made to have an input.
+    pub(super) wants_input: bool,
     /// Receives the terminal while the container is being created.
     pub(super) console: Option<OwnedFd>,
     pub(super) bundle: PathBuf,
@@ -110,6 +117,11 @@ impl Container {
         self.pid > 0 && self.exit.is_none()
     }
 
+    /// The master of its terminal, if it has one that is still open.
+    pub(super) fn terminal(&self) -> Option<&OwnedFd> {
+        self.outputs[0].as_ref().filter(|_| self.has_terminal).map(|output| &output.source)
+    }
+
     /// Reads one output once and writes its records.
     pub(super) fn log_output(
         &mut self,
@@ -124,6 +136,7 @@ impl Container {
         match rustix::io::read(&output.source, &mut *buffer) {
             Ok(length) if length > 0 => {
                 output.line.feed(&buffer[..length], now_ns, &mut self.log);
+                self.copy_output(index, &buffer[..length], poller);
                 More::MayBe
             }
             Err(Errno::AGAIN) => More::NotNow,
@@ -147,6 +160,7 @@ impl Container {
         if let Some(mut output) = self.outputs.get_mut(index).and_then(Option::take) {
             output.line.finish(now_ns, &mut self.log);
             poller.remove(&output.source);
+            self.end_copies(index, poller);
         }
     }
 }

@@ -4,6 +4,7 @@ use super::Shim;
 use super::container::{Container, Output, Phase};
 use super::dispatch::Outcome;
 use super::helper::{CreatedReport, Purpose, Report};
+use super::input::Input;
 use super::message;
 use super::pending::Key;
 use crate::log::{LogFile, Stream};
@@ -124,6 +125,9 @@ impl Shim {
             outputs: [None, None],
             log: LogFile::discard(),
             stdin: None,
+            attached: Vec::new(),
+            has_terminal: request.terminal,
+            wants_input: request.stdin,
             console: None,
             bundle: request.bundle.clone().into(),
             cgroup: None,
@@ -143,7 +147,7 @@ impl Shim {
         if request.stdin {
             let (reader, writer) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
             handed.stdin = Some(reader);
-            container.stdin = Some(writer);
+            container.stdin = Some(Input::new(writer, request.stdin_once));
         }
         let (stdout, stdout_writer) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
         let (stderr, stderr_writer) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
@@ -220,7 +224,7 @@ impl Shim {
         let output = Output::open(master, serial, Stream::Stdout, true, &self.poller)?;
         if let Some(container) = self.container(serial) {
             container.outputs[0] = Some(output);
-            container.stdin = Some(input);
+            container.stdin = Some(Input::new(input, false)).filter(|_| container.wants_input);
         }
         Ok(())
     }

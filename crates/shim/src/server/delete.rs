@@ -118,6 +118,7 @@ impl Shim {
         };
         let mut container = self.containers.swap_remove(index);
         container.close_outputs(now_ns(), &self.poller);
+        container.detach_all(&self.poller);
         // A pod that is shut down keeps its exit records: nobody has said yet that he knows them.
         if self.ending.is_none() {
             let _ = rustix::fs::unlink(exit_path(&self.pod.config.pod_dir, &container.id));

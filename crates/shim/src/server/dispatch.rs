@@ -95,6 +95,8 @@ impl Shim {
             Method::Exec => decode(payload).and_then(|request| self.exec(request, descriptors)),
             Method::WaitExec => decode(payload).and_then(|request| self.wait_exec(request)),
             Method::KillExec => decode(payload).and_then(|request| self.kill_exec(request)),
+            Method::Attach => decode(payload).and_then(|request| self.attach(request, descriptors)),
+            Method::Resize => decode(payload).and_then(|request| self.resize(request)),
             Method::ReopenLog => decode(payload).and_then(|request| self.reopen_log(request)),
             Method::Shutdown => decode(payload).map(|request| self.shutdown(request)),
         };

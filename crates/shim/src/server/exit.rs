@@ -134,7 +134,7 @@ impl Shim {
     /// Writes the exit down, then tells those who wait.
     fn publish(&mut self, serial: u32) {
         let folder = self.pod.config.pod_dir.clone();
-        let Some(container) = self.container(serial) else {
+        let Some(container) = self.containers.iter_mut().find(|container| container.serial == serial) else {
             return;
         };
         let Some(exit) = container.exit.clone() else {
@@ -143,7 +143,7 @@ impl Shim {
         if !matches!(container.phase, Phase::Deleting) {
             container.phase = Phase::Exited;
         }
-        container.stdin = None;
+        container.detach_all(&self.poller);
         if let Err(cause) = write_record(&folder, &container.id, &exit) {
             warning!("container {}: its exit record cannot be written: {cause}", container.id);
         }

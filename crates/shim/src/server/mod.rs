@@ -1,5 +1,7 @@
 //! The loop: one thread waits for clients, outputs, helpers and ends of children, and never for any single one of them.
 
+mod attach;
+mod attached;
 mod connection;
 mod container;
 mod create;
@@ -8,6 +10,7 @@ mod dispatch;
 mod exec;
 mod exit;
 mod helper;
+mod input;
 mod kill;
 mod pending;
 mod poller;
@@ -118,6 +121,9 @@ impl Shim {
                 Token::Helper(serial) => self.helper_readable(serial, buffer),
                 Token::Start(serial) => self.start_readable(serial),
                 Token::Output(serial, index) => self.output_readable(serial, index.into(), buffer),
+                Token::Sink(serial, index) => self.sink_ready(serial, index.into()),
+                Token::Source(serial) => self.source_readable(serial),
+                Token::Input(serial) => self.input_writable(serial),
             }
         }
         self.let_time_pass(buffer);

@@ -16,6 +16,12 @@ pub(super) enum Token {
     Start(u32),
     /// An output of a container: 0 is stdout or the terminal, 1 stderr.
     Output(u32, u8),
+    /// A pipe that somebody who is attached reads the output of that index from.
+    Sink(u32, u8),
+    /// What somebody who is attached writes.
+    Source(u32),
+    /// The standard input of a container.
+    Input(u32),
 }
 
 impl Token {
@@ -27,6 +33,9 @@ impl Token {
             Token::Helper(serial) => (3, serial, 0),
             Token::Start(serial) => (4, serial, 0),
             Token::Output(serial, index) => (5, serial, index),
+            Token::Sink(serial, index) => (6, serial, index),
+            Token::Source(serial) => (7, serial, 0),
+            Token::Input(serial) => (8, serial, 0),
         };
         EventData::new_u64(u64::from(kind as u8) << 40 | u64::from(index) << 32 | u64::from(serial))
     }
@@ -41,6 +50,9 @@ impl Token {
             3 => Some(Token::Helper(serial)),
             4 => Some(Token::Start(serial)),
             5 => Some(Token::Output(serial, index)),
+            6 => Some(Token::Sink(serial, index)),
+            7 => Some(Token::Source(serial)),
+            8 => Some(Token::Input(serial)),
             _ => None,
         }
     }
@@ -56,6 +68,8 @@ pub(super) struct Poller {
 pub(super) const READ: EventFlags = EventFlags::IN;
 pub(super) const READ_AND_WRITE: EventFlags = EventFlags::IN.union(EventFlags::OUT);
 pub(super) const WRITE: EventFlags = EventFlags::OUT;
+/// Only what is always told: an error, or that the other end is closed.
+pub(super) const NOTHING: EventFlags = EventFlags::empty();
 
 /// How many events one wait gives at most.
 const EVENTS: usize = 32;
@@ -131,6 +145,9 @@ mod tests {
             Token::Helper(u32::MAX),
             Token::Start(1),
             Token::Output(u32::MAX, 1),
+            Token::Sink(9, 1),
+            Token::Source(9),
+            Token::Input(u32::MAX),
         ] {
             assert_eq!(Token::parse(token.data()), Some(token));
         }

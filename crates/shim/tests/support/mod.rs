@@ -151,6 +151,7 @@ impl Pod {
             "dd",
             "yes",
             "tty",
+            "stty",
             "kill",
             "sha256sum",
         ] {

@@ -37,27 +37,49 @@ mod with_generators {
         Protocol { crate_dir: "crates/cri", proto: "pintle/v1/node.proto", output: "pintle.v1.rs" },
     ];
 
+    /// All that the socket serves, for who asks by reflection: its crate, its files below `proto/`, and the encoded set.
+    const DESCRIPTORS: (&str, &[&str], &str) = (
+        "crates/cri",
+        &["runtime/v1/api.proto", "runtime/v1alpha2/api.proto", "pintle/v1/node.proto"],
+        "descriptors.bin",
+    );
+
     pub(crate) fn run(args: &[String]) -> Result<()> {
         let check = args.iter().any(|arg| arg == "--check");
         let workspace =
             Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("xtask lies in the workspace")?;
-        let mut stale = Vec::new();
+        let place =
+            |crate_dir: &str, output: &str| workspace.join(crate_dir).join("src/generated").join(output);
+        let mut outputs = Vec::new();
         for protocol in PROTOCOLS {
             let text = generate(workspace, protocol)?;
-            let path = workspace.join(protocol.crate_dir).join("src/generated").join(protocol.output);
-            let present = std::fs::read_to_string(&path).unwrap_or_default();
-            if present == text {
+            outputs.push((place(protocol.crate_dir, protocol.output), text.into_bytes()));
+        }
+        let (crate_dir, protos, output) = DESCRIPTORS;
+        outputs
+            .push((place(crate_dir, output), descriptors(&workspace.join(crate_dir).join("proto"), protos)?));
+        let mut stale = Vec::new();
+        for (path, content) in outputs {
+            if std::fs::read(&path).unwrap_or_default() == content {
                 continue;
             }
             if check {
                 stale.push(path);
             } else {
-                std::fs::write(&path, text).with_context(|| format!("writing {}", path.display()))?;
+                std::fs::write(&path, content).with_context(|| format!("writing {}", path.display()))?;
                 println!("wrote {}", path.display());
             }
         }
         anyhow::ensure!(stale.is_empty(), "not what `cargo xtask gen` would write: {}", join(&stale));
         Ok(())
+    }
+
+    /// Returns the encoded `FileDescriptorSet` of these files, without their comments.
+    fn descriptors(proto_dir: &Path, protos: &[&str]) -> Result<Vec<u8>> {
+        let set = protox::Compiler::new([proto_dir]).and_then(|mut compiler| {
+            compiler.open_files(protos).map(|compiler| compiler.encode_file_descriptor_set())
+        });
+        set.map_err(|error| anyhow::anyhow!("{protos:?}: {error}"))
     }
 
     /// Returns the Rust text for one protocol.

@@ -249,11 +249,69 @@ async fn what_is_not_served_says_its_name() {
         assert_eq!(refused.code(), Code::Unimplemented, "{name}");
         assert!(refused.message().starts_with(&format!("{name} is not implemented by pintle")), "{refused}");
     }
-    // Another version of CRI is another service, and the answer is no broken connection.
+    // What is no service here is an answer, and no broken connection.
+    let other = call(&served, "/runtime.v2.RuntimeService/Version").await;
+    assert_eq!(other.unwrap_err().code(), Code::Unimplemented);
+}
+
+/// Calls Version, or what takes and gives as little, at `path`.
+async fn call(served: &Served, path: &'static str) -> Result<VersionResponse, tonic::Status> {
     let mut grpc = tonic::client::Grpc::new(served.channel.clone());
     grpc.ready().await.unwrap();
-    let path = "/runtime.v1alpha2.RuntimeService/Version".parse().unwrap();
     let codec = tonic_prost::ProstCodec::<VersionRequest, VersionResponse>::default();
-    let refused = grpc.unary(Request::new(VersionRequest::default()), path, codec).await.unwrap_err();
-    assert_eq!(refused.code(), Code::Unimplemented);
+    let path = tonic::codegen::http::uri::PathAndQuery::from_static(path);
+    let answer = grpc.unary(Request::new(VersionRequest::default()), path, codec).await;
+    answer.map(tonic::Response::into_inner)
+}
+
+#[tokio::test]
+async fn v1alpha2_is_served_beside_v1() {
+    let Some(served) = served().await else { return };
+    let old = call(&served, "/runtime.v1alpha2.RuntimeService/Version").await.unwrap();
+    let new = call(&served, "/runtime.v1.RuntimeService/Version").await.unwrap();
+    assert_eq!((old.runtime_api_version.as_str(), new.runtime_api_version.as_str()), ("v1alpha2", "v1"));
+    assert_eq!(old.runtime_name, new.runtime_name);
+    call(&served, "/runtime.v1alpha2.ImageService/ListImages").await.unwrap();
+    for later in ["CheckpointContainer", "GetContainerEvents", "RuntimeConfig", "StreamContainers"] {
+        let path: &'static str = format!("/runtime.v1alpha2.RuntimeService/{later}").leak();
+        let refused = call(&served, path).await.unwrap_err();
+        assert_eq!(refused.code(), Code::Unimplemented, "{later}");
+        assert!(refused.message().contains("v1alpha2"), "{refused}");
+    }
+}
+
+#[tokio::test]
+async fn health_and_reflection_answer() {
+    use tonic_health::pb::health_client::HealthClient;
+    use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus};
+    use tonic_reflection::pb::v1::ServerReflectionRequest;
+    use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
+    use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
+    use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
+
+    let Some(served) = served().await else { return };
+    let mut health = HealthClient::new(served.channel.clone());
+    for service in ["", "runtime.v1.RuntimeService", "runtime.v1alpha2.ImageService"] {
+        let answer = health.check(HealthCheckRequest { service: service.into() }).await.unwrap();
+        assert_eq!(answer.into_inner().status(), ServingStatus::Serving, "{service:?}");
+    }
+    let unknown = health.check(HealthCheckRequest { service: "runtime.v2.X".into() }).await.unwrap_err();
+    assert_eq!(unknown.code(), Code::NotFound);
+
+    let ask = |question| ServerReflectionRequest { host: String::new(), message_request: Some(question) };
+    let questions = [
+        ask(MessageRequest::ListServices(String::new())),
+        ask(MessageRequest::FileContainingSymbol("runtime.v1alpha2.PodSandboxConfig".into())),
+    ];
+    let mut reflection = ServerReflectionClient::new(served.channel.clone());
+    let asked = tokio_stream::iter(questions);
+    let mut answers = reflection.server_reflection_info(asked).await.unwrap().into_inner();
+    let mut next = async || answers.message().await.unwrap().unwrap().message_response.unwrap();
+    let MessageResponse::ListServicesResponse(list) = next().await else { panic!("no list of services") };
+    let names: Vec<String> = list.service.into_iter().map(|service| service.name).collect();
+    for service in ["runtime.v1.RuntimeService", "runtime.v1alpha2.ImageService", "pintle.v1.Node"] {
+        assert!(names.iter().any(|name| name == service), "{service} is not in {names:?}");
+    }
+    let MessageResponse::FileDescriptorResponse(file) = next().await else { panic!("no definition") };
+    assert!(!file.file_descriptor_proto.is_empty());
 }

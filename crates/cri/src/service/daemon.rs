@@ -20,7 +20,7 @@ impl Runtime {
             version: "0.1.0".into(),
             runtime_name: "pintle".into(),
             runtime_version: env!("CARGO_PKG_VERSION").into(),
-            runtime_api_version: "v1".into(),
+            runtime_api_version: self.version.into(),
         }
     }
 

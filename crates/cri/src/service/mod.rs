@@ -8,10 +8,12 @@ mod images;
 mod info;
 mod node_info;
 mod pods;
+mod reflection;
 mod router;
 mod runtime;
 mod statistics;
 mod stream;
+mod v1alpha2;
 
 use std::future::Future;
 
@@ -21,7 +23,7 @@ use tonic::Status;
 
 /// Serves until `stop` is done and the calls under way have been answered.
 pub async fn serve(node: Node, listener: UnixListener, stop: impl Future<Output = ()>) {
-    connections::serve(router::Router::new(node), listener, stop).await;
+    connections::serve(router::Router::new(node).await, listener, stop).await;
 }
 
 /// The answer to a call that this version does not serve; it names itself, and clients fall back where they can.

@@ -8,10 +8,14 @@ use tonic::Status;
 use tonic::body::Body;
 use tonic::codegen::{BoxFuture, Service, http};
 use tonic::server::NamedService;
+use tonic_health::ServingStatus;
+use tonic_health::pb::health_server::HealthServer;
+use tonic_health::server::{HealthReporter, HealthService};
 
 use super::images::Images;
 use super::node_info::NodeInfo;
 use super::runtime::Runtime;
+use super::{reflection, v1alpha2};
 use crate::MAX_MESSAGE_BYTES;
 use crate::node_v1::node_server::NodeServer;
 use crate::runtime_v1::image_service_server::ImageServiceServer;
@@ -21,22 +25,30 @@ use crate::runtime_v1::runtime_service_server::RuntimeServiceServer;
 #[derive(Clone)]
 pub(super) struct Router {
     runtime: RuntimeServiceServer<Runtime>,
+    /// The same for clients that know v1alpha2 only: it answers that version when asked for one.
+    old_runtime: RuntimeServiceServer<Runtime>,
     images: ImageServiceServer<Images>,
     own: NodeServer<NodeInfo>,
+    health: HealthServer<HealthService>,
 }
 
 impl Router {
-    pub(super) fn new(node: Node) -> Router {
-        Router {
-            runtime: RuntimeServiceServer::new(Runtime::new(node.clone()))
+    pub(super) async fn new(node: Node) -> Router {
+        let runtime = |version| {
+            RuntimeServiceServer::new(Runtime::new(node.clone(), version))
                 .max_decoding_message_size(MAX_MESSAGE_BYTES)
-                .max_encoding_message_size(MAX_MESSAGE_BYTES),
+                .max_encoding_message_size(MAX_MESSAGE_BYTES)
+        };
+        Router {
+            runtime: runtime("v1"),
+            old_runtime: runtime(v1alpha2::VERSION),
             images: ImageServiceServer::new(Images::new(node.clone()))
                 .max_decoding_message_size(MAX_MESSAGE_BYTES)
                 .max_encoding_message_size(MAX_MESSAGE_BYTES),
-            own: NodeServer::new(NodeInfo::new(node))
+            own: NodeServer::new(NodeInfo::new(node.clone()))
                 .max_decoding_message_size(MAX_MESSAGE_BYTES)
                 .max_encoding_message_size(MAX_MESSAGE_BYTES),
+            health: HealthServer::new(health().await),
         }
     }
 }
@@ -55,13 +67,47 @@ impl Service<http::Request<Body>> for Router {
             <RuntimeServiceServer<Runtime> as NamedService>::NAME => self.runtime.call(request),
             <ImageServiceServer<Images> as NamedService>::NAME => self.images.call(request),
             <NodeServer<NodeInfo> as NamedService>::NAME => self.own.call(request),
+            v1alpha2::RUNTIME_SERVICE => match v1alpha2::served_at(request.uri()) {
+                Some(uri) => self.old_runtime.call(with_uri(request, uri)),
+                None => not_here("v1alpha2 of CRI has no such call; runtime.v1 may have it".into()),
+            },
+            v1alpha2::IMAGE_SERVICE => match v1alpha2::served_at(request.uri()) {
+                Some(uri) => self.images.call(with_uri(request, uri)),
+                None => not_here("v1alpha2 of CRI has no such call; runtime.v1 may have it".into()),
+            },
+            <HealthServer<HealthService> as NamedService>::NAME => self.health.call(request),
+            reflection::V1 | reflection::V1ALPHA => reflection::call(request),
             other => {
                 let name: String = other.chars().take(64).collect();
-                let status = Status::unimplemented(format!(
-                    "there is no service {name:?} here; pintle serves runtime.v1 of CRI and pintle.v1"
-                ));
-                Box::pin(async move { Ok(status.into_http()) })
+                not_here(format!(
+                    "there is no service {name:?} here; pintle serves runtime.v1 and runtime.v1alpha2 of CRI, and pintle.v1"
+                ))
             }
         }
     }
+}
+
+fn with_uri(mut request: http::Request<Body>, uri: http::Uri) -> http::Request<Body> {
+    *request.uri_mut() = uri;
+    request
+}
+
+fn not_here(why: String) -> BoxFuture<http::Response<Body>, Infallible> {
+    Box::pin(async move { Ok(Status::unimplemented(why).into_http()) })
+}
+
+/// `grpc.health.v1`: a daemon that accepts calls serves them, all of it and each service by name.
+async fn health() -> HealthService {
+    let health = HealthReporter::new();
+    let services = [
+        <RuntimeServiceServer<Runtime> as NamedService>::NAME,
+        <ImageServiceServer<Images> as NamedService>::NAME,
+        <NodeServer<NodeInfo> as NamedService>::NAME,
+        v1alpha2::RUNTIME_SERVICE,
+        v1alpha2::IMAGE_SERVICE,
+    ];
+    for service in services {
+        health.set_service_status(service, ServingStatus::Serving).await;
+    }
+    HealthService::from_health_reporter(health)
 }

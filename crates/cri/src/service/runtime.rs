@@ -10,11 +10,13 @@ use crate::runtime_v1::*;
 
 pub(super) struct Runtime {
     pub(super) node: Node,
+    /// The version of CRI that its clients speak.
+    pub(super) version: &'static str,
 }
 
 impl Runtime {
-    pub(super) fn new(node: Node) -> Runtime {
-        Runtime { node }
+    pub(super) fn new(node: Node, version: &'static str) -> Runtime {
+        Runtime { node, version }
     }
 }
 

@@ -1,4 +1,4 @@
-//! crictl and critest, built from the Go module that publishes them.
+//! Clients in Go: crictl and critest from the module that publishes them, and one of our own that speaks v1alpha2.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,21 +15,22 @@ const VERSION: &str = "v1.36.0";
 pub(super) struct Clients {
     pub(super) crictl: PathBuf,
     pub(super) critest: PathBuf,
+    pub(super) v1alpha2: PathBuf,
     pub(super) cache: PathBuf,
 }
 
-/// Builds both, unless the cache has them.
+/// Builds crictl and critest, unless the cache has them, and the client of v1alpha2, for which Go's own cache is good enough.
 ///
 /// Not by `go install`: critest is a test program, which that does not build.
 pub(super) fn build() -> Result<Clients> {
     let clients = places()?;
+    if command::find("go").is_none() {
+        bail!("building the clients needs Go (https://go.dev/dl, or Debian's golang-go from backports)");
+    }
+    let own = command::root().join("conformance/v1alpha2");
+    build_one(&own, &["build"], &clients.v1alpha2, ".")?;
     if clients.crictl.is_file() && clients.critest.is_file() {
         return Ok(clients);
-    }
-    if command::find("go").is_none() {
-        bail!(
-            "building crictl and critest needs Go (https://go.dev/dl, or Debian's golang-go from backports)"
-        );
     }
     let source = source(&clients.cache)?;
     let version = format!("-s -w -X {MODULE}/pkg/version.Version={VERSION}");
@@ -38,7 +39,7 @@ pub(super) fn build() -> Result<Clients> {
     Ok(clients)
 }
 
-/// Both, built before.
+/// All of them, built before.
 pub(super) fn built() -> Result<Clients> {
     places()
 }
@@ -51,7 +52,8 @@ fn places() -> Result<Clients> {
     };
     let bin = cache.join(format!("cri-tools-{VERSION}"));
     fs::create_dir_all(&bin).with_context(|| bin.display().to_string())?;
-    Ok(Clients { crictl: bin.join("crictl"), critest: bin.join("critest"), cache })
+    let [crictl, critest, v1alpha2] = ["crictl", "critest", "v1alpha2"].map(|name| bin.join(name));
+    Ok(Clients { crictl, critest, v1alpha2, cache })
 }
 
 /// A copy of the module that may be built in: the module cache itself is read-only.

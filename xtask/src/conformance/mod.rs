@@ -6,6 +6,7 @@ mod critest;
 mod daemon;
 mod images;
 mod sandbox;
+mod v1alpha2;
 
 use std::path::PathBuf;
 
@@ -15,12 +16,14 @@ use daemon::Daemon;
 use images::Registry;
 
 const USAGE: &str = "\
-cargo xtask conformance crictl [--binary FILE | --endpoint SOCKET] [--keep]
+cargo xtask conformance crictl [--crictl FILE] [--binary FILE | --endpoint SOCKET] [--keep]
+cargo xtask conformance v1alpha2 [--binary FILE | --endpoint SOCKET] [--keep]
 cargo xtask conformance critest [--binary FILE | --endpoint SOCKET] [--focus REGEX] [--skip REGEX] [--keep]
 
   --binary FILE       the pintle to test; without it, the one that `cargo build --release` makes
   --endpoint SOCKET   another runtime's CRI socket, already running, in place of a throw-away daemon; the images it pulls come from
                       a registry at 127.77.0.80:80, which stands in for registry.k8s.io, k8s.gcr.io and gcr.io
+  --crictl FILE       another crictl than the current one, for instance an older one
   --focus, --skip     which specs of critest
   --keep              leave the daemon's files and log for a look";
 
@@ -30,6 +33,7 @@ struct Options {
     suite: String,
     binary: Option<PathBuf>,
     endpoint: Option<String>,
+    crictl: Option<PathBuf>,
     focus: Option<String>,
     skip: Option<String>,
     keep: bool,
@@ -45,11 +49,12 @@ impl Options {
             match arg.as_str() {
                 "--binary" => options.binary = Some(std::path::absolute(value()?)?),
                 "--endpoint" => options.endpoint = Some(value()?),
+                "--crictl" => options.crictl = Some(std::path::absolute(value()?)?),
                 "--focus" => options.focus = Some(value()?),
                 "--skip" => options.skip = Some(value()?),
                 "--keep" => options.keep = true,
                 sandbox::INSIDE => options.inside = true,
-                "crictl" | "critest" if options.suite.is_empty() => options.suite = arg.clone(),
+                "crictl" | "critest" | "v1alpha2" if options.suite.is_empty() => options.suite = arg.clone(),
                 _ => bail!("conformance: `{arg}` is not understood\n{USAGE}"),
             }
         }
@@ -74,7 +79,8 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
             return sandbox::enter(&options);
         }
     }
-    let clients = clients::built()?;
+    let mut clients = clients::built()?;
+    clients.crictl = options.crictl.clone().unwrap_or(clients.crictl);
     let registry = Registry::start()?;
     let daemon = match &options.endpoint {
         Some(endpoint) => Daemon::running(endpoint)?,
@@ -84,8 +90,12 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
     };
     let result = match options.suite.as_str() {
         "crictl" => crictl::walk(&clients, &daemon),
+        "v1alpha2" => v1alpha2::run(&clients, &daemon),
         _ => critest::run(&clients, &daemon, options.focus.as_deref(), options.skip.as_deref()),
     };
+    if result.is_err() {
+        crictl::remove_pods(&clients, &daemon);
+    }
     let stopped = daemon.stop(result.is_err());
     drop(registry);
     result.and(stopped)

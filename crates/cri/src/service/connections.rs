@@ -16,6 +16,7 @@ use tonic::body::Body;
 use tonic::codegen::Service;
 use tonic::codegen::http::Request;
 
+use super::authority::AnyAuthority;
 use super::router::Router;
 
 /// How long to wait after accept(2) failed: running out of descriptors is a reason to wait, not to end.
@@ -48,7 +49,7 @@ pub(super) async fn serve(router: Router, listener: UnixListener, stop: impl Fut
             .timer(TokioTimer::new())
             .initial_stream_window_size(WINDOW)
             .initial_connection_window_size(WINDOW)
-            .serve_connection(TokioIo::new(stream), answer);
+            .serve_connection(TokioIo::new(AnyAuthority::new(stream)), answer);
         let connection = connections.watch(connection);
         tokio::spawn(async move {
             // A client that leaves in the middle of a word is no news.

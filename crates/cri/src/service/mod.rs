@@ -1,5 +1,6 @@
 //! The services: CRI's two and Pintle's own, on one socket.
 
+mod authority;
 mod code;
 mod connections;
 mod containers;

@@ -70,7 +70,8 @@ async fn served() -> Option<Served> {
     let socket = at("cri.sock");
     let listener = UnixListener::bind(&socket).unwrap();
     let server = tokio::spawn(async move {
-        cri::serve(node, listener, std::future::pending()).await;
+        let streaming = stream::Server::start(stream::Config::default(), Arc::new(node.clone())).unwrap();
+        cri::serve(node, Arc::new(streaming), listener, std::future::pending()).await;
     });
     let endpoint = Endpoint::from_shared(format!("unix://{}", socket.display())).unwrap();
     let channel = endpoint.connect().await.unwrap();
@@ -230,13 +231,48 @@ async fn the_pod_cidr_is_taken_or_named() {
 }
 
 #[tokio::test]
+async fn streams_are_checked_before_there_is_a_url() {
+    let Some(served) = served().await else { return };
+    let mut runtime = served.runtime();
+    let exec = ExecRequest {
+        container_id: "a".repeat(64),
+        cmd: vec!["true".into()],
+        stdout: true,
+        ..ExecRequest::default()
+    };
+    let attach =
+        AttachRequest { container_id: exec.container_id.clone(), stdout: true, ..AttachRequest::default() };
+    let forward = PortForwardRequest { pod_sandbox_id: exec.container_id.clone(), port: vec![80] };
+    assert_eq!(code_of!(runtime.exec(exec.clone())), Err(Code::NotFound));
+    assert_eq!(code_of!(runtime.attach(attach.clone())), Err(Code::NotFound));
+    assert_eq!(code_of!(runtime.port_forward(forward.clone())), Err(Code::NotFound));
+    for bad in [
+        ExecRequest { container_id: String::new(), ..exec.clone() },
+        ExecRequest { cmd: vec![], ..exec.clone() },
+        ExecRequest { cmd: vec!["a\0b".into()], ..exec.clone() },
+        ExecRequest { stdout: false, ..exec.clone() },
+        ExecRequest { tty: true, stderr: true, ..exec.clone() },
+    ] {
+        assert_eq!(code_of!(runtime.exec(bad)), Err(Code::InvalidArgument));
+    }
+    for bad in [
+        AttachRequest { container_id: String::new(), ..attach.clone() },
+        AttachRequest { stdout: false, ..attach.clone() },
+        AttachRequest { tty: true, stderr: true, ..attach },
+    ] {
+        assert_eq!(code_of!(runtime.attach(bad)), Err(Code::InvalidArgument));
+    }
+    for port in [0, -1, 65536, i32::MAX] {
+        let bad = PortForwardRequest { port: vec![80, port], ..forward.clone() };
+        assert_eq!(code_of!(runtime.port_forward(bad)), Err(Code::InvalidArgument), "{port}");
+    }
+}
+
+#[tokio::test]
 async fn what_is_not_served_says_its_name() {
     let Some(served) = served().await else { return };
     let mut runtime = served.runtime();
     let answers = [
-        ("Exec", runtime.exec(ExecRequest::default()).await.map(drop)),
-        ("Attach", runtime.attach(AttachRequest::default()).await.map(drop)),
-        ("PortForward", runtime.port_forward(PortForwardRequest::default()).await.map(drop)),
         ("CheckpointPod", runtime.checkpoint_pod(CheckpointPodRequest::default()).await.map(drop)),
         ("GetContainerEvents", runtime.get_container_events(GetEventsRequest {}).await.map(drop)),
         (

@@ -30,12 +30,34 @@ pub(crate) type Reply<T, E> = oneshot::Sender<Operation<Answer<T, E>>>;
 /// What a client wants of a pod.
 #[derive(Debug)]
 pub(crate) enum Command {
-    CreateContainer { request: Box<ContainerRequest>, reply: Reply<ContainerId, CreateContainerError> },
-    StartContainer { id: ContainerId, reply: Reply<(), StartContainerError> },
-    StopContainer { id: ContainerId, timeout: std::time::Duration, reply: Reply<(), StopContainerError> },
-    RemoveContainer { id: ContainerId, reply: Reply<(), RemoveContainerError> },
-    StopPod { reply: Reply<(), StopPodError> },
-    RemovePod { reply: Reply<(), RemovePodError> },
+    CreateContainer {
+        request: Box<ContainerRequest>,
+        reply: Reply<ContainerId, CreateContainerError>,
+    },
+    StartContainer {
+        id: ContainerId,
+        reply: Reply<(), StartContainerError>,
+    },
+    StopContainer {
+        id: ContainerId,
+        timeout: std::time::Duration,
+        reply: Reply<(), StopContainerError>,
+    },
+    RemoveContainer {
+        id: ContainerId,
+        reply: Reply<(), RemoveContainerError>,
+    },
+    /// Where its exit will be told; nothing for a container that is not there.
+    Ended {
+        id: ContainerId,
+        reply: oneshot::Sender<Option<watch::Receiver<Option<Exit>>>>,
+    },
+    StopPod {
+        reply: Reply<(), StopPodError>,
+    },
+    RemovePod {
+        reply: Reply<(), RemovePodError>,
+    },
 }
 
 /// What an operation found out. The sender waits until it is recorded and published.
@@ -91,8 +113,8 @@ type Stop = Operation<Answer<(), StopContainerError>>;
 #[derive(Debug)]
 struct Slot {
     record: Arc<ContainerRecord>,
-    /// True once it is exited: what a stop waits for.
-    ended: watch::Sender<bool>,
+    /// Its exit once it has ended: what a stop waits for.
+    ended: watch::Sender<Option<Exit>>,
     starting: Option<Operation<Answer<(), StartContainerError>>>,
     stopping: Option<(Arc<StopOrder>, Stop)>,
     removing: Option<Operation<Answer<(), RemoveContainerError>>>,
@@ -194,6 +216,9 @@ impl Actor {
             Command::StartContainer { id, reply } => drop(reply.send(self.start(&id))),
             Command::StopContainer { id, timeout, reply } => drop(reply.send(self.stop(&id, timeout))),
             Command::RemoveContainer { id, reply } => drop(reply.send(self.remove(&id))),
+            Command::Ended { id, reply } => {
+                drop(reply.send(self.slots.get(&id).map(|slot| slot.ended.subscribe())));
+            }
             Command::StopPod { reply } => drop(reply.send(self.stop_pod())),
             Command::RemovePod { reply } => drop(reply.send(self.remove_pod())),
         }
@@ -431,15 +456,17 @@ impl Actor {
                 warn!(pod = %now.pod, container = %id, why, "container unreadable")
             }
         }
-        let ended = matches!(next, Container::Exited { .. });
+        let ended = exit_of(&next);
         let state = ContainerState { container: next, ..now.state.clone() };
         if let Err(error) = self.put_container(&now, state.clone()).await {
             // It is true whether or not there is room to write it down: the shim knows it too, and tells the next daemon.
             warn!(pod = %now.pod, container = %id, %error, "its state could not be recorded");
             self.show_container(&now, state);
         }
-        if ended && let Some(slot) = self.slots.get(id) {
-            slot.ended.send_replace(true);
+        if ended.is_some()
+            && let Some(slot) = self.slots.get(id)
+        {
+            slot.ended.send_replace(ended);
         }
         Ok(())
     }
@@ -510,8 +537,15 @@ impl Actor {
 
 impl Slot {
     fn new(record: Arc<ContainerRecord>) -> Slot {
-        let ended = matches!(record.state.container, Container::Exited { .. });
+        let ended = exit_of(&record.state.container);
         Slot { record, ended: watch::Sender::new(ended), starting: None, stopping: None, removing: None }
+    }
+}
+
+fn exit_of(container: &Container) -> Option<Exit> {
+    match container {
+        Container::Exited { exit, .. } => Some(exit.clone()),
+        Container::Created { .. } | Container::Running { .. } | Container::Unreadable { .. } => None,
     }
 }
 

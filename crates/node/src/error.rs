@@ -181,6 +181,30 @@ pub enum ExecError {
 }
 
 #[derive(Debug, thiserror::Error)]
+pub enum AttachError {
+    #[error(transparent)]
+    Lookup(#[from] LookupError),
+    #[error("container {id} is {state}; one can attach only to a container that has not ended")]
+    NotRunning { id: ContainerId, state: &'static str },
+    #[error("container {id}: {why}")]
+    Refused { id: ContainerId, why: String },
+    #[error("container {id}: {fault}")]
+    Failed { id: ContainerId, fault: Fault },
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    #[error(transparent)]
+    Lookup(#[from] LookupError),
+    #[error("pod {pod} is not running; its ports cannot be reached")]
+    NotReady { pod: PodId },
+    #[error("pod {pod}: port {port} cannot be reached: {why}")]
+    Refused { pod: PodId, port: u16, why: String },
+    #[error("pod {pod}: {fault}")]
+    Failed { pod: PodId, fault: Fault },
+}
+
+#[derive(Debug, thiserror::Error)]
 pub enum UpdateError {
     #[error(transparent)]
     Lookup(#[from] LookupError),

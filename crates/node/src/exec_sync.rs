@@ -45,7 +45,7 @@ pub(crate) async fn run(
     let id = record.id.clone();
     check(&record, &command)?;
     let fail = |fault| ExecError::Failed { id: id.clone(), fault };
-    let process = process(&context, &record, command).await.map_err(fail)?;
+    let process = process(&context, &record, command, false).await.map_err(fail)?;
     let (stdout, stdout_end) = output_pipe().map_err(|source| fail(pipe_fault(source)))?;
     let (stderr, stderr_end) = output_pipe().map_err(|source| fail(pipe_fault(source)))?;
     let exec_id = crate::context::new_exec_id();
@@ -71,7 +71,7 @@ pub(crate) async fn run(
     Ok(ExecOutput { stdout, stderr, exit_code: i32::try_from(exit.code).unwrap_or(255) })
 }
 
-fn check(record: &ContainerRecord, command: &[String]) -> Result<(), ExecError> {
+pub(crate) fn check(record: &ContainerRecord, command: &[String]) -> Result<(), ExecError> {
     let id = record.id.clone();
     match container::exec(&record.state.container) {
         Verdict::Go | Verdict::AlreadyDone => {}
@@ -83,11 +83,13 @@ fn check(record: &ContainerRecord, command: &[String]) -> Result<(), ExecError> 
     Ok(())
 }
 
-/// The container's own process, with another command: same user, environment, limits and rights.
-async fn process(
+/// The container's own process, with another command: same user, environment, limits and rights. A terminal is an xterm to it, whatever
+/// the container's was.
+pub(crate) async fn process(
     context: &Context,
     record: &ContainerRecord,
     command: Vec<String>,
+    terminal: bool,
 ) -> Result<Vec<u8>, Fault> {
     #[derive(serde::Deserialize)]
     struct OnlyProcess {
@@ -98,7 +100,12 @@ async fn process(
         let read = || -> std::io::Result<Vec<u8>> {
             let bytes = std::fs::read(&path)?;
             let mut process = serde_json::from_slice::<OnlyProcess>(&bytes)?.process;
-            process.set_args(Some(command)).set_terminal(Some(false));
+            process.set_args(Some(command)).set_terminal(Some(terminal));
+            if terminal {
+                let env = process.env_mut().get_or_insert_default();
+                env.retain(|line| !line.starts_with("TERM="));
+                env.push("TERM=xterm".into());
+            }
             Ok(serde_json::to_vec(&process)?)
         };
         read().map_err(|source| Fault::File { path, source })

@@ -28,6 +28,7 @@ mod start_container;
 mod stats;
 mod stop_container;
 mod stop_pod;
+mod streaming;
 mod teardown;
 mod update;
 

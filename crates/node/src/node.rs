@@ -26,7 +26,7 @@ use crate::{recover, run_pod, update};
 /// The pods of this node and all that is done with them.
 #[derive(Debug, Clone)]
 pub struct Node {
-    context: Arc<Context>,
+    pub(crate) context: Arc<Context>,
     making: Arc<Mutex<HashMap<PodName, Making>>>,
 }
 
@@ -287,7 +287,7 @@ impl Node {
         self.context.bundle(&record.pod, &record.id)
     }
 
-    fn shim_of(&self, pod: &PodId) -> Option<PodShim> {
+    pub(crate) fn shim_of(&self, pod: &PodId) -> Option<PodShim> {
         self.context.handle(pod).and_then(|handle: PodHandle| handle.shim.borrow().clone())
     }
 

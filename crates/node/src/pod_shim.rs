@@ -1,7 +1,7 @@
 //! A pod's shim as the node holds it: the client, its process, and how it ends, asked for or not.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -73,6 +73,11 @@ impl PodShim {
 
     pub(crate) fn pid(&self) -> i32 {
         self.process.pid
+    }
+
+    /// The shim's process, whatever its number means by now.
+    pub(crate) fn pidfd(&self) -> BorrowedFd<'_> {
+        self.process.pidfd.get_ref().as_fd()
     }
 
     /// The first process of the pod's own process namespace, where it has one.

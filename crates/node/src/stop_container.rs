@@ -50,7 +50,7 @@ fn after(timeout: Duration) -> Instant {
 pub(crate) async fn run(
     record: Arc<ContainerRecord>,
     shim: Option<PodShim>,
-    mut ended: watch::Receiver<bool>,
+    mut ended: watch::Receiver<Option<model::exit::Exit>>,
     order: Arc<StopOrder>,
 ) -> Answer<(), StopContainerError> {
     let id = &record.id;
@@ -71,7 +71,7 @@ pub(crate) async fn run(
         loop {
             let until = *deadline.borrow_and_update();
             tokio::select! {
-                _ = ended.wait_for(|ended| *ended) => return Ok(()),
+                _ = ended.wait_for(Option::is_some) => return Ok(()),
                 () = tokio::time::sleep_until(until) => break,
                 shortened = deadline.changed() => if shortened.is_err() { break },
             }
@@ -87,9 +87,9 @@ pub(crate) async fn run(
 
 async fn wait_for_end(
     record: &ContainerRecord,
-    ended: &mut watch::Receiver<bool>,
+    ended: &mut watch::Receiver<Option<model::exit::Exit>>,
 ) -> Answer<(), StopContainerError> {
-    match tokio::time::timeout(KILL_PATIENCE, ended.wait_for(|ended| *ended)).await {
+    match tokio::time::timeout(KILL_PATIENCE, ended.wait_for(Option::is_some)).await {
         Ok(Ok(_)) => Ok(()),
         Ok(Err(_)) => fail(record, Fault::Vanished),
         Err(_) => Err(Arc::new(StopContainerError::Stuck {

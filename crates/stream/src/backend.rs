@@ -21,7 +21,7 @@ pub struct Exec {
     pub stderr: bool,
 }
 
-/// The streams of a container's main process that somebody wants. `terminal` is what the container has.
+/// The streams of a container's main process that somebody wants. With `terminal` he tells sizes, which matter if the container has one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Attach {
     /// The container's full id.

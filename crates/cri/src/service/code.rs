@@ -132,6 +132,26 @@ impl Coded for ExecError {
     }
 }
 
+impl Coded for AttachError {
+    fn code(&self) -> Code {
+        match self {
+            AttachError::Lookup(error) => error.code(),
+            AttachError::NotRunning { .. } | AttachError::Refused { .. } => Code::FailedPrecondition,
+            AttachError::Failed { fault, .. } => fault.code(),
+        }
+    }
+}
+
+impl Coded for ConnectError {
+    fn code(&self) -> Code {
+        match self {
+            ConnectError::Lookup(error) => error.code(),
+            ConnectError::NotReady { .. } | ConnectError::Refused { .. } => Code::FailedPrecondition,
+            ConnectError::Failed { fault, .. } => fault.code(),
+        }
+    }
+}
+
 impl Coded for UpdateError {
     fn code(&self) -> Code {
         match self {

@@ -107,12 +107,7 @@ pub(super) async fn reopen_log(
 pub(super) async fn exec_sync(node: &Node, request: ExecSyncRequest) -> Result<ExecSyncResponse, Status> {
     let id = text::id("container_id", request.container_id)?;
     let timeout = seconds("timeout", request.timeout)?;
-    if request.cmd.is_empty() {
-        return Err(BadField::new("cmd", "it is empty").into());
-    }
-    if request.cmd.iter().any(|word| word.contains('\0')) {
-        return Err(BadField::new("cmd", "an argument cannot hold a NUL byte").into());
-    }
+    super::streaming::command(&request.cmd)?;
     let timeout = (!timeout.is_zero()).then_some(timeout);
     let output = node.exec_sync(&id, request.cmd, timeout).await.map_err(status)?;
     let (stdout, stderr) = fitting(output.stdout, output.stderr);

@@ -14,17 +14,24 @@ mod router;
 mod runtime;
 mod statistics;
 mod stream;
+mod streaming;
 mod v1alpha2;
 
 use std::future::Future;
+use std::sync::Arc;
 
 use node::Node;
 use tokio::net::UnixListener;
 use tonic::Status;
 
-/// Serves until `stop` is done and the calls under way have been answered.
-pub async fn serve(node: Node, listener: UnixListener, stop: impl Future<Output = ()>) {
-    connections::serve(router::Router::new(node).await, listener, stop).await;
+/// Serves until `stop` is done and the calls under way have been answered. URLs for streams come from `streaming`.
+pub async fn serve(
+    node: Node,
+    streaming: Arc<::stream::Server>,
+    listener: UnixListener,
+    stop: impl Future<Output = ()>,
+) {
+    connections::serve(router::Router::new(node, streaming).await, listener, stop).await;
 }
 
 /// The answer to a call that this version does not serve; it names itself, and clients fall back where they can.

@@ -1,6 +1,7 @@
 //! Which service a call is for: decided by the first part of its path, as gRPC has it.
 
 use std::convert::Infallible;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use node::Node;
@@ -33,9 +34,9 @@ pub(super) struct Router {
 }
 
 impl Router {
-    pub(super) async fn new(node: Node) -> Router {
+    pub(super) async fn new(node: Node, streaming: Arc<::stream::Server>) -> Router {
         let runtime = |version| {
-            RuntimeServiceServer::new(Runtime::new(node.clone(), version))
+            RuntimeServiceServer::new(Runtime::new(node.clone(), version, streaming.clone()))
                 .max_decoding_message_size(MAX_MESSAGE_BYTES)
                 .max_encoding_message_size(MAX_MESSAGE_BYTES)
         };

@@ -1,10 +1,12 @@
 //! CRI's RuntimeService: each call is one line that leads to where it is done. What this version does not serve says so by name.
 
+use std::sync::Arc;
+
 use node::Node;
 use tonic::{Request, Response, Status};
 
 use super::stream::{Answers, pieces};
-use super::{containers, pods, statistics, unimplemented};
+use super::{containers, pods, statistics, streaming, unimplemented};
 use crate::runtime_v1::runtime_service_server::RuntimeService;
 use crate::runtime_v1::*;
 
@@ -12,11 +14,12 @@ pub(super) struct Runtime {
     pub(super) node: Node,
     /// The version of CRI that its clients speak.
     pub(super) version: &'static str,
+    streaming: Arc<::stream::Server>,
 }
 
 impl Runtime {
-    pub(super) fn new(node: Node, version: &'static str) -> Runtime {
-        Runtime { node, version }
+    pub(super) fn new(node: Node, version: &'static str, streaming: Arc<::stream::Server>) -> Runtime {
+        Runtime { node, version, streaming }
     }
 }
 
@@ -146,19 +149,19 @@ impl RuntimeService for Runtime {
         containers::exec_sync(&self.node, request.into_inner()).await.map(Response::new)
     }
 
-    async fn exec(&self, _: Request<ExecRequest>) -> Result<Response<ExecResponse>, Status> {
-        Err(unimplemented("Exec"))
+    async fn exec(&self, request: Request<ExecRequest>) -> Result<Response<ExecResponse>, Status> {
+        streaming::exec(&self.node, &self.streaming, request.into_inner()).map(Response::new)
     }
 
-    async fn attach(&self, _: Request<AttachRequest>) -> Result<Response<AttachResponse>, Status> {
-        Err(unimplemented("Attach"))
+    async fn attach(&self, request: Request<AttachRequest>) -> Result<Response<AttachResponse>, Status> {
+        streaming::attach(&self.node, &self.streaming, request.into_inner()).map(Response::new)
     }
 
     async fn port_forward(
         &self,
-        _: Request<PortForwardRequest>,
+        request: Request<PortForwardRequest>,
     ) -> Result<Response<PortForwardResponse>, Status> {
-        Err(unimplemented("PortForward"))
+        streaming::port_forward(&self.node, &self.streaming, request.into_inner()).map(Response::new)
     }
 
     async fn container_stats(

@@ -9,10 +9,10 @@ use connection::Connection;
 use prost::Message;
 use shim::config::socket_path;
 use shim::protocol::{
-    CallError, CreateRequest, CreateResponse, DeleteRequest, DeleteResponse, Empty, ErrorCode, ExecRequest,
-    ExecResponse, Exit, InfoRequest, InfoResponse, KillExecRequest, KillRequest, Method, PROTOCOL_VERSION,
-    ReopenLogRequest, ShutdownRequest, StartRequest, StartResponse, WaitExecRequest, WaitRequest,
-    WaitResponse,
+    AttachRequest, CallError, CreateRequest, CreateResponse, DeleteRequest, DeleteResponse, Empty, ErrorCode,
+    ExecRequest, ExecResponse, Exit, InfoRequest, InfoResponse, KillExecRequest, KillRequest, Method,
+    PROTOCOL_VERSION, ReopenLogRequest, ResizeRequest, ShutdownRequest, StartRequest, StartResponse,
+    WaitExecRequest, WaitRequest, WaitResponse,
 };
 use std::io;
 use std::os::fd::OwnedFd;
@@ -184,6 +184,21 @@ impl ShimClient {
     pub async fn kill_exec(&self, container_id: &str, exec_id: &str, signal: u32) -> Result<(), ShimError> {
         let request = KillExecRequest { container_id: container_id.into(), exec_id: exec_id.into(), signal };
         self.call(Method::KillExec, &request, Vec::new()).await.map(|Empty {}| ())
+    }
+
+    /// Joins the streams of a container's main process with far ends of pipes: stdin, stdout, stderr, at least one.
+    pub async fn attach(&self, container_id: &str, ends: [Option<OwnedFd>; 3]) -> Result<(), ShimError> {
+        let [has_stdin, has_stdout, has_stderr] = ends.each_ref().map(Option::is_some);
+        let request = AttachRequest { container_id: container_id.into(), has_stdin, has_stdout, has_stderr };
+        let descriptors = ends.into_iter().flatten().collect();
+        self.call(Method::Attach, &request, descriptors).await.map(|Empty {}| ())
+    }
+
+    /// Gives a container's terminal another size, in characters.
+    pub async fn resize(&self, container_id: &str, width: u16, height: u16) -> Result<(), ShimError> {
+        let request =
+            ResizeRequest { container_id: container_id.into(), width: width.into(), height: height.into() };
+        self.call(Method::Resize, &request, Vec::new()).await.map(|Empty {}| ())
     }
 
     /// Opens a container's log file anew after a rotation. On an error the old file stays in use and none is made.

@@ -1,10 +1,13 @@
 //! Every setting there is, each declared once.
 
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use super::declare::{Applies, Key, sections};
-use super::shape::{AbsolutePath, AbsolutePaths, Choice, Count, Hosts, OneOf, Seconds};
+use super::shape::{
+    AbsolutePath, AbsolutePaths, AddressAndPort, Choice, Count, Hosts, OneOf, PathOrNone, Seconds,
+};
 
 sections! {
     /// Where the daemon keeps things and where it listens.
@@ -43,6 +46,20 @@ sections! {
         max_parallel_layers: u32 = 4, Count(1..=64), AtRestart;
         /// How long a download may stand still before it is given up.
         stall_timeout_secs: Duration = Duration::from_secs(60), Seconds(1..=3600), AtRestart;
+    }
+
+    /// Exec, attach and port-forward: CRI answers with a URL, and clients stream there.
+    streaming: Streaming {
+        /// Where the streaming server listens. Port 0 takes a free one at each start. The kubelet connects from this machine, so loopback is enough.
+        address: SocketAddr = SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), AddressAndPort, AtRestart;
+        /// The server's certificate (PEM), followed by those of whoever signed it. With it the URLs are `https`. It is read again when it changes.
+        tls_cert: Option<PathBuf> = None, PathOrNone, AtRestart;
+        /// The certificate's key (PEM).
+        tls_key: Option<PathBuf> = None, PathOrNone, AtRestart;
+        /// Authorities (PEM): only clients with a certificate of one of them are served.
+        tls_client_ca: Option<PathBuf> = None, PathOrNone, AtRestart;
+        /// How long a session may stand still before it is closed. The kubelet's own limit is four hours too.
+        idle_timeout_secs: Duration = Duration::from_secs(4 * 3600), Seconds(1..=31_536_000), AtRestart;
     }
 
     /// Running containers.

@@ -14,7 +14,9 @@ use std::path::Path;
 pub use declare::{Applies, Key};
 pub use error::{ConfigError, Place, Problem};
 pub use example::{example, reference};
-pub use keys::{CgroupDriver, Config, Daemon, Image, Log, LogFormat, LogLevel, Network, Runtime, keys};
+pub use keys::{
+    CgroupDriver, Config, Daemon, Image, Log, LogFormat, LogLevel, Network, Runtime, Streaming, keys,
+};
 
 /// Where the configuration is when nobody says otherwise.
 pub const DEFAULT_FILE: &str = "/etc/pintle/config.toml";

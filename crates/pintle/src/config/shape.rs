@@ -1,6 +1,7 @@
 //! What a setting's value may look like: reading it from TOML, saying what was expected, writing it back.
 
 use std::marker::PhantomData;
+use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
@@ -48,6 +49,43 @@ impl Shape<PathBuf> for AbsolutePath {
 
     fn write(&self, value: &PathBuf) -> String {
         quoted(&value.to_string_lossy())
+    }
+}
+
+/// A path from `/` on, or nothing.
+pub(super) struct PathOrNone;
+
+impl Shape<Option<PathBuf>> for PathOrNone {
+    fn takes(&self) -> String {
+        "an absolute path, or \"\" for none".into()
+    }
+
+    fn read(&self, value: &DeValue<'_>) -> Result<Option<PathBuf>, Refusal> {
+        match value.as_str() {
+            Some("") => Ok(None),
+            _ => AbsolutePath.read(value).map(Some),
+        }
+    }
+
+    fn write(&self, value: &Option<PathBuf>) -> String {
+        value.as_ref().map_or_else(|| quoted(""), |path| AbsolutePath.write(path))
+    }
+}
+
+/// An IP address with a port.
+pub(super) struct AddressAndPort;
+
+impl Shape<SocketAddr> for AddressAndPort {
+    fn takes(&self) -> String {
+        "an IP address with a port, such as \"127.0.0.1:10010\" or \"[::1]:0\"".into()
+    }
+
+    fn read(&self, value: &DeValue<'_>) -> Result<SocketAddr, Refusal> {
+        value.as_str().and_then(|text| text.parse().ok()).ok_or_else(|| refuse(value))
+    }
+
+    fn write(&self, value: &SocketAddr) -> String {
+        quoted(&value.to_string())
     }
 }
 
@@ -265,6 +303,17 @@ mod tests {
         assert_eq!(AbsolutePath.read(&value(r#""/a/b""#)).unwrap(), Path::new("/a/b"));
         for bad in [r#""a""#, r#""""#, r#""/a/../b""#, r#""/a\u0000b""#, "1", "true", "[]"] {
             assert!(AbsolutePath.read(&value(bad)).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn what_may_be_absent_is_written_as_nothing() {
+        assert_eq!(PathOrNone.read(&value("''")), Ok(None));
+        assert_eq!(PathOrNone.read(&value("'/a'")), Ok(Some("/a".into())));
+        assert!(PathOrNone.read(&value("'a'")).is_err());
+        assert_eq!(AddressAndPort.read(&value("'[::1]:5'")), Ok("[::1]:5".parse().unwrap()));
+        for bad in ["'localhost:1'", "'127.0.0.1'", "'127.0.0.1:65536'", "10010"] {
+            assert!(AddressAndPort.read(&value(bad)).is_err(), "{bad}");
         }
     }
 

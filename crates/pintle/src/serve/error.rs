@@ -31,6 +31,12 @@ pub(super) enum ServeError {
     Network(io::Error),
     #[error("the shim's program cannot be put into sealed memory: {0}")]
     Shim(io::Error),
+    #[error(
+        "streaming.tls_cert and streaming.tls_key go together, and streaming.tls_client_ca goes with them: {missing} is not set"
+    )]
+    HalfTls { missing: &'static str },
+    #[error("{0}")]
+    Streaming(stream::StartError),
     #[error("the node: {0}")]
     Node(node::OpenNodeError),
     #[error("threads and signals: {0}")]

@@ -6,6 +6,7 @@ mod listen;
 mod logging;
 mod options;
 mod reload;
+mod streaming;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -58,11 +59,12 @@ async fn serve(options: &Options, config: Config, logging: logging::Logging) -> 
     let listener = listen::bind(&config.daemon.socket)?;
     let node = open(&config).await?;
     let (stop, stopped) = tokio::sync::watch::channel(false);
-    let server = tokio::spawn(cri::serve(node, listener, async move {
+    let streaming = streaming::start(&config.streaming, &node)?;
+    let server = tokio::spawn(cri::serve(node, streaming.clone(), listener, async move {
         let mut stopped = stopped;
         let _ = stopped.wait_for(|stop| *stop).await;
     }));
-    info!(socket = %config.daemon.socket.display(), version = env!("CARGO_PKG_VERSION"), "serving CRI");
+    info!(socket = %config.daemon.socket.display(), streaming = %streaming.address(), version = env!("CARGO_PKG_VERSION"), "serving CRI");
     notify(sd_notify::NotifyState::Ready);
     let mut reloading = reload::Reloading::new(options.clone(), config, logging);
     until_told(&mut reloading).await?;
@@ -75,6 +77,7 @@ async fn serve(options: &Options, config: Config, logging: logging::Logging) -> 
             "calls were still under way after ten seconds; what they began is settled at the next start"
         ),
     }
+    streaming::stop(streaming).await;
     listen::unbind(&reloading.config().daemon.socket);
     drop(folders);
     Ok(())

@@ -13,6 +13,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("model", 0),
     ("seccomp", 0),
     ("spec", 0),
+    ("ttrpc", 0),
     ("sys", 1),
     ("cgroup", 1),
     ("store", 1),
@@ -21,6 +22,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("image", 2),
     ("network", 2),
     ("stream", 2),
+    ("nri", 2),
     ("registry", 2),
     ("node", 3),
     ("cri", 4),
@@ -34,7 +36,7 @@ const SAME_FLOOR: &[(&str, &str)] =
     &[("spec", "model"), ("spec", "seccomp"), ("cgroup", "sys"), ("shim", "runtime")];
 
 /// Crates that end up in the small processes that stay with every pod, and what none of them may bring along.
-const SMALL: &[&str] = &["model", "seccomp", "spec", "sys", "cgroup", "runtime", "shim"];
+const SMALL: &[&str] = &["model", "seccomp", "spec", "ttrpc", "sys", "cgroup", "runtime", "shim"];
 const TOO_LARGE: &[&str] = &["tokio", "tracing", "clap", "hyper", "tonic"];
 
 /// Checks the crates of the workspace at `root` by what cargo says of them.

@@ -1,7 +1,8 @@
 //! The errors a call may end with: a stable name, where it happened, and a sentence; and their form on the wire.
 
-use super::message::{Any, ErrorDetail, Response, Status};
+use super::message::ErrorDetail;
 use prost::Message;
+use ttrpc::{Any, Response, Status};
 
 const DETAIL_TYPE: &str = "pintle.shim.v1/Error";
 

@@ -1,15 +1,14 @@
 //! What daemon and shim say to each other: ttrpc frames, the messages of `pintle.shim.v1.Shim`, its errors. No IO.
 
 mod error;
-mod frame;
 mod message;
 
 pub use error::{CallError, ErrorCode};
-pub use frame::{
-    Decoder, FLAG_NO_DATA, FLAG_REMOTE_CLOSED, FLAG_REMOTE_OPEN, Frame, FrameError, FrameKind, HEADER_BYTES,
-    Header, MAX_PAYLOAD, encode,
-};
 pub use message::*;
+pub use ttrpc::{
+    Any, Decoder, FLAG_NO_DATA, FLAG_REMOTE_CLOSED, FLAG_REMOTE_OPEN, Frame, FrameError, FrameKind,
+    HEADER_BYTES, Header, KeyValue, MAX_PAYLOAD, Request, Response, Status, encode,
+};
 
 /// The name of the service in every request.
 pub const SERVICE: &str = "pintle.shim.v1.Shim";

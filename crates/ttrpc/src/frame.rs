@@ -171,7 +171,7 @@ impl Decoder {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::{KeyValue, Request};
+    use crate::{KeyValue, Request};
     use proptest::prelude::*;
 
     fn request() -> impl Strategy<Value = Request> {

@@ -30,11 +30,29 @@ mod with_generators {
         crate_dir: &'static str,
         proto: &'static str,
         output: &'static str,
+        /// Clients and servers of its services, for gRPC; without, there are messages only.
+        services: bool,
     }
 
     const PROTOCOLS: &[Protocol] = &[
-        Protocol { crate_dir: "crates/cri", proto: "runtime/v1/api.proto", output: "runtime.v1.rs" },
-        Protocol { crate_dir: "crates/cri", proto: "pintle/v1/node.proto", output: "pintle.v1.rs" },
+        Protocol {
+            crate_dir: "crates/cri",
+            proto: "runtime/v1/api.proto",
+            output: "runtime.v1.rs",
+            services: true,
+        },
+        Protocol {
+            crate_dir: "crates/cri",
+            proto: "pintle/v1/node.proto",
+            output: "pintle.v1.rs",
+            services: true,
+        },
+        Protocol {
+            crate_dir: "crates/nri",
+            proto: "nri/v1alpha1/api.proto",
+            output: "nri.pkg.api.v1alpha1.rs",
+            services: false,
+        },
     ];
 
     /// All that the socket serves, for who asks by reflection: its crate, its files below `proto/`, and the encoded set.
@@ -91,6 +109,8 @@ mod with_generators {
         // BTreeMap: labels and annotations are printed, hashed and compared, so their order must not change from run to run.
         let generated = tonic_prost_build::configure()
             .btree_map(".")
+            .build_client(protocol.services)
+            .build_server(protocol.services)
             .out_dir(&scratch)
             .emit_package(true)
             .compile_fds(descriptors)

@@ -39,9 +39,9 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     for number in 0..100 {
         let owner = format!("timing-{number}");
         let began = Instant::now();
-        images.rootfs().prepare(&owner, &id)?;
+        images.rootfs().prepare(&owner, &id, None)?;
         let prepared = began.elapsed();
-        let mount = images.rootfs().mount(&owner)?;
+        let mount = images.rootfs().mount(&owner, None)?;
         times.push((began.elapsed(), prepared));
         drop(mount);
         images.rootfs().remove(&owner)?;

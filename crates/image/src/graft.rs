@@ -44,7 +44,8 @@ pub(crate) fn graft(above: &Above<'_>, into: &File) -> Result<bool, UnpackError>
         lowers.push(above.empty.clone());
     }
     let failed = |error: io::Error| UnpackError::io(b".", error);
-    let view = mount_stack(&Stack { lowers, upper: None, user_xattr: above.user_xattr }).map_err(failed)?;
+    let view = mount_stack(&Stack { lowers, upper: None, user_xattr: above.user_xattr, id_map: None })
+        .map_err(failed)?;
     let layer = File::open(above.layer).map_err(failed)?;
     let mut graft = Graft {
         below: Root::from_fd(view),

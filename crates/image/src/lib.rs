@@ -23,6 +23,7 @@ mod rootfs;
 mod tar;
 mod tree;
 mod unpack;
+mod volume;
 
 use std::collections::HashMap;
 use std::path::PathBuf;

@@ -1,7 +1,7 @@
 //! Overlay mounts as descriptors: made of layers, attached nowhere on this host.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
@@ -11,30 +11,34 @@ use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, OpenTreeFlags,
 };
 use rustix::mount::{
-    fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, mount, mount_change, open_tree,
+    fsconfig_create, fsconfig_set_fd, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, mount,
+    mount_change, open_tree,
 };
 
 /// What to stack.
 #[derive(Debug, Clone)]
-pub(crate) struct Stack {
+pub(crate) struct Stack<'a> {
     /// The highest first, as overlayfs has it; at least one.
     pub lowers: Vec<PathBuf>,
     /// Where writing goes, and overlayfs's own folder beside it; none: read-only.
     pub upper: Option<(PathBuf, PathBuf)>,
     pub user_xattr: bool,
+    /// The user namespace whose ids the owners in the layers are; none: the host's. What is in the upper folder is not mapped.
+    pub id_map: Option<BorrowedFd<'a>>,
 }
 
 /// Mounts a stack and returns the mount, which vanishes with its last descriptor or namespace.
 ///
 /// # Errors
 /// What the kernel says, with the reason from its log of the mount where it gives one.
-pub(crate) fn mount_stack(stack: &Stack) -> io::Result<OwnedFd> {
-    if appends_lowers() { by_descriptor(stack) } else { by_name(stack) }
+pub(crate) fn mount_stack(stack: &Stack<'_>) -> io::Result<OwnedFd> {
+    let by_descriptor_can = if stack.id_map.is_some() { takes_lowers_open() } else { appends_lowers() };
+    if by_descriptor_can { by_descriptor(stack) } else { by_name(stack) }
 }
 
 /// Options beside the layers. `volatile` spares a sync of the whole file system at the unmount; what a container wrote is lost with the
 /// power anyway, as its container is. An index and metacopy would only serve features that hidden attributes in layers could misuse.
-fn flags_and_values(stack: &Stack) -> (Vec<&'static str>, Vec<(&'static str, &'static str)>) {
+fn flags_and_values(stack: &Stack<'_>) -> (Vec<&'static str>, Vec<(&'static str, &'static str)>) {
     let mut flags = Vec::new();
     let mut values = Vec::new();
     if stack.upper.is_some() {
@@ -50,8 +54,13 @@ fn flags_and_values(stack: &Stack) -> (Vec<&'static str>, Vec<(&'static str, &'s
 }
 
 /// With fsopen(2): each layer is one parameter, so that neither a page of options nor a colon in a path is in the way.
-fn by_descriptor(stack: &Stack) -> io::Result<OwnedFd> {
+fn by_descriptor(stack: &Stack<'_>) -> io::Result<OwnedFd> {
     let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    // The mounts must be there until the stack is made: overlayfs takes copies of them then.
+    let mapped = match stack.id_map {
+        None => Vec::new(),
+        Some(map) => stack.lowers.iter().map(|lower| mapped(lower, map)).collect::<io::Result<Vec<_>>>()?,
+    };
     let configure = || -> Result<OwnedFd, Errno> {
         let fd = context.as_fd();
         let (flags, values) = flags_and_values(stack);
@@ -62,8 +71,9 @@ fn by_descriptor(stack: &Stack) -> io::Result<OwnedFd> {
         for (key, value) in values {
             fsconfig_set_string(fd, key, value)?;
         }
-        for lower in &stack.lowers {
-            fsconfig_set_string(fd, "lowerdir+", lower)?;
+        match stack.id_map {
+            None => stack.lowers.iter().try_for_each(|lower| fsconfig_set_string(fd, "lowerdir+", lower))?,
+            Some(_) => mapped.iter().try_for_each(|lower| fsconfig_set_fd(fd, "lowerdir+", lower))?,
         }
         if let Some((upper, work)) = &stack.upper {
             fsconfig_set_string(fd, "upperdir", upper)?;
@@ -102,9 +112,26 @@ fn appends_lowers() -> bool {
     })
 }
 
+/// Whether overlayfs takes layers as open mounts, as it does since Linux 6.13: only so can they be mounts that are attached nowhere.
+fn takes_lowers_open() -> bool {
+    static KNOWN: OnceLock<bool> = OnceLock::new();
+    *KNOWN.get_or_init(|| {
+        let Ok(context) = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC) else { return false };
+        open_path(Path::new("/")).is_ok_and(|root| fsconfig_set_fd(&context, "lowerdir+", root).is_ok())
+    })
+}
+
+/// A layer in which each owner is the one that the user namespace maps it to, as a mount that is attached nowhere.
+fn mapped(layer: &Path, map: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    let mount = sys::mount::clone_mount(open_path(layer)?.as_fd(), false)?;
+    let change = sys::mount::Change { id_map: Some(map), ..Default::default() };
+    sys::mount::set_attributes(mount.as_fd(), false, &change)?;
+    Ok(mount)
+}
+
 /// With mount(2) for older kernels: its options must fit one page, so the layers get names of a few bytes in a small file system that
 /// only one short-lived thread in a mount namespace of its own ever sees.
-fn by_name(stack: &Stack) -> io::Result<OwnedFd> {
+fn by_name(stack: &Stack<'_>) -> io::Result<OwnedFd> {
     let stack = stack.clone();
     std::thread::scope(|scope| {
         let thread = std::thread::Builder::new().name("overlay".into());
@@ -113,7 +140,7 @@ fn by_name(stack: &Stack) -> io::Result<OwnedFd> {
     })
 }
 
-fn by_name_here(stack: &Stack) -> io::Result<OwnedFd> {
+fn by_name_here(stack: &Stack<'_>) -> io::Result<OwnedFd> {
     sys::namespace::leave(sys::namespace::kind::MOUNT)?;
     mount_change("/", MountPropagationFlags::REC | MountPropagationFlags::PRIVATE)?;
     // The place does not matter: nobody else sees it covered.
@@ -141,9 +168,12 @@ fn by_name_here(stack: &Stack) -> io::Result<OwnedFd> {
 }
 
 /// Covers `scratch` by a small file system with links of few bytes to the layers, and goes there.
-fn name_briefly(stack: &Stack, scratch: &Path) -> io::Result<(Vec<String>, Vec<OwnedFd>)> {
-    let handles: io::Result<Vec<OwnedFd>> = stack.lowers.iter().map(|path| open_path(path)).collect();
-    let mut handles = handles?;
+fn name_briefly(stack: &Stack<'_>, scratch: &Path) -> io::Result<(Vec<String>, Vec<OwnedFd>)> {
+    let open = |path: &PathBuf| match stack.id_map {
+        None => open_path(path),
+        Some(map) => mapped(path, map),
+    };
+    let mut handles = stack.lowers.iter().map(open).collect::<io::Result<Vec<OwnedFd>>>()?;
     let upper = match &stack.upper {
         Some((upper, work)) => Some((open_path(upper)?, open_path(work)?)),
         None => None,
@@ -157,7 +187,13 @@ fn name_briefly(stack: &Stack, scratch: &Path) -> io::Result<(Vec<String>, Vec<O
     let mut names = Vec::new();
     for (number, fd) in handles.iter().enumerate() {
         let name = number.to_string();
-        link(fd, &name)?;
+        match stack.id_map {
+            None => link(fd, &name)?,
+            Some(_) => {
+                std::fs::create_dir(&name)?;
+                sys::mount::attach(fd.as_fd(), open_path(Path::new(&name))?.as_fd())?;
+            }
+        }
         names.push(name);
     }
     if let Some((upper, work)) = upper {
@@ -178,7 +214,7 @@ mod tests {
     use super::*;
 
     /// `count` layers that each have a file of their own and one in common.
-    fn stack_of(folder: &Path, count: usize) -> Stack {
+    fn stack_of(folder: &Path, count: usize) -> Stack<'static> {
         let lowers: Vec<PathBuf> = (0..count)
             .map(|number| {
                 let layer = folder.join(format!("layer,with:odd\\name-{}-{number}", "x".repeat(64)));
@@ -191,7 +227,7 @@ mod tests {
         let (upper, work) = (folder.join("upper"), folder.join("work"));
         std::fs::create_dir(&upper).unwrap();
         std::fs::create_dir(&work).unwrap();
-        Stack { lowers, upper: Some((upper, work)), user_xattr: false }
+        Stack { lowers, upper: Some((upper, work)), user_xattr: false, id_map: None }
     }
 
     fn check(folder: &Path, count: usize, mounted: io::Result<OwnedFd>) {
@@ -228,5 +264,42 @@ mod tests {
         let before = std::env::current_dir().unwrap();
         check(folder.path(), 500, by_name(&stack));
         assert_eq!(std::env::current_dir().unwrap(), before, "only the mounting thread went elsewhere");
+    }
+
+    /// A file of each owner in a layer, seen by the host through a stack whose layers are mapped.
+    fn check_owners(mount: impl Fn(&Stack<'_>) -> io::Result<OwnedFd>) {
+        use std::os::fd::AsRawFd;
+        use std::os::unix::fs::{MetadataExt, chown};
+        let folder = tempfile::tempdir().unwrap();
+        let mut stack = stack_of(folder.path(), 3);
+        for (layer, owner) in stack.lowers.iter().zip([0, 7, 5000]) {
+            let name = std::fs::read_dir(layer).unwrap().find_map(|entry| {
+                let path = entry.unwrap().path();
+                (!path.ends_with("common")).then_some(path)
+            });
+            chown(name.unwrap(), Some(owner), Some(owner)).unwrap();
+        }
+        let range = |outside| [sys::users::IdRange { inside: 0, outside, count: 1000 }];
+        let users = sys::users::new(&range(300_000), &range(400_000)).unwrap();
+        stack.id_map = Some(users.as_fd());
+        let mount = mount(&stack).unwrap();
+        let inside = PathBuf::from(format!("/proc/self/fd/{}", mount.as_raw_fd()));
+        let owner = |name: &str| std::fs::metadata(inside.join(name)).map(|m| (m.uid(), m.gid())).unwrap();
+        assert_eq!(owner("own-0"), (300_000, 400_000));
+        assert_eq!(owner("own-1"), (300_007, 400_007));
+        assert_eq!(owner("own-2"), (65_534, 65_534), "an owner that is mapped to nobody");
+        std::fs::write(inside.join("own-0"), "copied up").unwrap();
+        let copied = std::fs::metadata(folder.path().join("upper/own-0")).unwrap();
+        assert_eq!((copied.uid(), copied.gid()), (300_000, 400_000));
+    }
+
+    #[test]
+    fn owners_in_layers_are_those_of_a_user_namespace() {
+        if !rustix::process::geteuid().is_root() {
+            println!("SKIPPED: needs root to mount");
+            return;
+        }
+        check_owners(mount_stack);
+        check_owners(by_name);
     }
 }

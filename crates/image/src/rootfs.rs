@@ -3,12 +3,13 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use model::digest::ImageId;
+use model::request::UserNamespace;
 use store::rusqlite::{self, params};
 use store::{Durability, Store, StoreError};
 
@@ -30,6 +31,8 @@ pub enum RootfsError {
     BadOwner { owner: String },
     #[error("a layer of {owner} is missing: {layer}")]
     NoLayer { owner: String, layer: String },
+    #[error("image {image} has no {path}", path = .path.display())]
+    NoPath { image: ImageId, path: PathBuf },
     #[error("mounting the root file system of {owner} on {layers} layers: {source}")]
     Mount { owner: String, layers: usize, source: io::Error },
     #[error("root file system of {owner} in {path}: {source}", path = .path.display())]
@@ -94,15 +97,20 @@ impl RootFilesystems {
     }
 
     /// Makes the writable part for `owner`, a container's id, on top of an image, and records it: its layers stay until it is removed,
-    /// also if the image goes.
+    /// also if the image goes. With `users` its root directory has the owner that they make of the image's.
     ///
     /// # Errors
     /// [`RootfsError::NoImage`], [`RootfsError::Exists`], or what the disk says; nothing is left then.
-    pub fn prepare(&self, owner: &str, image: &ImageId) -> Result<Rootfs, RootfsError> {
+    pub fn prepare(
+        &self,
+        owner: &str,
+        image: &ImageId,
+        users: Option<&UserNamespace>,
+    ) -> Result<Rootfs, RootfsError> {
         check_owner(owner)?;
         let layers = self.record(owner, image)?;
         let made = self.describe(owner, image.clone(), &layers).and_then(|rootfs| {
-            self.make_folders(&rootfs).map_err(|source| RootfsError::Io {
+            self.make_folders(&rootfs, users).map_err(|source| RootfsError::Io {
                 owner: owner.to_owned(),
                 path: rootfs.upper.clone(),
                 source,
@@ -121,11 +129,12 @@ impl RootFilesystems {
         }
     }
 
-    /// Mounts it and returns the mount, which is attached nowhere. It vanishes with the last descriptor and namespace that has it.
+    /// Mounts it and returns the mount, which is attached nowhere. It vanishes with the last descriptor and namespace that has it. With
+    /// `id_map`, a user namespace, the owners in the layers are those of that namespace; it is the one of the users it was prepared for.
     ///
     /// # Errors
     /// [`RootfsError::Absent`] if it was not prepared; else what the kernel says.
-    pub fn mount(&self, owner: &str) -> Result<OwnedFd, RootfsError> {
+    pub fn mount(&self, owner: &str, id_map: Option<BorrowedFd<'_>>) -> Result<OwnedFd, RootfsError> {
         let rootfs = self.get(owner)?;
         // Left by a mount that was not unmounted in order, for example when the power went. What it guards against is that data is
         // missing that was never synced; no container outlives that, and nothing else reads this directory.
@@ -134,16 +143,25 @@ impl RootFilesystems {
             let _ = std::fs::remove_dir_all(&volatile);
         }
         let upper = Some((rootfs.upper.clone(), rootfs.work.clone()));
-        self.mount_lowers(&rootfs, upper)
+        self.mount_lowers(&rootfs, upper, id_map)
     }
 
-    /// Mounts the image's layers alone, read-only: for volumes made of images.
-    ///
-    /// # Errors
-    /// As [`RootFilesystems::mount`].
-    pub fn mount_read_only(&self, owner: &str) -> Result<OwnedFd, RootfsError> {
-        let rootfs = self.get(owner)?;
-        self.mount_lowers(&rootfs, None)
+    /// Whether this kernel, and the file system that images are in, can give the owners in layers other ids. It mounts to find out.
+    pub fn can_map_ids(&self) -> bool {
+        let range = [sys::users::IdRange { inside: 0, outside: 65_536, count: 65_536 }];
+        let attempt = || {
+            let users = sys::users::new(&range, &range)?;
+            let id_map = Some(std::os::fd::AsFd::as_fd(&users));
+            mount_stack(&Stack {
+                lowers: self.empty.to_vec(),
+                upper: None,
+                user_xattr: self.user_xattr,
+                id_map,
+            })
+        };
+        attempt()
+            .inspect_err(|error| tracing::info!(%error, "pods cannot have users of their own here"))
+            .is_ok()
     }
 
     /// What the owner wrote, on disk. It walks the whole writable part: call it on a thread that may wait.
@@ -160,7 +178,7 @@ impl RootFilesystems {
         })
     }
 
-    /// Removes it with everything the owner wrote: out of sight at once, off the disk in the background. One that is not there is removed
+    /// Removes it with its volumes and everything the owner wrote: out of sight at once, off the disk in the background. One that is not there is removed
     /// already.
     ///
     /// # Errors
@@ -173,10 +191,12 @@ impl RootFilesystems {
             path,
             source,
         })?;
-        // The row last: as long as there is something, it has an owner.
+        // The rows last: as long as there is something, it has an owner.
+        let volumes = format!("{}*", crate::volume::prefix(owner));
         let forget = || {
             self.store.write(Durability::Process, |tx| {
-                tx.prepare_cached("DELETE FROM root_filesystems WHERE container = ?1")?.execute([owner])
+                tx.prepare_cached("DELETE FROM root_filesystems WHERE container = ?1 OR container GLOB ?2")?
+                    .execute([owner, &volumes])
             })
         };
         forget().or_else(|error| match error {
@@ -196,12 +216,16 @@ impl RootFilesystems {
         self.known().keys().cloned().collect()
     }
 
+    pub(crate) fn store(&self) -> &Store {
+        &self.store
+    }
+
     /// Where root file systems are kept.
     pub fn folder(&self) -> &Path {
         &self.folder
     }
 
-    fn get(&self, owner: &str) -> Result<Arc<Rootfs>, RootfsError> {
+    pub(crate) fn get(&self, owner: &str) -> Result<Arc<Rootfs>, RootfsError> {
         self.known().get(owner).cloned().ok_or_else(|| RootfsError::Absent { owner: owner.to_owned() })
     }
 
@@ -210,7 +234,7 @@ impl RootFilesystems {
     }
 
     /// The row and its layers, in one transaction with the question whether the image is still there.
-    fn record(&self, owner: &str, image: &ImageId) -> Result<Vec<String>, RootfsError> {
+    pub(crate) fn record(&self, owner: &str, image: &ImageId) -> Result<Vec<String>, RootfsError> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let now = i64::try_from(now.as_nanos()).unwrap_or(i64::MAX);
         enum Found {
@@ -250,7 +274,12 @@ impl RootFilesystems {
         }
     }
 
-    fn describe(&self, owner: &str, image: ImageId, layers: &[String]) -> Result<Rootfs, RootfsError> {
+    pub(crate) fn describe(
+        &self,
+        owner: &str,
+        image: ImageId,
+        layers: &[String],
+    ) -> Result<Rootfs, RootfsError> {
         let mut lowers = Vec::with_capacity(layers.len());
         let mut root_like = None;
         for id in layers.iter().rev() {
@@ -269,22 +298,24 @@ impl RootFilesystems {
     }
 
     /// The root directory is the upper's own, so that it has to look as the image says.
-    fn make_folders(&self, rootfs: &Rootfs) -> io::Result<()> {
+    fn make_folders(&self, rootfs: &Rootfs, users: Option<&UserNamespace>) -> io::Result<()> {
         std::fs::create_dir(self.folder.join(&rootfs.owner))?;
         std::fs::create_dir(&rootfs.upper)?;
         std::fs::create_dir(&rootfs.work)?;
         std::fs::write(self.folder.join(&rootfs.owner).join("image"), rootfs.image.as_str())?;
         let upper = File::open(&rootfs.upper)?;
         match &rootfs.root_like {
-            Some(path) => copy_directory(File::open(path)?, &upper),
-            None => upper.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o755)),
+            Some(path) => copy_directory(File::open(path)?, &upper)?,
+            None => upper.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o755))?,
         }
+        users.map_or(Ok(()), |users| give_away(&upper, users))
     }
 
-    fn mount_lowers(
+    pub(crate) fn mount_lowers(
         &self,
         rootfs: &Rootfs,
         upper: Option<(PathBuf, PathBuf)>,
+        id_map: Option<BorrowedFd<'_>>,
     ) -> Result<OwnedFd, RootfsError> {
         let mut lowers = rootfs.lowers.clone();
         let layers = lowers.len();
@@ -292,7 +323,7 @@ impl RootFilesystems {
         let least = if upper.is_some() { 1 } else { 2 };
         let missing = usize::saturating_sub(least, layers);
         lowers.extend(self.empty.iter().take(missing).cloned());
-        mount_stack(&Stack { lowers, upper, user_xattr: self.user_xattr })
+        mount_stack(&Stack { lowers, upper, user_xattr: self.user_xattr, id_map })
             .map_err(|source| RootfsError::Mount { owner: rootfs.owner.clone(), layers, source })
     }
 
@@ -318,6 +349,7 @@ impl RootFilesystems {
                 .map_err(|error| error.to_string())
                 .and_then(|image| self.describe(&owner, image, &layers).map_err(|error| error.to_string()));
             match described {
+                Ok(_) if crate::volume::is_one(&owner) => {}
                 Ok(rootfs) => drop(self.known().insert(owner, Arc::new(rootfs))),
                 Err(error) => tracing::warn!(container = owner, error, "a root file system is not whole"),
             }
@@ -334,6 +366,7 @@ impl RootFilesystems {
             if let Err(error) = check_owner(owner).and_then(|()| self.record(owner, &image)) {
                 tracing::warn!(container = owner, %error, "a root file system cannot be recorded again");
             }
+            self.adopt_volumes(owner);
         }
     }
 
@@ -355,10 +388,22 @@ impl RootFilesystems {
     }
 }
 
+/// Gives a directory that looks as in the image to whom its owner is outside. One who is nobody there would be one whom the container
+/// cannot be, so the directory goes to its superuser.
+fn give_away(directory: &File, users: &UserNamespace) -> io::Result<()> {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
+    let metadata = directory.metadata()?;
+    let uid = users.host_uid(metadata.uid()).or_else(|| users.host_uid(0));
+    let gid = users.host_gid(metadata.gid()).or_else(|| users.host_gid(0));
+    fchown(directory, uid, gid)?;
+    // A change of the owner takes the special bits.
+    directory.set_permissions(PermissionsExt::from_mode(metadata.mode() & 0o7777))
+}
+
 /// The name becomes a directory's.
 fn check_owner(owner: &str) -> Result<(), RootfsError> {
     let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
-    if owner.is_empty() || owner.len() > 200 || owner.starts_with('.') || !owner.bytes().all(plain) {
+    if owner.is_empty() || owner.len() > 128 || owner.starts_with('.') || !owner.bytes().all(plain) {
         return Err(RootfsError::BadOwner { owner: owner.chars().take(80).collect() });
     }
     Ok(())

@@ -235,8 +235,8 @@ async fn whiteouts_are_for_the_layers_below_alone() {
     let image = image_of(&[&base, &top]);
     place.registry.add("w", "1", &image);
     let id = place.pull("w:1").await.unwrap();
-    place.images.rootfs().prepare("c", &id).unwrap();
-    let mount = place.images.rootfs().mount("c").unwrap();
+    place.images.rootfs().prepare("c", &id, None).unwrap();
+    let mount = place.images.rootfs().mount("c", None).unwrap();
     for folder in ["dir", "again", "kind"] {
         assert_eq!(names(&inside(&mount, folder)), ["own"], "{folder}");
     }
@@ -269,8 +269,8 @@ async fn a_layer_may_lean_on_those_below() {
     place.registry.add("lean", "1", &image);
     let id = place.pull("lean:1").await.unwrap();
     let check = |images: &image::Images, owner: &str| {
-        images.rootfs().prepare(owner, &id).unwrap();
-        let mount = images.rootfs().mount(owner).unwrap();
+        images.rootfs().prepare(owner, &id, None).unwrap();
+        let mount = images.rootfs().mount(owner, None).unwrap();
         let meta = |name: &str| std::fs::symlink_metadata(inside(&mount, name)).unwrap();
         assert_eq!((meta("tmp").mode() & 0o7777, meta("tmp").uid(), meta("tmp").gid()), (0o1777, 3, 4));
         assert!(meta("lib").is_symlink());
@@ -287,8 +287,8 @@ async fn a_layer_may_lean_on_those_below() {
     let second = image_of(&[&other_base, &top]);
     place.registry.add("lean", "2", &second);
     let second = place.pull("lean:2").await.unwrap();
-    place.images.rootfs().prepare("c3", &second).unwrap();
-    let mount = place.images.rootfs().mount("c3").unwrap();
+    place.images.rootfs().prepare("c3", &second, None).unwrap();
+    let mount = place.images.rootfs().mount("c3", None).unwrap();
     assert_eq!(read(&inside(&mount, "other")), "another");
     assert!(std::fs::symlink_metadata(inside(&mount, "lib")).unwrap().is_dir());
     let third = image_of(&[&[Entry::file("x", 0o644, b"".to_vec())], &top]);

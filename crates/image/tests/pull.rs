@@ -60,8 +60,8 @@ async fn an_image_becomes_a_root_file_system() {
     }
 
     let rootfs = place.images.rootfs();
-    rootfs.prepare("container", &id).unwrap();
-    let mount = rootfs.mount("container").unwrap();
+    rootfs.prepare("container", &id, None).unwrap();
+    let mount = rootfs.mount("container", None).unwrap();
     assert_eq!(read(&inside(&mount, "etc/motd")), "second");
     assert!(!inside(&mount, "etc/gone").exists());
     assert!(!inside(&mount, "opaque/below").exists());

@@ -269,8 +269,8 @@ async fn every_layer_is_fetched_once() {
     place.pull("a:0").await.unwrap();
     assert_eq!(place.registry.count("/blobs/"), before);
     let id = place.images.find(&images[0].id).unwrap().unwrap().id.clone();
-    place.images.rootfs().prepare("c", &id).unwrap();
-    let mount = place.images.rootfs().mount("c").unwrap();
+    place.images.rootfs().prepare("c", &id, None).unwrap();
+    let mount = place.images.rootfs().mount("c", None).unwrap();
     assert_eq!(names(&common::inside(&mount, "")), ["own0", "shared"]);
 }
 
@@ -332,7 +332,7 @@ async fn a_lost_database_is_a_rescan() {
     place.registry.add("a", "1", &image);
     let id = place.pull("a:1").await.unwrap();
     place.images.pin(id.as_str(), true).await.unwrap();
-    place.images.rootfs().prepare("c", &id).unwrap();
+    place.images.rootfs().prepare("c", &id, None).unwrap();
     let before = place.images.find(id.as_str()).unwrap().unwrap();
     for entry in std::fs::read_dir(place.folder.path()).unwrap().flatten() {
         if entry.file_name().to_string_lossy().starts_with("pintle.db-") {
@@ -344,7 +344,7 @@ async fn a_lost_database_is_a_rescan() {
     let after = images.find(id.as_str()).unwrap().unwrap();
     assert_eq!((&after.repo_tags, &after.repo_digests), (&before.repo_tags, &before.repo_digests));
     assert!(after.pinned && after.size == before.size);
-    let mount = images.rootfs().mount("c").unwrap();
+    let mount = images.rootfs().mount("c", None).unwrap();
     assert_eq!(names(&common::inside(&mount, "")), ["a", "b"]);
     // And once more, now in order again: nothing is taken for left over.
     drop(images);

@@ -44,8 +44,8 @@ async fn a_full_disk_is_named_and_left_as_it_was() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     let id = place.pull("small:1").await.unwrap();
-    place.images.rootfs().prepare("c", &id).unwrap();
-    drop(place.images.rootfs().mount("c").unwrap());
+    place.images.rootfs().prepare("c", &id, None).unwrap();
+    drop(place.images.rootfs().mount("c", None).unwrap());
     place.images.rootfs().remove("c").unwrap();
     assert!(place.images.remove(id.as_str()).await.unwrap());
 }

@@ -125,6 +125,25 @@ pub struct IdMapping {
     pub length: u32,
 }
 
+impl UserNamespace {
+    /// The host's user that is `uid` inside; none: it is nobody there.
+    pub fn host_uid(&self, uid: u32) -> Option<u32> {
+        host_id(&self.uids, uid)
+    }
+
+    /// The host's group that is `gid` inside; none: it is nobody's there.
+    pub fn host_gid(&self, gid: u32) -> Option<u32> {
+        host_id(&self.gids, gid)
+    }
+}
+
+fn host_id(mappings: &[IdMapping], id: u32) -> Option<u32> {
+    mappings.iter().find_map(|mapping| {
+        let offset = id.checked_sub(mapping.container_id).filter(|offset| *offset < mapping.length)?;
+        mapping.host_id.checked_add(offset)
+    })
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct SelinuxLabel {
     pub user: String,
@@ -277,4 +296,20 @@ pub struct Resources {
     pub hugepage_limits: Vec<(String, u64)>,
     /// cgroup v2 files and what to write to them.
     pub unified: BTreeMap<String, String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_inside_have_one_outside() {
+        let map = |host_id, length| vec![IdMapping { host_id, container_id: 0, length }];
+        let users = UserNamespace { uids: map(100_000, 10), gids: map(u32::MAX, 10) };
+        assert_eq!(
+            [users.host_uid(0), users.host_uid(9), users.host_uid(10)],
+            [Some(100_000), Some(100_009), None]
+        );
+        assert_eq!([users.host_gid(0), users.host_gid(1)], [Some(u32::MAX), None]);
+    }
 }

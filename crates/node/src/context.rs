@@ -38,6 +38,8 @@ pub(crate) struct Context {
     pub(crate) actors: Mutex<Actors>,
     pub(crate) open_files: crate::open_files::Inherited,
     pub(crate) samples: crate::stats::Samples,
+    /// Whether pods can have users of their own, once somebody has asked.
+    pub(crate) can_map_ids: std::sync::OnceLock<bool>,
 }
 
 impl Context {

@@ -14,7 +14,7 @@ use crate::context::{Context, blocking};
 use crate::error::{CreateContainerError, Fault};
 use crate::pod_shim::PodShim;
 use crate::record::{ContainerFacts, ContainerRecord, ContainerState, PodRecord};
-use crate::{devices, lost, teardown};
+use crate::{container_mounts, devices, lost, teardown};
 use shim::protocol::CreateRequest;
 
 const SIGTERM: u8 = 15;
@@ -101,15 +101,22 @@ async fn build(
     log_path: Option<&Path>,
 ) -> Result<(i32, ContainerFacts), CreateContainerError> {
     let (id, name) = (&order.id, &order.request.name);
-    let rootfs_failed = |source| CreateContainerError::Rootfs { name: name.clone(), source };
-    let (images, owner, image_id) = (context.images.clone(), id.clone(), image.id.clone());
-    let rootfs = blocking(move || {
-        images.rootfs().prepare(owner.as_str(), &image_id)?;
-        images.rootfs().mount(owner.as_str())
+    let (image_of, pod, request) = (image.clone(), order.pod.clone(), order.request.clone());
+    let (mounting, owner, namespace) = (context.clone(), id.clone(), order.shim.user_namespace());
+    let mounts = blocking(move || {
+        let wanted = container_mounts::Wanted {
+            owner: &owner,
+            request: &request,
+            image: &image_of.id,
+            users: pod.request.namespaces.user.as_ref().zip(namespace),
+        };
+        container_mounts::make(&mounting, &wanted)
     })
-    .await
-    .map_err(rootfs_failed)?;
-    let facts = facts_of(order, image);
+    .await?;
+    let facts = ContainerFacts {
+        volume_images: mounts.volume_images.iter().map(ToString::to_string).collect(),
+        ..facts_of(order, image)
+    };
     let work = Work {
         context: context.clone(),
         id: id.clone(),
@@ -120,7 +127,7 @@ async fn build(
         cgroup: facts.cgroup.clone(),
     };
     // Reads the root file system and writes the bundle.
-    let (user, rootfs) = blocking(move || work.write_bundle(rootfs)).await?;
+    let (user, rootfs) = blocking(move || work.write_bundle(mounts.root)).await?;
     let create = CreateRequest {
         id: id.to_string(),
         bundle: context.bundle(&order.pod.id, id).to_string_lossy().into_owned(),
@@ -129,12 +136,12 @@ async fn build(
         stdin_once: order.request.stdin_once,
         log_path: log_path.map(|path| path.to_string_lossy().into_owned()).unwrap_or_default(),
         log_max_bytes: 0,
-        has_rootfs: true,
+        ..CreateRequest::default()
     };
     let pid = order
         .shim
         .client
-        .create(create, Some(rootfs))
+        .create(create, Some(rootfs), mounts.volumes)
         .await
         .map_err(|source| CreateContainerError::Runtime { name: name.clone(), source })?;
     let ResolvedUser { uid, gid, additional_gids, .. } = user;
@@ -157,6 +164,7 @@ fn facts_of(order: &Order, image: &image::Image) -> ContainerFacts {
         uid: 0,
         gid: 0,
         additional_gids: Vec::new(),
+        volume_images: Vec::new(),
     }
 }
 
@@ -326,6 +334,7 @@ fn namespaces(order: &Order) -> Result<NamespacePlan, CreateContainerError> {
         network: own(pod.network).then(|| of_shim("net")).flatten(),
         ipc: own(pod.ipc).then(|| of_shim("ipc")).flatten(),
         uts: own(pod.network).then(|| of_shim("uts")).flatten(),
+        user: order.shim.user_namespace(),
         pid,
     })
 }

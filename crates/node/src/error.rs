@@ -62,8 +62,10 @@ pub enum RunPodError {
     LogDirectory { name: PodName, path: PathBuf, source: std::io::Error },
     #[error("pod {name}: the network: {source}")]
     Network { name: PodName, source: network::AttachError },
-    #[error("pod {name}: {feature} is not supported yet")]
-    Unsupported { name: PodName, feature: &'static str },
+    #[error(
+        "pod {name}: this node cannot give a pod users of its own: its kernel, or the file system of images or state, cannot map ids"
+    )]
+    NoUserNamespaces { name: PodName },
     #[error("pod {name}: {stage}: {fault}")]
     Failed { name: PodName, stage: &'static str, fault: Fault },
 }
@@ -116,6 +118,13 @@ pub enum CreateContainerError {
     Invalid { name: String, why: String },
     #[error("container {name:?}: its root file system: {source}")]
     Rootfs { name: String, source: image::RootfsError },
+    /// The first word is what the kubelet knows it by.
+    #[error(
+        "ImageVolumeMountFailed: container {name:?}: mounts[{index}]: image {image:?} is not on this node; pull it first"
+    )]
+    NoVolumeImage { name: String, index: usize, image: String },
+    #[error("ImageVolumeMountFailed: container {name:?}: mounts[{index}]: {source}")]
+    Volume { name: String, index: usize, source: image::RootfsError },
     /// The OCI runtime refused; its message names stage, object and cause.
     #[error("container {name:?}: {source}")]
     Runtime { name: String, source: ShimError },

@@ -4,6 +4,7 @@
 
 mod actor;
 mod clock;
+mod container_mounts;
 mod context;
 mod create_container;
 mod devices;
@@ -31,6 +32,7 @@ mod stop_pod;
 mod streaming;
 mod teardown;
 mod update;
+mod users;
 
 pub use context::{CgroupDriver, NodeConfig};
 pub use error::*;

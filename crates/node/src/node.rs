@@ -76,6 +76,7 @@ impl Node {
             actors: Mutex::default(),
             open_files: crate::open_files::raise(),
             samples: Samples::default(),
+            can_map_ids: Default::default(),
             cgroups,
             config,
         });
@@ -98,6 +99,11 @@ impl Node {
 
     pub fn networks(&self) -> &Arc<network::Networks> {
         &self.context.networks
+    }
+
+    /// Whether pods of this node can have users of their own.
+    pub async fn has_user_namespaces(&self) -> bool {
+        crate::users::possible(&self.context).await
     }
 
     /// Runs a pod. The same request while one is under way joins it; after that it gets the pod that there is.

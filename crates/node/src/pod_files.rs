@@ -5,12 +5,12 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use model::id::PodId;
-use model::request::{NamespaceMode, PodRequest};
+use model::request::{NamespaceMode, PodRequest, UserNamespace};
 
 use crate::error::Fault;
 
 /// What a pod's `/dev/shm` holds at most.
-const SHM_OPTIONS: &std::ffi::CStr = c"mode=1777,size=67108864";
+const SHM_OPTIONS: &str = "mode=1777,size=67108864";
 
 #[derive(Debug)]
 pub(crate) enum PodFileError {
@@ -76,7 +76,7 @@ pub(crate) fn write(
             put(&folder.join("hosts"), &std::fs::read_to_string("/etc/hosts").unwrap_or_default())?;
         }
         if request.namespaces.ipc != NamespaceMode::Host {
-            mount_shm(&folder.join("shm"))?;
+            mount_shm(&folder.join("shm"), request.namespaces.user.as_ref())?;
         }
         Ok(())
     };
@@ -100,12 +100,17 @@ fn put(path: &Path, text: &str) -> Result<(), Fault> {
     write().map_err(|source| Fault::File { path: path.to_owned(), source })
 }
 
-fn mount_shm(path: &Path) -> Result<(), Fault> {
+/// The pod's superuser owns it, who is another one than the host's if the pod has users of its own.
+fn mount_shm(path: &Path, users: Option<&UserNamespace>) -> Result<(), Fault> {
     use rustix::mount::MountFlags;
     let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+    let (uid, gid) = users.map_or((0, 0), |users| {
+        (users.host_uid(0).unwrap_or_default(), users.host_gid(0).unwrap_or_default())
+    });
     let mount = || -> std::io::Result<()> {
         std::fs::create_dir(path)?;
-        rustix::mount::mount("shm", path, "tmpfs", flags, Some(SHM_OPTIONS))?;
+        let options = std::ffi::CString::new(format!("{SHM_OPTIONS},uid={uid},gid={gid}"))?;
+        rustix::mount::mount("shm", path, "tmpfs", flags, Some(options.as_c_str()))?;
         Ok(())
     };
     mount().map_err(|source| Fault::File { path: path.to_owned(), source })

@@ -31,6 +31,8 @@ struct Process {
     pid: i32,
     /// 0: the containers have process namespaces of their own, or the host's.
     pid_namespace_init: i32,
+    /// 0: the pod's users are the host's.
+    user_namespace: u32,
     pidfd: AsyncFd<OwnedFd>,
     /// Its end was asked for, so it is no loss.
     ending: AtomicBool,
@@ -65,6 +67,7 @@ impl PodShim {
         let process = Process {
             pid,
             pid_namespace_init: number(info.pid_namespace_init),
+            user_namespace: info.user_namespace,
             pidfd,
             ending: AtomicBool::new(false),
         };
@@ -88,6 +91,12 @@ impl PodShim {
     /// The pod's namespace of this kind (`net`, `ipc`, `uts`): the shim is in it.
     pub(crate) fn namespace(&self, kind: &str) -> PathBuf {
         format!("/proc/{}/ns/{kind}", self.process.pid).into()
+    }
+
+    /// The pod's user namespace, where it has one: the shim holds it open.
+    pub(crate) fn user_namespace(&self) -> Option<PathBuf> {
+        let (pid, number) = (self.process.pid, self.process.user_namespace);
+        (number != 0).then(|| format!("/proc/{pid}/fd/{number}").into())
     }
 
     /// Returns once the shim has ended; whether that was asked for.

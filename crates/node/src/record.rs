@@ -69,6 +69,9 @@ pub struct ContainerFacts {
     pub uid: u32,
     pub gid: u32,
     pub additional_gids: Vec<u32>,
+    /// The ids of the images that its mounts are made of, in their order.
+    #[serde(default)]
+    pub volume_images: Vec<String>,
 }
 
 /// What changes of a container in its life.

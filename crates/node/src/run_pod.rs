@@ -16,7 +16,7 @@ use crate::error::{Fault, RunPodError};
 use crate::pod_files::{self, PodFileError};
 use crate::pod_shim::PodShim;
 use crate::record::{PodRecord, PodState};
-use crate::{lost, teardown};
+use crate::{lost, teardown, users};
 
 /// A shim is worth more than what it parents: without it, exits and logs are lost.
 const SHIM_OOM_SCORE_ADJ: i32 = -998;
@@ -33,6 +33,9 @@ async fn make(context: &Arc<Context>, id: &PodId, request: &Arc<PodRequest>) -> 
     let failed =
         |stage: &'static str| move |fault: Fault| RunPodError::Failed { name: name.clone(), stage, fault };
     check(request)?;
+    if request.namespaces.user.is_some() && !users::possible(context).await {
+        return Err(RunPodError::NoUserNamespaces { name: name.clone() });
+    }
     let created_at = crate::clock::now();
     context
         .records
@@ -83,12 +86,6 @@ fn check(request: &PodRequest) -> Result<(), RunPodError> {
     if !request.handler.is_empty() {
         let (handler, known) = (request.handler.clone(), "the empty default only".into());
         return Err(RunPodError::UnknownHandler { handler, known });
-    }
-    if request.namespaces.user.is_some() {
-        return Err(RunPodError::Unsupported {
-            name: name.clone(),
-            feature: "a user namespace of the pod's own",
-        });
     }
     let invalid = |why: String| RunPodError::Invalid { name: name.clone(), why };
     if !request.hostname.is_empty() {
@@ -228,6 +225,7 @@ fn shim_config(context: &Context, id: &PodId, request: &PodRequest, hostname: &s
                 PidNamespace::Host => PidMode::Host,
             },
         },
+        users: request.namespaces.user.as_ref().map(users::for_shim),
         // Checked before; a name that cannot be spelled is in no namespace either.
         sysctls: spec::sysctl::of_pod(request)
             .unwrap_or_default()

@@ -40,6 +40,7 @@ fn config(pod_dir: &Path) -> ShimConfig {
             uts: NamespaceMode::New,
             pid: PidMode::PerContainer,
         },
+        users: None,
         sysctls: Default::default(),
         oom_score_adj: Some(-999),
         log_level: LogLevel::Info,
@@ -79,7 +80,7 @@ async fn calls_are_answered_on_one_connection_and_over_new_ones(binary: &ShimBin
     let other = ShimClient::connect(folder.path()).unwrap();
     let request = CreateRequest { id: "a".into(), bundle: "/absent".into(), ..CreateRequest::default() };
     let root = File::open("/").unwrap();
-    let refused = other.create(request, Some(root.into())).await;
+    let refused = other.create(request, Some(root.into()), Vec::new()).await;
     assert!(matches!(refused, Err(ShimError::Refused(error)) if error.code == ErrorCode::CreateFailed));
     let long = other.exec("a", "e", vec![0; 5 << 20], ExecIo::Streams(ExecStreams::default())).await;
     assert!(matches!(long, Err(ShimError::Refused(error)) if error.code == ErrorCode::InvalidArgument));

@@ -72,6 +72,7 @@ fn create(id: &str, bundle: &str, states: &str, config: &[u8], rootfs: Option<Ow
                 spec: Some(serde_json::from_slice(config).unwrap()),
                 state_root: Path::new(states),
                 rootfs,
+                volumes: Vec::new(),
                 console: None,
                 pid_file: None,
                 preserve_fds: 0,

@@ -13,7 +13,7 @@ use sys::process::{Child, Cloned};
 use crate::channel::{Channel, Filter, Order, Report};
 use crate::console::Console;
 use crate::error::{At, CreateError, Failure, Lookup, Stage, Warning};
-use crate::idmap::IdMaps;
+use crate::idmap::{IdMaps, Users, ranges};
 use crate::init;
 use crate::namespaces::Namespaces;
 use crate::record::{Folder, OCI_VERSION, RECORD, Record, START, Status, check_id, start_name};
@@ -33,6 +33,8 @@ pub struct CreateRequest<'a> {
     pub state_root: &'a Path,
     /// The root file system as a detached mount; `None` takes `root.path` of the configuration.
     pub rootfs: Option<OwnedFd>,
+    /// Detached mounts for the mounts of type `descriptor`, whose sources are their numbers in this list.
+    pub volumes: Vec<OwnedFd>,
     /// Where the terminal goes if `process.terminal` is set.
     pub console: Option<Console>,
     /// A file to write init's pid to.
@@ -140,8 +142,16 @@ fn make(request: CreateRequest<'_>, made: &mut Made) -> Result<Created, Refusal>
     let namespaces = Namespaces::of(linux)?;
     let (rootfs, rootfs_path) = root_filesystem(request.rootfs, &spec, &bundle)?;
     let maps = maps(linux).filter(|_| namespaces.new & kind::USER != 0);
-    let mut id_maps = IdMaps::new(maps);
-    let mounts = crate::mounts::prepare(spec.mounts().as_deref().unwrap_or_default(), &bundle, &mut id_maps)?;
+    let sources = crate::mounts::Sources {
+        bundle: &bundle,
+        volumes: request.volumes.into_iter().map(Some).collect(),
+        id_maps: IdMaps::new(match (maps, namespaces.joined(kind::USER)) {
+            (Some((uids, gids)), _) => Users::New(uids, gids),
+            (None, Some(namespace)) => Users::Joined(namespace),
+            (None, None) => Users::Host,
+        }),
+    };
+    let mounts = crate::mounts::prepare(spec.mounts().as_deref().unwrap_or_default(), sources)?;
     let devices = init::prepare_devices(linux, &mounts, namespaces.has_user())?;
     let console = request.console.map(Console::connect).transpose()?;
     let notify = linux.seccomp().as_ref().and_then(|seccomp| seccomp.listener_path().as_deref());
@@ -194,8 +204,11 @@ fn make(request: CreateRequest<'_>, made: &mut Made) -> Result<Created, Refusal>
     record.pid = pid;
     record.start_time = sys::process::start_time(pid).at(Stage::State, || format!("process {pid}"))?;
     if let Some((uids, gids)) = maps {
-        crate::idmap::write_maps(pid, uids, gids).at(Stage::Namespaces, || "id maps")?;
+        sys::users::write_maps(pid, &ranges(uids), &ranges(gids)).at(Stage::Namespaces, || "id maps")?;
         channel.order(&Order::Go)?;
+    }
+    if namespaces.has_user() {
+        crate::process::give_streams(pid, process).at(Stage::Process, || "owner of the standard streams")?;
     }
     if let Some(adjustment) = process.oom_score_adj() {
         set_oom_score_adj(pid, adjustment, &mut warnings)?;

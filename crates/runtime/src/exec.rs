@@ -79,6 +79,10 @@ fn run(
     let other_users = in_other_user_namespace(record)?;
     sys::process::set_dumpable(false).at(Stage::Process, || "not dumpable")?;
     let (channel, theirs) = Channel::pair()?;
+    if other_users {
+        crate::process::give_streams(record.pid, process)
+            .at(Stage::Process, || "owner of the standard streams")?;
+    }
     let into_cgroup = group.as_ref().and_then(|group| group.birthplace());
     let entrance = crate::cgroups::entrance(group.as_ref(), into_cgroup.is_some())?;
     let child = match clone_beside(init, into_cgroup)? {

@@ -88,9 +88,14 @@ impl Namespaces {
         Ok(())
     }
 
+    /// The namespace of this kind that is joined by path, if one is.
+    pub(crate) fn joined(&self, kind: u64) -> Option<&OwnedFd> {
+        self.joined.iter().find(|joined| joined.kind == kind).map(|joined| &joined.fd)
+    }
+
     /// Whether a namespace of this kind is joined by path.
     pub(crate) fn joins(&self, kind: u64) -> bool {
-        self.joined.iter().any(|joined| joined.kind == kind)
+        self.joined(kind).is_some()
     }
 
     /// Whether the container has a user namespace that is not the runtime's.
@@ -244,17 +249,9 @@ impl Joined {
 
 /// Takes user and group 0 of the user namespace this process is in.
 pub(crate) fn become_root() -> Result<(), Failure> {
-    use rustix::fs::{Gid, Uid};
-    use rustix::thread::{set_thread_res_gid, set_thread_res_uid};
-    let remedy = "the id maps must hold container id 0";
-    set_thread_res_gid(Gid::ROOT, Gid::ROOT, Gid::ROOT)
-        .at(Stage::Namespaces, || "group 0 of the user namespace")
-        .map_err(|failure| failure.remedy(remedy))?;
-    set_thread_res_uid(Uid::ROOT, Uid::ROOT, Uid::ROOT)
-        .at(Stage::Namespaces, || "user 0 of the user namespace")
-        .map_err(|failure| failure.remedy(remedy))?;
-    // A change of ids makes a process dumpable again on some kernels.
-    sys::process::set_dumpable(false).at(Stage::Namespaces, || "not dumpable")
+    sys::users::become_root()
+        .at(Stage::Namespaces, || "user and group 0 of the user namespace")
+        .map_err(|failure| failure.remedy("the id maps must hold container id 0"))
 }
 
 fn number(kind: LinuxNamespaceType) -> u64 {

@@ -74,18 +74,10 @@ impl Attributes {
         Ok(())
     }
 
-    /// Gives pipes and terminals on the standard streams to the user, who may open them again by /dev/stdout.
+    /// Gives the standard streams to the user; see [`give_streams`] for one of a user namespace.
     pub(crate) fn owner_of_streams(&self) {
-        if self.uid == 0 {
-            return;
-        }
-        let owner = Some(Uid::from_raw(self.uid));
-        for stream in [rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr()] {
-            let Ok(stat) = rustix::fs::fstat(stream) else { continue };
-            if FileType::from_raw_mode(stat.st_mode) == FileType::Fifo && stat.st_uid != self.uid {
-                // Refused where the pipe's owner is not mapped; then it cannot be reopened, and works otherwise.
-                let _ = rustix::fs::fchown(stream, owner, None);
-            }
+        if self.uid != 0 {
+            own_streams(Uid::from_raw(self.uid));
         }
     }
 
@@ -138,6 +130,26 @@ pub(crate) fn check_ids(process: &Process) -> Result<(), Failure> {
         }
     }
     Ok(())
+}
+
+/// Gives the standard streams of this process to who will be the user of `process` in the user namespace that the process `pid` is in:
+/// from inside, the owner of a pipe that was made outside cannot be changed.
+pub(crate) fn give_streams(pid: i32, process: &Process) -> std::io::Result<()> {
+    if let Some(owner) = sys::users::outside_uid(pid, process.user().uid())? {
+        own_streams(Uid::from_raw(owner));
+    }
+    Ok(())
+}
+
+/// Gives pipes on the standard streams to the user, who may open them again by /dev/stdout.
+fn own_streams(owner: Uid) {
+    for stream in [rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr()] {
+        let Ok(stat) = rustix::fs::fstat(stream) else { continue };
+        if FileType::from_raw_mode(stat.st_mode) == FileType::Fifo && stat.st_uid != owner.as_raw() {
+            // Where it is refused, the pipe cannot be opened again, and works otherwise.
+            let _ = rustix::fs::fchown(stream, Some(owner), None);
+        }
+    }
 }
 
 /// Enters the open directory `cwd` and makes sure that it is below the root (CVE-2024-21626).

@@ -22,6 +22,9 @@ pub struct ShimConfig {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub domainname: Option<String>,
     pub namespaces: PodNamespaces,
+    /// The pod's own users; none: the host's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub users: Option<PodUsers>,
     /// Written below /proc/sys from inside the pod's namespaces; keys are dotted, as `net.ipv4.ip_forward`.
     #[serde(default)]
     pub sysctls: BTreeMap<String, String>,
@@ -39,6 +42,27 @@ pub struct PodNamespaces {
     pub ipc: NamespaceMode,
     pub uts: NamespaceMode,
     pub pid: PidMode,
+}
+
+/// The id maps of a pod's user namespace, in which its other namespaces are.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PodUsers {
+    pub uids: Vec<IdRange>,
+    pub gids: Vec<IdRange>,
+}
+
+/// A line of an id map (user_namespaces(7)): `count` ids from `inside` on are the host's from `outside` on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IdRange {
+    pub inside: u32,
+    pub outside: u32,
+    pub count: u32,
+}
+
+impl IdRange {
+    pub(crate) fn to_sys(self) -> sys::users::IdRange {
+        sys::users::IdRange { inside: self.inside, outside: self.outside, count: self.count }
+    }
 }
 
 /// Whether the shim makes a namespace or stays in the one it was started in.

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use oci_spec::runtime::{Linux, LinuxCapabilities, LinuxSeccomp, Root, Spec};
+use oci_spec::runtime::{Linux, LinuxCapabilities, LinuxDevice, LinuxDeviceCgroup, LinuxSeccomp, Root, Spec};
 
 use crate::error::SpecError;
 use crate::input::SpecInput;
@@ -29,7 +29,9 @@ pub fn container_spec(input: &SpecInput<'_>) -> Result<Spec, SpecError> {
         return Err(SpecError::CdiDevice { name: name.chars().take(128).collect() });
     }
     let (process, capabilities) = process::of_container(input)?;
-    let mounts = mounts::of_container(input)?;
+    let devices = devices::of_container(input)?;
+    let mounts = mounts::of_container(input, devices.binds)?;
+    let devices = (devices.nodes, devices.rules);
     let mut root = Root::default();
     root.set_path("rootfs".into()).set_readonly(Some(security.readonly_rootfs));
     let mut spec = Spec::default();
@@ -39,18 +41,18 @@ pub fn container_spec(input: &SpecInput<'_>) -> Result<Spec, SpecError> {
         .set_process(Some(process))
         .set_mounts(Some(mounts.mounts))
         .set_annotations(Some(annotations::of_container(input)))
-        .set_linux(Some(linux(input, &capabilities, mounts.rootfs_propagation)?));
+        .set_linux(Some(linux(input, &capabilities, devices, mounts.rootfs_propagation)?));
     Ok(spec)
 }
 
 fn linux(
     input: &SpecInput<'_>,
     capabilities: &LinuxCapabilities,
+    (devices, rules): (Vec<LinuxDevice>, Vec<LinuxDeviceCgroup>),
     rootfs_propagation: Option<&str>,
 ) -> Result<Linux, SpecError> {
-    let devices = devices::of_container(input)?;
     let mut limits = resources::to_linux(&input.container.resources, input.host)?;
-    limits.set_devices(Some(devices.rules));
+    limits.set_devices(Some(rules));
     let security = &input.container.security;
     let (masked, readonly) = if security.privileged {
         (Vec::new(), Vec::new())
@@ -65,11 +67,16 @@ fn linux(
         .set_resources(Some(limits))
         .set_cgroups_path(Some(input.cgroups_path.into()))
         .set_namespaces(Some(namespaces::of_container(input)?))
-        .set_devices(Some(devices.nodes))
+        .set_devices(Some(devices))
         .set_seccomp(seccomp_of(input, capabilities))
         .set_rootfs_propagation(rootfs_propagation.map(String::from))
         .set_masked_paths(Some(masked))
         .set_readonly_paths(Some(readonly));
+    if let Some(users) = &input.pod.namespaces.user {
+        linux
+            .set_uid_mappings(Some(namespaces::id_mappings(&users.uids)))
+            .set_gid_mappings(Some(namespaces::id_mappings(&users.gids)));
+    }
     Ok(linux)
 }
 

@@ -1,8 +1,8 @@
 //! Devices of a container: the nodes made in its /dev, and the cgroup's rules about which it may use.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::{LinuxDevice, LinuxDeviceCgroup, LinuxDeviceType};
+use oci_spec::runtime::{LinuxDevice, LinuxDeviceCgroup, LinuxDeviceType, Mount};
 
 use crate::error::SpecError;
 use crate::input::{DeviceKind, HostDevice, RequestedDevice, SpecInput};
@@ -11,6 +11,8 @@ use crate::path::clean_absolute;
 /// The nodes to make, and the rules, in the order in which they are applied.
 pub(crate) struct Devices {
     pub(crate) nodes: Vec<LinuxDevice>,
+    /// In a user namespace no node can be made: the host's are bound, which the runtime does for those of the same name.
+    pub(crate) binds: Vec<Mount>,
     pub(crate) rules: Vec<LinuxDeviceCgroup>,
 }
 
@@ -29,7 +31,7 @@ const STANDARD: [(Option<i64>, Option<i64>); 8] = [
 /// A plain container: everything denied, then the standard devices and the requested ones. A privileged one: all the host's devices.
 pub(crate) fn of_container(input: &SpecInput<'_>) -> Result<Devices, SpecError> {
     let privileged = input.container.security.privileged;
-    let mut devices = Devices { nodes: Vec::new(), rules: Vec::new() };
+    let mut devices = Devices { nodes: Vec::new(), binds: Vec::new(), rules: Vec::new() };
     if privileged {
         devices.rules.push(rule(true, LinuxDeviceType::A, None, None, "rwm"));
         let host = input.host.devices.iter().filter(|device| !is_of_the_container(&device.path));
@@ -46,25 +48,51 @@ pub(crate) fn of_container(input: &SpecInput<'_>) -> Result<Devices, SpecError> 
         }
     }
     for (index, requested) in input.devices.iter().enumerate() {
-        devices.add(index, requested, privileged)?;
+        devices.add(index, requested, input)?;
     }
     Ok(devices)
 }
 
 impl Devices {
-    fn add(&mut self, index: usize, asked: &RequestedDevice, privileged: bool) -> Result<(), SpecError> {
+    fn add(&mut self, index: usize, asked: &RequestedDevice, input: &SpecInput<'_>) -> Result<(), SpecError> {
+        let privileged = input.container.security.privileged;
         let path =
             clean_absolute(&asked.container_path).map_err(|path| SpecError::DevicePath { index, path })?;
         let permissions = permissions(asked)?;
         let node = node(&asked.host, &path);
-        match self.nodes.iter().position(|known| known.path() == &path) {
-            Some(at) if same_device(&self.nodes[at], &node) => {}
-            Some(at) if privileged => self.nodes[at] = node.clone(),
-            Some(_) => return Err(SpecError::DeviceTwice { path }),
-            None => self.nodes.push(node.clone()),
+        if input.pod.namespaces.user.is_some() && asked.host.path != path {
+            self.bind(&asked.host.path, path, privileged)?;
+        } else {
+            self.insert(&node, path, privileged)?;
         }
         if !privileged && asked.host.kind != DeviceKind::Fifo {
             self.rules.push(rule(true, node.typ(), Some(node.major()), Some(node.minor()), permissions));
+        }
+        Ok(())
+    }
+
+    fn bind(&mut self, host: &Path, path: PathBuf, privileged: bool) -> Result<(), SpecError> {
+        let taken = self.binds.iter().any(|bind| bind.destination() == &path);
+        if taken || (!privileged && self.nodes.iter().any(|node| node.path() == &path)) {
+            return Err(SpecError::DeviceTwice { path });
+        }
+        self.nodes.retain(|node| node.path() != &path);
+        let mut bind = Mount::default();
+        bind.set_destination(path).set_typ(Some("bind".into())).set_source(Some(host.to_owned()));
+        bind.set_options(Some(["bind", "rprivate"].map(String::from).into()));
+        self.binds.push(bind);
+        Ok(())
+    }
+
+    fn insert(&mut self, node: &LinuxDevice, path: PathBuf, privileged: bool) -> Result<(), SpecError> {
+        if self.binds.iter().any(|bind| bind.destination() == &path) {
+            return Err(SpecError::DeviceTwice { path });
+        }
+        match self.nodes.iter().position(|known| known.path() == &path) {
+            Some(at) if same_device(&self.nodes[at], node) => {}
+            Some(at) if privileged => self.nodes[at] = node.clone(),
+            Some(_) => return Err(SpecError::DeviceTwice { path }),
+            None => self.nodes.push(node.clone()),
         }
         Ok(())
     }

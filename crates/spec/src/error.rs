@@ -31,8 +31,12 @@ pub enum SpecError {
     MountOption { index: usize, target: PathBuf, option: String },
     #[error("mounts[{index}] on {target:?}: id mapping {why}")]
     MountIdMapping { index: usize, target: PathBuf, why: &'static str },
-    #[error("mounts[{index}] on {target:?}: image volumes are not implemented by this version")]
-    ImageVolume { index: usize, target: PathBuf },
+    #[error(
+        "mounts[{index}] on {target:?}: bidirectional propagation is not possible in a pod with a user namespace"
+    )]
+    MountPropagation { index: usize, target: PathBuf },
+    #[error("mounts[{index}] on {target:?} is made of an image: {why}")]
+    ImageVolume { index: usize, target: PathBuf, why: &'static str },
     #[error("{list}: no capability is called {name:?}")]
     UnknownCapability { list: &'static str, name: String },
     #[error("{list}: CAP_{name} cannot be given, because this node's runtime does not have it itself")]
@@ -43,8 +47,12 @@ pub enum SpecError {
     PrivilegedInPlainPod,
     #[error("the container asks for the host's {namespace} namespace, but its pod does not; both must")]
     HostNamespace { namespace: &'static str },
-    #[error("user namespaces are not implemented by this version")]
+    #[error(
+        "the container asks for another user namespace than its pod has; leave userns_options out, or repeat the pod's"
+    )]
     UserNamespace,
+    #[error("{what} {id} is nobody in the pod's user namespace, which has {count} of them")]
+    UnmappedId { what: &'static str, id: u32, count: u32 },
     #[error("CDI device {name:?}: CDI is not implemented by this version")]
     CdiDevice { name: String },
     #[error("device {path:?}: permissions {permissions:?} are not made of r, w and m, each once")]
@@ -92,6 +100,10 @@ impl SpecError {
             | RecursiveReadOnly { .. }
             | MountOption { .. }
             | MountIdMapping { .. }
+            | MountPropagation { .. }
+            | ImageVolume { .. }
+            | UserNamespace
+            | UnmappedId { .. }
             | UnknownCapability { .. }
             | PrivilegedInPlainPod
             | HostNamespace { .. }
@@ -103,7 +115,7 @@ impl SpecError {
             | Seccomp(_) => Refusal::Invalid,
             CapabilityNotHeld { .. } | Apparmor { .. } => Refusal::HostLacks,
             Resources(error) => error.refusal(),
-            ImageVolume { .. } | UserNamespace | CdiDevice { .. } => Refusal::NotImplemented,
+            CdiDevice { .. } => Refusal::NotImplemented,
         }
     }
 }

@@ -119,6 +119,8 @@ pub struct NamespacePlan {
     pub network: Option<PathBuf>,
     pub ipc: Option<PathBuf>,
     pub uts: Option<PathBuf>,
+    /// That of a pod with users of its own.
+    pub user: Option<PathBuf>,
     pub pid: PidPlan,
 }
 

@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use model::request::{NamespaceMode, PidNamespace};
-use oci_spec::runtime::{LinuxNamespace, LinuxNamespaceType};
+use model::request::{IdMapping, NamespaceMode, PidNamespace};
+use oci_spec::runtime::{LinuxIdMapping, LinuxIdMappingBuilder, LinuxNamespace, LinuxNamespaceType};
 
 use crate::error::SpecError;
 use crate::input::{CgroupVersion, PidPlan, SpecInput};
@@ -17,6 +17,7 @@ pub(crate) fn of_container(input: &SpecInput<'_>) -> Result<Vec<LinuxNamespace>,
     let plan = input.namespaces;
     let mut namespaces = vec![new(LinuxNamespaceType::Mount)];
     let joined = [
+        (LinuxNamespaceType::User, &plan.user),
         (LinuxNamespaceType::Network, &plan.network),
         (LinuxNamespaceType::Ipc, &plan.ipc),
         (LinuxNamespaceType::Uts, &plan.uts),
@@ -37,11 +38,24 @@ pub(crate) fn of_container(input: &SpecInput<'_>) -> Result<Vec<LinuxNamespace>,
     Ok(namespaces)
 }
 
+/// The id maps of the pod's user namespace, for whoever reads the spec: the namespace has them already.
+pub(crate) fn id_mappings(mappings: &[IdMapping]) -> Vec<LinuxIdMapping> {
+    let one = |mapping: &IdMapping| {
+        LinuxIdMappingBuilder::default()
+            .host_id(mapping.host_id)
+            .container_id(mapping.container_id)
+            .size(mapping.length)
+            .build()
+            .unwrap_or_default()
+    };
+    mappings.iter().map(one).collect()
+}
+
 /// A container cannot have more of the host than its pod was allowed.
 fn agree(input: &SpecInput<'_>) -> Result<(), SpecError> {
     let (asked, pod) = (&input.container.security.namespaces, &input.pod.namespaces);
     let refuse = |namespace| Err(SpecError::HostNamespace { namespace });
-    if asked.user.is_some() || pod.user.is_some() {
+    if asked.user.is_some() && asked.user != pod.user {
         return Err(SpecError::UserNamespace);
     }
     if asked.network == NamespaceMode::Host && pod.network != NamespaceMode::Host {

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use model::request::IdMapping;
 use oci_spec::runtime::{LinuxCapabilities, Process, User};
 
 use crate::error::SpecError;
@@ -18,6 +19,7 @@ pub(crate) fn of_container(input: &SpecInput<'_>) -> Result<(Process, LinuxCapab
     let container = input.container;
     let capabilities = capabilities::of_container(&container.security, &input.host.capabilities)?;
     let oom_score_adj = resources::oom_score_adj(&container.resources, input.host.oom_score_adj_floor)?;
+    are_mapped(input)?;
     let mut user = User::default();
     user.set_uid(input.user.uid).set_gid(input.user.gid).set_umask(Some(UMASK));
     user.set_additional_gids(Some(input.user.additional_gids.clone()));
@@ -35,6 +37,21 @@ pub(crate) fn of_container(input: &SpecInput<'_>) -> Result<(Process, LinuxCapab
         .set_selinux_label(apparmor::selinux_label(&container.security, input.host.selinux)?)
         .set_oom_score_adj(Some(oom_score_adj));
     Ok((process, capabilities))
+}
+
+/// In a pod with users of its own, the container's must be among them.
+fn are_mapped(input: &SpecInput<'_>) -> Result<(), SpecError> {
+    let Some(users) = &input.pod.namespaces.user else { return Ok(()) };
+    let count = |mappings: &[IdMapping]| mappings.iter().map(|mapping| mapping.length).sum();
+    let (uid, gid) = (input.user.uid, input.user.gid);
+    if users.host_uid(uid).is_none() {
+        return Err(SpecError::UnmappedId { what: "user", id: uid, count: count(&users.uids) });
+    }
+    let mut gids = std::iter::once(gid).chain(input.user.additional_gids.iter().copied());
+    match gids.find(|gid| users.host_gid(*gid).is_none()) {
+        Some(id) => Err(SpecError::UnmappedId { what: "group", id, count: count(&users.gids) }),
+        None => Ok(()),
+    }
 }
 
 /// CRI's rules: a command replaces the image's entrypoint and its arguments, arguments alone replace only the image's arguments.

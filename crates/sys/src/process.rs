@@ -87,11 +87,9 @@ pub fn clone_process(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> io::Result<C
     if !is_single_threaded()? {
         return Err(io::Error::from_raw_os_error(libc::EBUSY));
     }
-    let mut pidfd: c_int = -1;
     let sibling = flags & CLONE_PARENT != 0;
     let mut args = CloneArgs {
-        flags: flags | libc::CLONE_PIDFD as u64,
-        pidfd: &raw mut pidfd as u64,
+        flags,
         exit_signal: if sibling { 0 } else { libc::SIGCHLD as u64 },
         ..CloneArgs::default()
     };
@@ -99,8 +97,38 @@ pub fn clone_process(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> io::Result<C
         args.flags |= CLONE_INTO_CGROUP;
         args.cgroup = directory.as_raw_fd() as u64;
     }
+    // SAFETY: the check above upholds that no other thread's locks are copied in a held state.
+    unsafe { clone3(args) }
+}
+
+/// Makes a process in the new namespaces of `flags` that does nothing until it is killed, or until the thread that made it ends. Unlike
+/// with [`clone_process`] this process may have threads.
+pub fn clone_idle(flags: u64) -> io::Result<Child> {
+    let args = CloneArgs { flags, exit_signal: libc::SIGCHLD as u64, ..CloneArgs::default() };
+    // SAFETY: the copy of a process with threads may have any lock held for ever. The child takes none and touches no memory but its
+    // stack: it makes two system calls by their numbers and does not return.
+    match unsafe { clone3(args)? } {
+        Cloned::Parent(child) => Ok(child),
+        Cloned::Child => loop {
+            // SAFETY: neither call reads or writes memory.
+            unsafe {
+                libc::syscall(libc::SYS_prctl, libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0);
+                libc::syscall(libc::SYS_ppoll, 0, 0, 0, 0, 0);
+            }
+        },
+    }
+}
+
+/// clone3(2) with a pidfd of the child.
+///
+/// # Safety
+/// If this process has threads, the child must not rely on anything that one of them may have been changing, such as the allocator.
+unsafe fn clone3(mut args: CloneArgs) -> io::Result<Cloned> {
+    let mut pidfd: c_int = -1;
+    args.flags |= libc::CLONE_PIDFD as u64;
+    args.pidfd = &raw mut pidfd as u64;
     // SAFETY: args is a valid clone_args of the given size and pidfd outlives the call. Without CLONE_VM the child runs on a copy of this
-    // stack; the check above upholds that no other thread's locks are copied in a held state.
+    // stack.
     let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw mut args, size_of::<CloneArgs>()) };
     match pid {
         -1 => Err(io::Error::last_os_error()),

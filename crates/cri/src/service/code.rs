@@ -39,10 +39,9 @@ impl Coded for RunPodError {
         match self {
             RunPodError::UnknownHandler { .. } | RunPodError::Invalid { .. } => Code::InvalidArgument,
             RunPodError::NameTaken { .. } | RunPodError::NameInUse { .. } => Code::AlreadyExists,
-            RunPodError::Stopped { .. } => Code::FailedPrecondition,
+            RunPodError::Stopped { .. } | RunPodError::NoUserNamespaces { .. } => Code::FailedPrecondition,
             RunPodError::LogDirectory { source, .. } => of_io(source, Code::FailedPrecondition),
             RunPodError::Network { source, .. } => of_attach(source),
-            RunPodError::Unsupported { .. } => Code::Unimplemented,
             RunPodError::Failed { fault, .. } => fault.code(),
         }
     }
@@ -77,10 +76,14 @@ impl Coded for CreateContainerError {
                 Code::FailedPrecondition
             }
             CreateContainerError::NameTaken { .. } => Code::AlreadyExists,
-            CreateContainerError::NoImage { .. } => Code::NotFound,
+            CreateContainerError::NoImage { .. } | CreateContainerError::NoVolumeImage { .. } => {
+                Code::NotFound
+            }
             CreateContainerError::Spec { source, .. } => of_spec(source),
             CreateContainerError::User { .. } | CreateContainerError::Invalid { .. } => Code::InvalidArgument,
-            CreateContainerError::Rootfs { source, .. } => of_rootfs(source),
+            CreateContainerError::Rootfs { source, .. } | CreateContainerError::Volume { source, .. } => {
+                of_rootfs(source)
+            }
             CreateContainerError::Runtime { source, .. } => of_shim(source),
             CreateContainerError::Failed { fault, .. } => fault.code(),
         }
@@ -303,7 +306,7 @@ fn of_rootfs(error: &image::RootfsError) -> Code {
     match error {
         RootfsError::NoImage { .. } => Code::NotFound,
         RootfsError::Absent { .. } | RootfsError::Exists { .. } => Code::FailedPrecondition,
-        RootfsError::BadOwner { .. } => Code::InvalidArgument,
+        RootfsError::BadOwner { .. } | RootfsError::NoPath { .. } => Code::InvalidArgument,
         RootfsError::NoLayer { .. } => Code::DataLoss,
         RootfsError::Mount { source, .. } | RootfsError::Io { source, .. } => of_io(source, Code::Internal),
         RootfsError::Store(error) => of_store(error),

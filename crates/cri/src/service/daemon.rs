@@ -31,20 +31,18 @@ impl Runtime {
             Ok(answer) => answer?,
             Err(_) => Err(format!("the network's plugins did not answer within {NETWORK:?}")),
         };
+        let user_namespaces = self.node.has_user_namespaces().await;
         let conditions = vec![condition("RuntimeReady", Ok(())), condition("NetworkReady", network)];
         Ok(StatusResponse {
             status: Some(RuntimeStatus { conditions }),
             info: if verbose { info::daemon(&self.node) } else { Default::default() },
             runtime_handlers: vec![RuntimeHandler {
                 name: String::new(),
-                features: Some(RuntimeHandlerFeatures {
-                    recursive_read_only_mounts: true,
-                    user_namespaces: false,
-                }),
+                features: Some(RuntimeHandlerFeatures { recursive_read_only_mounts: true, user_namespaces }),
             }],
             features: Some(RuntimeFeatures {
                 supplemental_groups_policy: true,
-                user_namespaces_host_network: false,
+                user_namespaces_host_network: user_namespaces,
                 mount_options: true,
             }),
         })

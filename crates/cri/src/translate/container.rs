@@ -1,7 +1,5 @@
 //! `ContainerConfig` to [`ContainerRequest`], and its mounts and image back for a status.
 
-use std::path::PathBuf;
-
 use model::request::{ContainerRequest, Device, ImageChoice, Mount, Propagation};
 
 use super::namespace::{mappings_from_proto, mappings_to_proto};
@@ -90,6 +88,9 @@ fn mount(asked: proto::Mount) -> Result<Mount, BadField> {
     if asked.host_path.is_empty() && image.is_none() {
         return Err(BadField::new("host_path", "it is empty, and there is no image either"));
     }
+    if image.is_none() && !asked.image_sub_path.is_empty() {
+        return Err(BadField::new("image_sub_path", "there is no image that it could be below"));
+    }
     Ok(Mount {
         container_path: text::bounded_path("container_path", asked.container_path)?.into(),
         host_path: text::bounded_path("host_path", asked.host_path)?.into(),
@@ -104,13 +105,25 @@ fn mount(asked: proto::Mount) -> Result<Mount, BadField> {
         uids: mappings_from_proto(few("uidMappings", asked.uid_mappings)?),
         gids: mappings_from_proto(few("gidMappings", asked.gid_mappings)?),
         image,
-        image_sub_path: PathBuf::from(text::bounded_path("image_sub_path", asked.image_sub_path)?),
+        image_sub_path: text::relative_path("image_sub_path", asked.image_sub_path)?,
         options: few("mount_options", asked.mount_options)?,
     })
 }
 
-/// A mount for a status, as it was asked for.
-pub fn mount_to_proto(mount: &Mount) -> proto::Mount {
+/// The mounts for a status: as they were asked for, with the ids of the images that some are made of, in their order.
+pub fn mounts_to_proto(mounts: &[Mount], volume_images: &[String]) -> Vec<proto::Mount> {
+    let mut ids = volume_images.iter();
+    let one = |mount: &Mount| {
+        let mut mount = mount_to_proto(mount);
+        if let Some(image) = &mut mount.image {
+            image.image_ref = ids.next().cloned().unwrap_or_default();
+        }
+        mount
+    };
+    mounts.iter().map(one).collect()
+}
+
+fn mount_to_proto(mount: &Mount) -> proto::Mount {
     let propagation = match mount.propagation {
         Propagation::Private => proto::MountPropagation::PropagationPrivate,
         Propagation::HostToContainer => proto::MountPropagation::PropagationHostToContainer,
@@ -206,6 +219,13 @@ mod tests {
         assert_eq!(field(|config| config.mounts = vec![Default::default()]), "config.mounts[0].host_path");
         let mount = proto::Mount { host_path: "/h".into(), propagation: 3, ..Default::default() };
         assert_eq!(field(|config| config.mounts = vec![mount]), "config.mounts[0].propagation");
+        let path = proto::Mount { host_path: "/h".into(), image_sub_path: "s".into(), ..Default::default() };
+        assert_eq!(field(|config| config.mounts = vec![path]), "config.mounts[0].image_sub_path");
+        for sub_path in ["/s", "../s", "a/../../s", "a\0"] {
+            let image = Some(ImageSpec { image: "i".into(), ..Default::default() });
+            let path = proto::Mount { image, image_sub_path: sub_path.into(), ..Default::default() };
+            assert_eq!(field(|config| config.mounts = vec![path]), "config.mounts[0].image_sub_path");
+        }
         let image = proto::Mount { image: Some(Default::default()), ..Default::default() };
         assert_eq!(field(|config| config.mounts = vec![image]), "config.mounts[0].image.image");
     }
@@ -231,6 +251,19 @@ mod tests {
             mount_options: vec!["noexec".into()],
         };
         assert_eq!(mount_to_proto(&mount(asked.clone()).unwrap()), asked);
+    }
+
+    #[test]
+    fn mounts_made_of_images_tell_their_ids() {
+        let image = |name: &str| proto::Mount {
+            image: Some(ImageSpec { image: name.into(), ..Default::default() }),
+            ..Default::default()
+        };
+        let plain = proto::Mount { host_path: "/h".into(), ..Default::default() };
+        let asked = mounts(vec![image("a"), plain, image("b")]).unwrap();
+        let shown = mounts_to_proto(&asked, &["sha256:a".into(), "sha256:b".into()]);
+        let ids = shown.into_iter().map(|mount| mount.image.map(|image| image.image_ref));
+        assert_eq!(ids.collect::<Vec<_>>(), [Some("sha256:a".into()), None, Some("sha256:b".into())]);
     }
 
     #[test]

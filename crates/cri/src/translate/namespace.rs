@@ -15,12 +15,22 @@ pub enum Of {
 /// The options as CRI means them; an absent message means what an empty one does: everything is the pod's.
 pub fn from_proto(of: Of, asked: Option<proto::NamespaceOption>) -> Result<Namespaces, BadField> {
     let asked = asked.unwrap_or_default();
-    Ok(Namespaces {
+    let namespaces = Namespaces {
         network: shared("network", asked.network)?,
         ipc: shared("ipc", asked.ipc)?,
         pid: pid(of, asked.pid, asked.target_id)?,
         user: user(asked.userns_options)?,
-    })
+    };
+    if namespaces.user.is_some() {
+        let own = "a pod with a user namespace of its own cannot be in the host's (NODE)";
+        if namespaces.ipc == NamespaceMode::Host {
+            return Err(BadField::new("ipc", own));
+        }
+        if namespaces.pid == PidNamespace::Host {
+            return Err(BadField::new("pid", own));
+        }
+    }
+    Ok(namespaces)
 }
 
 /// The options for a status.
@@ -160,9 +170,24 @@ mod tests {
             (Of::Pod, options(9, 0, 0), "network"),
             (Of::Pod, options(0, -1, 0), "pid"),
             (Of::Container, options(0, 3, 0), "target_id"),
+            (Of::Pod, with_users(0, 2, 0), "pid"),
+            (Of::Pod, with_users(0, 0, 2), "ipc"),
         ] {
             assert_eq!(from_proto(of, asked).unwrap_err().field, field);
         }
+    }
+
+    fn with_users(network: i32, pid: i32, ipc: i32) -> Option<proto::NamespaceOption> {
+        let map = vec![proto::IdMapping { host_id: 1000, container_id: 0, length: 10 }];
+        let users = proto::UserNamespace { mode: Mode::Pod.into(), uids: map.clone(), gids: map };
+        options(network, pid, ipc)
+            .map(|asked| proto::NamespaceOption { userns_options: Some(users), ..asked })
+    }
+
+    #[test]
+    fn the_hosts_network_goes_together_with_users_of_its_own() {
+        let there = from_proto(Of::Pod, with_users(2, 0, 0)).unwrap();
+        assert_eq!((there.network, there.user.is_some()), (NamespaceMode::Host, true));
     }
 
     #[test]

@@ -100,7 +100,7 @@ pub fn container_status(record: &ContainerRecord) -> proto::ContainerStatus {
         message: ended.message,
         labels: record.request.labels.clone(),
         annotations: record.request.annotations.clone(),
-        mounts: record.request.mounts.iter().map(container::mount_to_proto).collect(),
+        mounts: container::mounts_to_proto(&record.request.mounts, &facts.volume_images),
         log_path: log_path.unwrap_or_default(),
         resources: Some(proto::ContainerResources {
             linux: Some(resources::to_proto(&record.state.resources)),

@@ -106,14 +106,17 @@ impl ShimClient {
         Ok(info)
     }
 
-    /// Makes a container up to its first instruction; `rootfs` is a detached mount. Returns the pid of its first process.
+    /// Makes a container up to its first instruction; `rootfs` and `volumes` are detached mounts. Returns the pid of its first process.
     pub async fn create(
         &self,
         mut request: CreateRequest,
         rootfs: Option<OwnedFd>,
+        volumes: Vec<OwnedFd>,
     ) -> Result<u32, ShimError> {
         request.has_rootfs = rootfs.is_some();
-        let created: CreateResponse = self.call(Method::Create, &request, Vec::from_iter(rootfs)).await?;
+        request.volumes = volumes.len() as u32;
+        let descriptors = rootfs.into_iter().chain(volumes).collect();
+        let created: CreateResponse = self.call(Method::Create, &request, descriptors).await?;
         Ok(created.pid)
     }
 

@@ -230,6 +230,7 @@ fn create_from(context: &Context, parsed: &Parsed) -> Result<crate::Created, Pro
         spec: None,
         state_root: &context.root,
         rootfs: None,
+        volumes: Vec::new(),
         console: parsed.path("console-socket").map(Console::SocketPath),
         pid_file: pid_file.as_deref(),
         preserve_fds: parsed.number("preserve-fds")?.unwrap_or(0),

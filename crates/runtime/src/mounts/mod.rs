@@ -34,12 +34,22 @@ pub(crate) struct Prepared {
     pub(crate) options: Options,
 }
 
-/// Opens the sources of all mounts and parses their options.
-pub(crate) fn prepare(mounts: &[Mount], bundle: &Path, maps: &mut IdMaps) -> Result<Vec<Prepared>, Failure> {
-    mounts.iter().map(|mount| prepare_one(mount, bundle, maps)).collect()
+/// What mounts are made from.
+#[derive(Debug)]
+pub(crate) struct Sources<'a> {
+    /// Relative sources are below it.
+    pub(crate) bundle: &'a Path,
+    /// Detached mounts that the caller gave, each for one mount of type `descriptor`.
+    pub(crate) volumes: Vec<Option<OwnedFd>>,
+    pub(crate) id_maps: IdMaps<'a>,
 }
 
-fn prepare_one(mount: &Mount, bundle: &Path, maps: &mut IdMaps) -> Result<Prepared, Failure> {
+/// Opens the sources of all mounts and parses their options.
+pub(crate) fn prepare(mounts: &[Mount], mut sources: Sources<'_>) -> Result<Vec<Prepared>, Failure> {
+    mounts.iter().map(|mount| prepare_one(mount, &mut sources)).collect()
+}
+
+fn prepare_one(mount: &Mount, sources: &mut Sources<'_>) -> Result<Prepared, Failure> {
     let destination = clean(mount.destination());
     let name = destination.display().to_string();
     if destination == Path::new("/") {
@@ -50,9 +60,10 @@ fn prepare_one(mount: &Mount, bundle: &Path, maps: &mut IdMaps) -> Result<Prepar
         .map_err(|cause| Failure::new(Stage::Mounts, name.clone(), cause))?;
     let kind = mount.typ().as_deref().unwrap_or(if options.bind.is_some() { "bind" } else { "" });
     let source = if options.bind.is_some() || kind == "bind" || kind == "rbind" {
-        bind(mount, &destination, bundle, &options, kind, maps)?
+        bind(mount, &destination, sources, &options, kind)?
     } else {
         match kind {
+            "descriptor" => given(mount, &destination, sources, &options)?,
             "" => return Err(Failure::new(Stage::Mounts, name, "a mount needs a type or the option bind")),
             "cgroup" | "cgroup2" => Source::Cgroup,
             kind => Source::New {
@@ -67,15 +78,14 @@ fn prepare_one(mount: &Mount, bundle: &Path, maps: &mut IdMaps) -> Result<Prepar
 fn bind(
     mount: &Mount,
     destination: &Path,
-    bundle: &Path,
+    sources: &mut Sources<'_>,
     options: &Options,
     kind: &str,
-    maps: &mut IdMaps,
 ) -> Result<Source, Failure> {
     let given = mount.source().as_ref().ok_or_else(|| {
         Failure::new(Stage::Mounts, destination.display().to_string(), "a bind mount needs a source")
     })?;
-    let source = bundle.join(given);
+    let source = sources.bundle.join(given);
     let name = || format!("source {} of {}", source.display(), destination.display());
     let path = CString::new(source.as_os_str().as_bytes())
         .map_err(|_| Failure::new(Stage::Mounts, name(), "holds a NUL byte"))?;
@@ -91,13 +101,31 @@ fn bind(
     let stat = rustix::fs::fstat(&tree).at(Stage::Mounts, name)?;
     let directory = rustix::fs::FileType::from_raw_mode(stat.st_mode) == rustix::fs::FileType::Directory;
     set_tree_attributes(&tree, recursive, options).at(Stage::Mounts, name)?;
-    if let Some((namespace, deep)) = maps.of_mount(mount, options.id_map)? {
+    if let Some((namespace, deep)) = sources.id_maps.of_mount(mount, options.id_map)? {
         let change = Change { id_map: Some(namespace.as_fd()), ..Change::default() };
         sys::mount::set_attributes(tree.as_fd(), deep, &change).map_err(|error| {
             Failure::io(Stage::Mounts, format!("id map on the {}", name()), &error)
                 .remedy("the file system of the source must support id-mapped mounts")
         })?;
     }
+    Ok(Source::Bind { tree, directory })
+}
+
+/// A mount that the caller made and gave along.
+fn given(
+    mount: &Mount,
+    destination: &Path,
+    sources: &mut Sources<'_>,
+    options: &Options,
+) -> Result<Source, Failure> {
+    let name = || format!("source of {}", destination.display());
+    let number = mount.source().as_ref().and_then(|source| source.to_str()?.parse::<usize>().ok());
+    let tree = number.and_then(|number| sources.volumes.get_mut(number)?.take()).ok_or_else(|| {
+        Failure::new(Stage::Mounts, name(), "it is not the number of a mount that came along")
+    })?;
+    let stat = rustix::fs::fstat(&tree).at(Stage::Mounts, name)?;
+    let directory = rustix::fs::FileType::from_raw_mode(stat.st_mode) == rustix::fs::FileType::Directory;
+    set_tree_attributes(&tree, false, options).at(Stage::Mounts, name)?;
     Ok(Source::Bind { tree, directory })
 }
 

@@ -31,6 +31,9 @@ pub struct InfoResponse {
     /// First process of the pod's shared pid namespace; 0 when containers have their own or the host's.
     #[prost(uint32, tag = "6")]
     pub pid_namespace_init: u32,
+    /// The descriptor of the pod's user namespace: `/proc/<pid>/fd/<this>` leads to it; 0 when its users are the host's.
+    #[prost(uint32, tag = "7")]
+    pub user_namespace: u32,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -102,7 +105,8 @@ pub struct Exit {
     pub pid: u32,
 }
 
-/// Makes a container up to its first instruction. Carries one descriptor when `has_rootfs`: a detached mount of its root.
+/// Makes a container up to its first instruction. Carries descriptors of detached mounts: of its root when `has_rootfs`, then `volumes`
+/// for the mounts of type `descriptor`, in the order of their sources, which count from 0.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct CreateRequest {
     #[prost(string, tag = "1")]
@@ -126,6 +130,8 @@ pub struct CreateRequest {
     pub log_max_bytes: u64,
     #[prost(bool, tag = "8")]
     pub has_rootfs: bool,
+    #[prost(uint32, tag = "9")]
+    pub volumes: u32,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]

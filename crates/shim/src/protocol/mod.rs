@@ -20,7 +20,7 @@ pub const PROTOCOL_VERSION: u32 = 1;
 pub const DESCRIPTORS_KEY: &str = "pintle-descriptors";
 
 /// No request carries more descriptors than this.
-pub const MAX_DESCRIPTORS: usize = 8;
+pub const MAX_DESCRIPTORS: usize = 32;
 
 /// The calls of the service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

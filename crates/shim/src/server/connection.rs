@@ -10,7 +10,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 
 /// Descriptors that may have arrived before the requests that claim them.
-const MAX_UNCLAIMED: usize = 32;
+const MAX_UNCLAIMED: usize = 64;
 
 /// With this many bytes of answers waiting, no further request of this client is looked at.
 const HOLD_BACK: usize = 64 << 10;

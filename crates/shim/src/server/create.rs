@@ -31,12 +31,13 @@ pub(super) struct Handed {
     pub(super) stderr: Option<OwnedFd>,
     pub(super) console: Option<OwnedFd>,
     pub(super) rootfs: Option<OwnedFd>,
+    pub(super) volumes: Vec<OwnedFd>,
 }
 
 impl Handed {
     pub(super) fn borrowed(&self) -> Vec<BorrowedFd<'_>> {
         let all = [&self.stdin, &self.stdout, &self.stderr, &self.console, &self.rootfs];
-        all.into_iter().flatten().map(AsFd::as_fd).collect()
+        all.into_iter().flatten().chain(&self.volumes).map(AsFd::as_fd).collect()
     }
 
     /// Makes the streams the standard streams of this process, which is a helper.
@@ -56,7 +57,7 @@ impl Shim {
         request: CreateRequest,
         descriptors: Vec<OwnedFd>,
     ) -> Result<Outcome, CallError> {
-        let rootfs = self.check_create(&request, descriptors)?;
+        let (rootfs, volumes) = self.check_create(&request, descriptors)?;
         let mut log = if request.log_path.is_empty() {
             LogFile::discard()
         } else {
@@ -70,7 +71,7 @@ impl Shim {
         };
         let (mut container, mut handed) =
             self.wire(serial, &request).inspect_err(|_| log.take_back()).map_err(failed)?;
-        handed.rootfs = rootfs;
+        (handed.rootfs, handed.volumes) = (rootfs, volumes);
         container.log = log;
         if let Err(cause) = self.start_create(serial, &request, handed) {
             container.close_outputs(super::now_ns(), &self.poller);
@@ -86,7 +87,7 @@ impl Shim {
         &self,
         request: &CreateRequest,
         mut descriptors: Vec<OwnedFd>,
-    ) -> Result<Option<OwnedFd>, CallError> {
+    ) -> Result<(Option<OwnedFd>, Vec<OwnedFd>), CallError> {
         let invalid = |why: &str| CallError::new(ErrorCode::InvalidArgument, why);
         let letters = |b: u8| b.is_ascii_alphanumeric() || b"_+-.".contains(&b);
         let id = &request.id;
@@ -98,8 +99,8 @@ impl Shim {
         if !Path::new(&request.bundle).is_absolute() {
             return Err(invalid("bundle: it must be an absolute path"));
         }
-        if descriptors.len() != usize::from(request.has_rootfs) {
-            return Err(invalid("has_rootfs: it does not agree with the number of descriptors"));
+        if descriptors.len() != usize::from(request.has_rootfs) + request.volumes as usize {
+            return Err(invalid("has_rootfs, volumes: they do not agree with the number of descriptors"));
         }
         if self.find(id).is_ok() {
             let what = format!("container {id} exists already");
@@ -109,7 +110,8 @@ impl Shim {
             let what = format!("the pod has {MAX_CONTAINERS} containers; delete those that have exited");
             return Err(CallError::new(ErrorCode::Exhausted, what));
         }
-        Ok(descriptors.pop())
+        let volumes = descriptors.split_off(usize::from(request.has_rootfs));
+        Ok((descriptors.pop(), volumes))
     }
 
     /// The container, which has no log yet, and the far ends of its streams.
@@ -254,6 +256,7 @@ fn make(id: &str, bundle: &Path, state_root: &Path, mut handed: Handed, has_term
         spec: None,
         state_root,
         rootfs: handed.rootfs.take(),
+        volumes: std::mem::take(&mut handed.volumes),
         console: handed.console.take().filter(|_| has_terminal).map(runtime::Console::Socket),
         pid_file: None,
         preserve_fds: 0,

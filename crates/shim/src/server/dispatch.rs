@@ -8,7 +8,7 @@ use crate::protocol::{
     PROTOCOL_VERSION, Request, Response, SERVICE,
 };
 use prost::Message;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 /// Calls of one client that may wait for an answer at one time.
@@ -112,6 +112,7 @@ impl Shim {
             pid: std::process::id(),
             containers: self.containers.iter().map(|container| container.info()).collect(),
             pid_namespace_init: pid_init.cast_unsigned(),
+            user_namespace: self.pod.users.as_ref().map_or(0, |users| users.as_raw_fd().cast_unsigned()),
         })
     }
 

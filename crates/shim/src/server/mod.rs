@@ -103,7 +103,7 @@ pub(crate) fn refuse(first: OwnedFd, error: &SetupError) -> io::Result<()> {
             length => decoder.feed(&buffer[..length]),
         }
     };
-    let answer = CallError::new(error.code, error.to_string()).at(error.stage).response();
+    let answer = CallError::new(error.code, error.to_string()).at(&*error.stage).response();
     let mut out = Vec::new();
     encode(&mut out, stream, FrameKind::Response, &answer).map_err(io::Error::other)?;
     sys::socket::send(first.as_fd(), &out, &[])

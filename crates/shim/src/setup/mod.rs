@@ -2,20 +2,22 @@
 
 mod pid_init;
 mod sysctl;
+mod users;
 
 use crate::config::{
-    CONFIG_VERSION, MAX_CONFIG_BYTES, NamespaceMode, PidMode, ShimConfig, ShimRecord, record_path,
+    CONFIG_VERSION, MAX_CONFIG_BYTES, NamespaceMode, PidMode, PodUsers, ShimConfig, ShimRecord, record_path,
     socket_path,
 };
 use crate::messages::{info, set_level, warning};
 use crate::protocol::ErrorCode;
 use rustix::fs::{Mode, OFlags};
+use std::borrow::Cow;
 use std::ffi::OsStr;
 use std::fmt::Display;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
-use sys::namespace::kind;
+use sys::process::Child;
 
 /// The pod that this process is the shim of.
 #[derive(Debug)]
@@ -23,7 +25,9 @@ pub(crate) struct Pod {
     pub(crate) config: ShimConfig,
     pub(crate) listener: OwnedFd,
     /// First process of the pod's pid namespace, if the pod has one.
-    pub(crate) pid_init: Option<sys::process::Child>,
+    pub(crate) pid_init: Option<Child>,
+    /// The pod's user namespace, if it has users of its own.
+    pub(crate) users: Option<OwnedFd>,
 }
 
 /// Which step of the setup failed, and why.
@@ -31,7 +35,7 @@ pub(crate) struct Pod {
 #[error("the pod cannot be set up, at {stage}: {cause}")]
 pub(crate) struct SetupError {
     pub(crate) code: ErrorCode,
-    pub(crate) stage: &'static str,
+    pub(crate) stage: Cow<'static, str>,
     pub(crate) cause: String,
 }
 
@@ -41,7 +45,11 @@ trait At<T> {
 
 impl<T, E: Display> At<T> for Result<T, E> {
     fn at(self, stage: &'static str) -> Result<T, SetupError> {
-        self.map_err(|cause| SetupError { code: ErrorCode::SetupFailed, stage, cause: cause.to_string() })
+        self.map_err(|cause| SetupError {
+            code: ErrorCode::SetupFailed,
+            stage: stage.into(),
+            cause: cause.to_string(),
+        })
     }
 }
 
@@ -60,20 +68,11 @@ pub(crate) fn set_up() -> Result<Pod, SetupError> {
     let config = read_config()?;
     set_level(config.log_level);
     become_parent(&config)?;
-    make_namespaces(&config)?;
-    sysctl::apply(&config).map_err(|error| SetupError {
-        code: if error.is_callers() { ErrorCode::InvalidArgument } else { ErrorCode::SetupFailed },
-        stage: "sysctls",
-        cause: error.to_string(),
-    })?;
-    let pid_init = match config.namespaces.pid {
-        PidMode::Pod => Some(pid_init::start().at("pid namespace")?),
-        PidMode::PerContainer | PidMode::Host => None,
-    };
+    let (users, pid_init) = make_namespaces(&config)?;
     let listener = listen(&config.pod_dir).at("socket")?;
     write_record(&config.pod_dir).at("record")?;
     info!("pod {} is set up", config.pod_id);
-    Ok(Pod { config, listener, pid_init })
+    Ok(Pod { config, listener, pid_init, users })
 }
 
 fn null() -> rustix::io::Result<OwnedFd> {
@@ -115,22 +114,31 @@ fn become_parent(config: &ShimConfig) -> Result<(), SetupError> {
     Ok(())
 }
 
-fn make_namespaces(config: &ShimConfig) -> Result<(), SetupError> {
+/// Makes the pod's namespaces and enters those that a shim can be in; the user namespace and the first of the pid namespace, if any.
+fn make_namespaces(config: &ShimConfig) -> Result<(Option<OwnedFd>, Option<Child>), SetupError> {
     let modes = config.namespaces;
-    let kinds = [(modes.net, kind::NETWORK), (modes.ipc, kind::IPC), (modes.uts, kind::UTS)]
-        .into_iter()
-        .filter(|(mode, _)| *mode == NamespaceMode::New)
-        .fold(0, |kinds, (_, kind)| kinds | kind);
-    if kinds != 0 {
-        sys::namespace::leave(kinds).at("namespaces")?;
-    }
+    let shared = users::shared_kinds(config);
+    let (users, pid_init) = match &config.users {
+        Some(PodUsers { uids, gids }) => {
+            let inside = users::make(config, uids, gids, shared)?;
+            (Some(inside.namespace), inside.pid_init)
+        }
+        None => {
+            if shared != 0 {
+                sys::namespace::leave(shared).at("namespaces")?;
+            }
+            sysctl::apply(config)?;
+            let own = modes.pid == PidMode::Pod;
+            (None, own.then(pid_init::start).transpose().at("pid namespace")?)
+        }
+    };
     if modes.uts == NamespaceMode::New {
         rustix::system::sethostname(config.hostname.as_bytes()).at("host name")?;
         if let Some(domain) = &config.domainname {
             rustix::system::setdomainname(domain.as_bytes()).at("domain name")?;
         }
     }
-    Ok(())
+    Ok((users, pid_init))
 }
 
 /// Listens on the pod's socket. What an earlier shim left is removed, a living one is not displaced.

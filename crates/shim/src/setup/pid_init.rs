@@ -15,8 +15,7 @@ use sys::process::{Child, Cloned};
 ///
 /// It ends with its parent; all processes of the namespace end with it (pid_namespaces(7)).
 pub(super) fn start() -> io::Result<Child> {
-    let attributes = attribute::RDONLY | attribute::NOSUID | attribute::NODEV | attribute::NOEXEC;
-    let empty = sys::mount::new_filesystem("tmpfs", &[], attributes)?;
+    let empty = empty_root()?;
     match sys::process::clone_process(kind::PID, None)? {
         Cloned::Parent(child) => Ok(child),
         Cloned::Child => {
@@ -26,7 +25,14 @@ pub(super) fn start() -> io::Result<Child> {
     }
 }
 
-fn confine(root: OwnedFd) -> io::Result<()> {
+/// An empty file system that nobody can write to, attached nowhere.
+pub(super) fn empty_root() -> io::Result<OwnedFd> {
+    let attributes = attribute::RDONLY | attribute::NOSUID | attribute::NODEV | attribute::NOEXEC;
+    sys::mount::new_filesystem("tmpfs", &[], attributes)
+}
+
+/// Takes this process's rights and all files of the host from it.
+pub(super) fn confine(root: OwnedFd) -> io::Result<()> {
     rustix::process::fchdir(&root)?;
     rustix::process::chroot(".")?;
     rustix::thread::set_no_new_privs(true)?;
@@ -36,7 +42,7 @@ fn confine(root: OwnedFd) -> io::Result<()> {
 }
 
 /// As the first of its namespace it gets no signal from inside for which it has no handler, and it has none.
-fn reap_for_ever() -> io::Result<()> {
+pub(super) fn reap_for_ever() -> io::Result<()> {
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
     let _ = rustix::thread::set_name(c"pintle-init");
     sys::parent::close_all_except(&[])?;

@@ -1,6 +1,8 @@
 //! Writes a pod's sysctls from inside its namespaces, and only those that belong to a namespace which is the pod's own.
 
+use super::SetupError;
 use crate::config::{NamespaceMode, PodNamespaces, ShimConfig};
+use crate::protocol::ErrorCode;
 use rustix::fs::{Mode, OFlags, PROC_SUPER_MAGIC, ResolveFlags};
 use rustix::io::Errno;
 
@@ -19,11 +21,21 @@ pub(super) enum SysctlError {
 
 impl SysctlError {
     /// Whether another name or value would have been taken.
-    pub(super) fn is_callers(&self) -> bool {
+    fn is_callers(&self) -> bool {
         match self {
             SysctlError::BadName { .. } | SysctlError::Foreign { .. } => true,
             SysctlError::Write { cause, .. } => matches!(*cause, Errno::NOENT | Errno::INVAL | Errno::RANGE),
             SysctlError::NoProc { .. } => false,
+        }
+    }
+}
+
+impl From<SysctlError> for SetupError {
+    fn from(error: SysctlError) -> SetupError {
+        SetupError {
+            code: if error.is_callers() { ErrorCode::InvalidArgument } else { ErrorCode::SetupFailed },
+            stage: "sysctls".into(),
+            cause: error.to_string(),
         }
     }
 }

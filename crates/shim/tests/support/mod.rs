@@ -57,6 +57,7 @@ pub fn config(pod_dir: &Path) -> ShimConfig {
             uts: NamespaceMode::New,
             pid: PidMode::PerContainer,
         },
+        users: None,
         sysctls: Default::default(),
         oom_score_adj: None,
         log_level: shim::config::LogLevel::Info,

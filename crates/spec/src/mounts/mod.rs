@@ -4,6 +4,7 @@ mod request;
 
 use std::path::{Path, PathBuf};
 
+use model::request::NamespaceMode;
 use oci_spec::runtime::Mount;
 
 use crate::error::SpecError;
@@ -18,13 +19,14 @@ pub(crate) struct Mounts {
 
 /// The kernel's file systems, then the pod's files and the mounts of the request, parents before children. What the request mounts
 /// itself replaces the default.
-pub(crate) fn of_container(input: &SpecInput<'_>) -> Result<Mounts, SpecError> {
-    let requested = request::all(&input.container.mounts)?;
+pub(crate) fn of_container(input: &SpecInput<'_>, devices: Vec<Mount>) -> Result<Mounts, SpecError> {
+    let requested = request::all(&input.container.mounts, input.pod.namespaces.user.as_ref())?;
     let rootfs_propagation = request::rootfs_propagation(&requested);
     let mut mounts = kernels(input);
     mounts.retain(|mount| !brought_along(mount.destination(), &requested));
     let mut others = pods(input);
     others.retain(|mount| !is_replaced(mount.destination(), &requested));
+    others.extend(devices);
     others.extend(requested.into_iter().map(|requested| requested.mount));
     others.sort_by_key(|mount| mount.destination().components().count());
     mounts.extend(others);
@@ -50,15 +52,30 @@ fn kernels(input: &SpecInput<'_>) -> Vec<Mount> {
     vec![
         kernel("/proc", "proc", &["nosuid", "noexec", "nodev"]),
         kernel("/dev", "tmpfs", &["nosuid", "strictatime", "mode=755", "size=65536k"]),
-        kernel(
-            "/dev/pts",
-            "devpts",
-            &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
-        ),
+        devpts(input),
         kernel("/dev/mqueue", "mqueue", &["nosuid", "noexec", "nodev"]),
-        kernel("/sys", "sysfs", &["nosuid", "noexec", "nodev", access]),
+        sysfs(input, access),
         cgroup(input.host.cgroup, access),
     ]
+}
+
+/// Terminals belong to the group `tty`, where the pod has that group.
+fn devpts(input: &SpecInput<'_>) -> Mount {
+    let mut options = vec!["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"];
+    if input.pod.namespaces.user.as_ref().is_none_or(|users| users.host_gid(5).is_some()) {
+        options.push("gid=5");
+    }
+    kernel("/dev/pts", "devpts", &options)
+}
+
+/// A sysfs shows a network namespace, and only who owns that may mount one: users of the pod's own in the host's network see the host's.
+fn sysfs(input: &SpecInput<'_>, access: &str) -> Mount {
+    let namespaces = &input.pod.namespaces;
+    let options = ["nosuid", "noexec", "nodev", access];
+    if namespaces.user.is_some() && namespaces.network == NamespaceMode::Host {
+        return bind("/sys", Path::new("/sys"), &["bind", "rprivate", "nosuid", "noexec", "nodev", access]);
+    }
+    kernel("/sys", "sysfs", &options)
 }
 
 fn pods(input: &SpecInput<'_>) -> Vec<Mount> {
@@ -69,9 +86,14 @@ fn pods(input: &SpecInput<'_>) -> Vec<Mount> {
         ("/etc/resolv.conf", &input.files.resolv_conf),
     ];
     let access = if input.container.security.readonly_rootfs { "ro" } else { "rw" };
+    let mut options = vec!["rbind", "rprivate", access];
+    if input.pod.namespaces.user.is_some() {
+        // They are the host's root's, and are to be the pod's.
+        options.push("ridmap");
+    }
     for (target, source) in files {
         if let Some(source) = source {
-            mounts.push(bind(target, source, &["rbind", "rprivate", access]));
+            mounts.push(bind(target, source, &options));
         }
     }
     mounts

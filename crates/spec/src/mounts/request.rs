@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use model::request::{IdMapping, Mount as Asked, Propagation};
-use oci_spec::runtime::{LinuxIdMapping, Mount};
+use model::request::{Mount as Asked, Propagation, UserNamespace};
+use oci_spec::runtime::Mount;
 
 use crate::error::SpecError;
 use crate::path::clean_absolute;
@@ -38,10 +38,14 @@ const COVERABLE: [&str; 11] = [
     "/proc/uptime",
 ];
 
-/// All mounts of the request, parents before children, otherwise in the order asked.
-pub(super) fn all(asked: &[Asked]) -> Result<Vec<Requested>, SpecError> {
-    let mut requested =
-        asked.iter().enumerate().map(|(index, asked)| one(index, asked)).collect::<Result<Vec<_>, _>>()?;
+/// All mounts of the request, parents before children, otherwise in the order asked. `users` are the pod's own, if it has any.
+pub(super) fn all(asked: &[Asked], users: Option<&UserNamespace>) -> Result<Vec<Requested>, SpecError> {
+    let volume = |index: usize| asked[..index].iter().filter(|mount| mount.image.is_some()).count();
+    let mut requested = asked
+        .iter()
+        .enumerate()
+        .map(|(index, mount)| one(index, mount, volume(index), users))
+        .collect::<Result<Vec<_>, _>>()?;
     requested.sort_by_key(|requested| requested.mount.destination().components().count());
     let mut by_target: Vec<&Requested> = requested.iter().collect();
     by_target.sort_by_key(|requested| (requested.mount.destination(), requested.index));
@@ -65,28 +69,52 @@ pub(super) fn rootfs_propagation(requested: &[Requested]) -> Option<&'static str
     has(Propagation::HostToContainer).then_some("rslave")
 }
 
-fn one(index: usize, asked: &Asked) -> Result<Requested, SpecError> {
+/// `volume` is how many mounts before this one are made of images: they are handed to the runtime in this order.
+fn one(
+    index: usize,
+    asked: &Asked,
+    volume: usize,
+    users: Option<&UserNamespace>,
+) -> Result<Requested, SpecError> {
     let target =
         clean_absolute(&asked.container_path).map_err(|path| SpecError::MountTarget { index, path })?;
     may_be_covered(index, &target)?;
-    if asked.image.is_some() {
-        return Err(SpecError::ImageVolume { index, target });
-    }
-    let source = clean_absolute(&asked.host_path).map_err(|path| SpecError::MountSource {
-        index,
-        target: target.clone(),
-        path,
-    })?;
-    let mut options = options(index, asked, &target)?;
+    let maps = is_mapped(index, asked, &target, users)?;
+    let mut options = options(index, asked, &target, users)?;
     let mut mount = Mount::default();
-    if let Some((uids, gids)) = id_mappings(index, asked, &target)? {
-        // The mount is recursive, and so is the mapping of its ids.
-        options.push("ridmap".into());
-        mount.set_uid_mappings(Some(uids)).set_gid_mappings(Some(gids));
+    if asked.image.is_some() {
+        check_image_volume(index, asked, &target)?;
+        // Its ids are mapped already, whether that is asked for or not.
+        mount.set_typ(Some("descriptor".into())).set_source(Some(volume.to_string().into()));
+    } else {
+        let source = clean_absolute(&asked.host_path).map_err(|path| SpecError::MountSource {
+            index,
+            target: target.clone(),
+            path,
+        })?;
+        if maps {
+            // The mount is recursive, and so is the mapping of its ids.
+            options.push("ridmap".into());
+        }
+        mount.set_typ(Some("bind".into())).set_source(Some(source));
     }
-    mount.set_destination(target).set_typ(Some("bind".into())).set_source(Some(source));
+    mount.set_destination(target);
     mount.set_options(Some(options));
     Ok(Requested { index, propagation: asked.propagation, mount })
+}
+
+fn check_image_volume(index: usize, asked: &Asked, target: &Path) -> Result<(), SpecError> {
+    let refuse = |why| Err(SpecError::ImageVolume { index, target: target.to_owned(), why });
+    if !asked.readonly {
+        return refuse("it must be readonly: an image cannot be written to");
+    }
+    if !asked.host_path.as_os_str().is_empty() {
+        return refuse("it names a host_path too");
+    }
+    if asked.propagation != Propagation::Private {
+        return refuse("its propagation must be private");
+    }
+    Ok(())
 }
 
 fn may_be_covered(index: usize, target: &Path) -> Result<(), SpecError> {
@@ -100,7 +128,16 @@ fn may_be_covered(index: usize, target: &Path) -> Result<(), SpecError> {
     Ok(())
 }
 
-fn options(index: usize, asked: &Asked, target: &Path) -> Result<Vec<String>, SpecError> {
+fn options(
+    index: usize,
+    asked: &Asked,
+    target: &Path,
+    users: Option<&UserNamespace>,
+) -> Result<Vec<String>, SpecError> {
+    if users.is_some() && asked.propagation == Propagation::Bidirectional {
+        // What the pod's superuser mounts would appear on the host, whose superuser he is not.
+        return Err(SpecError::MountPropagation { index, target: target.to_owned() });
+    }
     let propagation = match asked.propagation {
         Propagation::Private => "rprivate",
         Propagation::HostToContainer => "rslave",
@@ -129,51 +166,24 @@ fn options(index: usize, asked: &Asked, target: &Path) -> Result<Vec<String>, Sp
     Ok(options)
 }
 
-type Mappings = (Vec<LinuxIdMapping>, Vec<LinuxIdMapping>);
-
-fn id_mappings(index: usize, asked: &Asked, target: &Path) -> Result<Option<Mappings>, SpecError> {
-    let refuse = |why| SpecError::MountIdMapping { index, target: PathBuf::from(target), why };
+/// Whether the owners of the files are to be those of the pod's user namespace: no other is possible.
+fn is_mapped(
+    index: usize,
+    asked: &Asked,
+    target: &Path,
+    users: Option<&UserNamespace>,
+) -> Result<bool, SpecError> {
+    let refuse = |why| Err(SpecError::MountIdMapping { index, target: PathBuf::from(target), why });
     match (asked.uids.is_empty(), asked.gids.is_empty()) {
-        (true, true) => return Ok(None),
+        (true, true) => return Ok(false),
         (false, false) => {}
-        (true, false) | (false, true) => return Err(refuse("needs both uids and gids")),
+        (true, false) | (false, true) => return refuse("needs both uids and gids"),
     }
-    check_mappings(&asked.uids).map_err(refuse)?;
-    check_mappings(&asked.gids).map_err(refuse)?;
-    let linux = |mappings: &[IdMapping]| mappings.iter().map(linux_mapping).collect();
-    Ok(Some((linux(&asked.uids), linux(&asked.gids))))
-}
-
-fn linux_mapping(mapping: &IdMapping) -> LinuxIdMapping {
-    oci_spec::runtime::LinuxIdMappingBuilder::default()
-        .host_id(mapping.host_id)
-        .container_id(mapping.container_id)
-        .size(mapping.length)
-        .build()
-        .unwrap_or_default()
-}
-
-/// What user_namespaces(7) asks of a map: ranges that hold something, end below 2^32, and do not overlap.
-pub(crate) fn check_mappings(mappings: &[IdMapping]) -> Result<(), &'static str> {
-    let overlap = |a: (u32, u32), b: (u32, u32)| {
-        u64::from(a.0) < u64::from(b.0) + u64::from(b.1) && u64::from(b.0) < u64::from(a.0) + u64::from(a.1)
-    };
-    for (at, mapping) in mappings.iter().enumerate() {
-        if mapping.length == 0 {
-            return Err("has length 0");
+    match users {
+        None => refuse("needs a pod with a user namespace"),
+        Some(users) if asked.uids != users.uids || asked.gids != users.gids => {
+            refuse("differs from that of the pod's user namespace")
         }
-        if mapping.host_id.checked_add(mapping.length).is_none()
-            || mapping.container_id.checked_add(mapping.length).is_none()
-        {
-            return Err("ends above the highest id, 4294967294");
-        }
-        for other in &mappings[..at] {
-            if overlap((mapping.host_id, mapping.length), (other.host_id, other.length))
-                || overlap((mapping.container_id, mapping.length), (other.container_id, other.length))
-            {
-                return Err("overlaps another");
-            }
-        }
+        Some(_) => Ok(true),
     }
-    Ok(())
 }

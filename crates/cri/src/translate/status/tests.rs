@@ -59,6 +59,7 @@ fn container(life: Life) -> ContainerRecord {
             uid: 1000,
             gid: 3000,
             additional_gids: vec![3000, 4000],
+            volume_images: vec![],
         }),
         state: ContainerState {
             container: life,

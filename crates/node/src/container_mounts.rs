@@ -1,0 +1,70 @@
+//! The mounts that the daemon makes for a container: its root file system, and volumes made of images.
+
+use std::fs::File;
+use std::os::fd::{AsFd, OwnedFd};
+
+use model::digest::ImageId;
+use model::id::ContainerId;
+use model::request::{ContainerRequest, UserNamespace};
+
+use crate::context::Context;
+use crate::error::{CreateContainerError, Fault};
+
+/// What a container's mounts are made from.
+pub(crate) struct Wanted<'a> {
+    pub(crate) owner: &'a ContainerId,
+    pub(crate) request: &'a ContainerRequest,
+    pub(crate) image: &'a ImageId,
+    /// The pod's own users, and the path of the namespace that maps them.
+    pub(crate) users: Option<(&'a UserNamespace, std::path::PathBuf)>,
+}
+
+/// Mounts that are attached nowhere.
+pub(crate) struct Mounts {
+    pub(crate) root: OwnedFd,
+    /// Of the request's mounts that are made of images, in their order.
+    pub(crate) volumes: Vec<OwnedFd>,
+    /// The ids of their images.
+    pub(crate) volume_images: Vec<ImageId>,
+}
+
+/// Makes them. What they need is held until the container's root file system is removed, also when this fails.
+pub(crate) fn make(context: &Context, wanted: &Wanted<'_>) -> Result<Mounts, CreateContainerError> {
+    let name = &wanted.request.name;
+    let namespace = wanted.users.as_ref().map(|(_, path)| {
+        File::open(path).map_err(|source| CreateContainerError::Failed {
+            name: name.clone(),
+            stage: "its pod's user namespace",
+            fault: Fault::File { path: path.clone(), source },
+        })
+    });
+    let namespace = namespace.transpose()?;
+    let id_map = namespace.as_ref().map(AsFd::as_fd);
+    let users = wanted.users.as_ref().map(|(users, _)| *users);
+    let rootfs = context.images.rootfs();
+    let root = rootfs
+        .prepare(wanted.owner.as_str(), wanted.image, users)
+        .and_then(|_| rootfs.mount(wanted.owner.as_str(), id_map))
+        .map_err(|source| CreateContainerError::Rootfs { name: name.clone(), source })?;
+    let mut mounts = Mounts { root, volumes: Vec::new(), volume_images: Vec::new() };
+    for (index, mount) in wanted.request.mounts.iter().enumerate() {
+        let Some(choice) = &mount.image else { continue };
+        let image = match context.images.find(&choice.image) {
+            Ok(Some(image)) => image.id.clone(),
+            Ok(None) => {
+                let image = choice.image.clone();
+                return Err(CreateContainerError::NoVolumeImage { name: name.clone(), index, image });
+            }
+            Err(ambiguous) => {
+                let why = format!("mounts[{index}].image: {ambiguous}");
+                return Err(CreateContainerError::Invalid { name: name.clone(), why });
+            }
+        };
+        let volume = rootfs
+            .mount_volume(wanted.owner.as_str(), &image, &mount.image_sub_path, id_map)
+            .map_err(|source| CreateContainerError::Volume { name: name.clone(), index, source })?;
+        mounts.volumes.push(volume);
+        mounts.volume_images.push(image);
+    }
+    Ok(mounts)
+}

@@ -10,6 +10,9 @@ use model::request::{ContainerRequest, UserNamespace};
 use crate::context::Context;
 use crate::error::{CreateContainerError, Fault};
 
+/// Each rides as a descriptor with the call to the shim, as the root file system does.
+const MOST_VOLUMES: usize = shim::protocol::MAX_DESCRIPTORS - 1;
+
 /// What a container's mounts are made from.
 pub(crate) struct Wanted<'a> {
     pub(crate) owner: &'a ContainerId,
@@ -46,6 +49,11 @@ pub(crate) fn make(context: &Context, wanted: &Wanted<'_>) -> Result<Mounts, Cre
         .prepare(wanted.owner.as_str(), wanted.image, users)
         .and_then(|_| rootfs.mount(wanted.owner.as_str(), id_map))
         .map_err(|source| CreateContainerError::Rootfs { name: name.clone(), source })?;
+    let images = wanted.request.mounts.iter().filter(|mount| mount.image.is_some()).count();
+    if images > MOST_VOLUMES {
+        let why = format!("mounts: {images} of them are made of images; at most {MOST_VOLUMES} can be");
+        return Err(CreateContainerError::Invalid { name: name.clone(), why });
+    }
     let mut mounts = Mounts { root, volumes: Vec::new(), volume_images: Vec::new() };
     for (index, mount) in wanted.request.mounts.iter().enumerate() {
         let Some(choice) = &mount.image else { continue };

@@ -59,11 +59,12 @@ fn prepare_one(mount: &Mount, sources: &mut Sources<'_>) -> Result<Prepared, Fai
     let options = Options::parse(mount.options().as_deref().unwrap_or_default())
         .map_err(|cause| Failure::new(Stage::Mounts, name.clone(), cause))?;
     let kind = mount.typ().as_deref().unwrap_or(if options.bind.is_some() { "bind" } else { "" });
-    let source = if options.bind.is_some() || kind == "bind" || kind == "rbind" {
+    let source = if kind == "descriptor" {
+        given(mount, &destination, sources, &options)?
+    } else if options.bind.is_some() || kind == "bind" || kind == "rbind" {
         bind(mount, &destination, sources, &options, kind)?
     } else {
         match kind {
-            "descriptor" => given(mount, &destination, sources, &options)?,
             "" => return Err(Failure::new(Stage::Mounts, name, "a mount needs a type or the option bind")),
             "cgroup" | "cgroup2" => Source::Cgroup,
             kind => Source::New {

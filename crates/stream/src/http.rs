@@ -11,7 +11,7 @@ use http::header::{
     ALLOW, CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY,
     SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
 };
-use http::{HeaderMap, Method, StatusCode};
+use http::{HeaderMap, Method, StatusCode, Uri};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -31,6 +31,10 @@ use crate::token::{Request, Tokens};
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 /// A request's head is a few hundred bytes.
 const MAX_HEAD: usize = 32 * 1024;
+
+/// Each takes two of the 256 channels of a WebSocket, of which one is kept free.
+const MAX_PORTS: usize = 127;
+const BAD_PORTS: &str = "Over a WebSocket, 1 to 127 ports can be forwarded, each a number from 1 to 65535: those of the CRI request, or port=... in the address.";
 
 const PROTOCOL_VERSION: HeaderName = HeaderName::from_static("x-stream-protocol-version");
 const ACCEPTED_VERSIONS: HeaderName = HeaderName::from_static("x-accepted-stream-protocol-versions");
@@ -82,7 +86,7 @@ where
 
 /// The answer to one request; with a connection to hand over, it is 101.
 fn answer(mut request: hyper::Request<Incoming>, tokens: &Tokens) -> (Response, Option<Accepted>) {
-    match agree(request.method(), request.uri().path(), request.headers(), tokens) {
+    match agree(request.method(), request.uri(), request.headers(), tokens) {
         Ok((agreed, transport, response)) => {
             let upgrade = hyper::upgrade::on(&mut request);
             (response, Some(Accepted { upgrade, request: agreed, transport }))
@@ -93,7 +97,7 @@ fn answer(mut request: hyper::Request<Incoming>, tokens: &Tokens) -> (Response, 
 
 fn agree(
     method: &Method,
-    path: &str,
+    uri: &Uri,
     headers: &HeaderMap,
     tokens: &Tokens,
 ) -> Result<(Request, Transport, Response), Response> {
@@ -102,12 +106,30 @@ fn agree(
         response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, POST"));
         return Err(response);
     }
-    let request = redeem(path, tokens).ok_or_else(|| {
+    let mut request = redeem(uri.path(), tokens).ok_or_else(|| {
         let text = "There is no stream at this address: it was used, has expired, or never was.";
         refuse(StatusCode::NOT_FOUND, text)
     })?;
     let (transport, response) = upgrade(method, headers, matches!(request, Request::PortForward { .. }))?;
+    if let (Request::PortForward { ports, .. }, Transport::WebSocket(_)) = (&mut request, transport) {
+        if ports.is_empty() {
+            *ports = uri.query().map(ports_of).unwrap_or_default();
+        }
+        if ports.is_empty() || ports.len() > MAX_PORTS || ports.contains(&0) {
+            return Err(refuse(StatusCode::BAD_REQUEST, BAD_PORTS));
+        }
+    }
     Ok((request, transport, response))
+}
+
+/// The ports in a query such as `port=80,443&port=8080`; a word that is none is 0.
+fn ports_of(query: &str) -> Vec<u16> {
+    query
+        .split('&')
+        .filter_map(|pair| pair.strip_prefix("port="))
+        .flat_map(|ports| ports.split(','))
+        .map(|port| port.parse().unwrap_or(0))
+        .collect()
 }
 
 /// The request of a path `/exec/TOKEN` and the like.

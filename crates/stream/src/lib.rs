@@ -4,13 +4,22 @@
 //! the [`Backend`] gives. Nothing here knows what a container is, and nothing is buffered without a bound: whoever is slow slows the other side.
 
 mod backend;
+mod channel;
 mod config;
+mod converse;
+mod forward;
 mod http;
+mod process;
 mod protocol;
+mod remote;
+mod resize;
 mod server;
 mod session;
+mod spdy;
+mod status;
 mod tls;
 mod token;
+mod websocket;
 
 pub use backend::{Attach, Backend, Boxed, Control, Exec, Exit, Process, Refusal, TerminalSize};
 pub use config::{Config, Tls};

@@ -60,6 +60,13 @@ pub(crate) enum Command {
     },
 }
 
+/// A command with the span of whoever gave it, to which what it begins belongs.
+#[derive(Debug)]
+struct Asked {
+    command: Command,
+    span: tracing::Span,
+}
+
 /// What an operation found out. The sender waits until it is recorded and published.
 #[derive(Debug)]
 pub(crate) enum Fact {
@@ -82,9 +89,16 @@ pub(crate) enum Fact {
 /// How everybody else reaches an actor.
 #[derive(Debug, Clone)]
 pub(crate) struct PodHandle {
-    pub(crate) commands: mpsc::Sender<Command>,
+    commands: mpsc::Sender<Asked>,
     pub(crate) facts: Facts,
     pub(crate) shim: watch::Receiver<Option<PodShim>>,
+}
+
+impl PodHandle {
+    /// Hands in a command; `None` where the pod is gone. What it begins belongs to the present span.
+    pub(crate) async fn command(&self, command: Command) -> Option<()> {
+        self.commands.send(Asked { command, span: tracing::Span::current() }).await.ok()
+    }
 }
 
 /// How the teller of a fact hears that it is recorded.
@@ -142,7 +156,7 @@ pub(crate) struct Actor {
 const QUEUE: usize = 64;
 
 enum Event {
-    Command(Command),
+    Asked(Asked),
     Fact(Fact, Recorded),
     Closed,
 }
@@ -174,20 +188,16 @@ impl Actor {
         handle
     }
 
-    async fn run(
-        mut self,
-        mut commands: mpsc::Receiver<Command>,
-        mut facts: mpsc::Receiver<(Fact, Recorded)>,
-    ) {
+    async fn run(mut self, mut commands: mpsc::Receiver<Asked>, mut facts: mpsc::Receiver<(Fact, Recorded)>) {
         loop {
             let event = tokio::select! {
                 // Facts first: a command should be judged by what is known already.
                 biased;
                 told = facts.recv() => told.map_or(Event::Closed, |(fact, recorded)| Event::Fact(fact, recorded)),
-                command = commands.recv() => command.map_or(Event::Closed, Event::Command),
+                command = commands.recv() => command.map_or(Event::Closed, Event::Asked),
             };
             match event {
-                Event::Command(command) => self.command(command),
+                Event::Asked(Asked { command, span }) => span.in_scope(|| self.command(command)),
                 Event::Fact(Fact::PodGone, recorded) => {
                     let result = self.context.records.forget_pod(&self.record.id).await;
                     let gone = result.is_ok();

@@ -14,6 +14,7 @@ use crate::context::{Context, blocking};
 use crate::error::{CreateContainerError, Fault};
 use crate::pod_shim::PodShim;
 use crate::record::{ContainerFacts, ContainerRecord, ContainerState, PodRecord};
+use crate::stage::stage;
 use crate::{container_mounts, devices, lost, teardown};
 use shim::protocol::CreateRequest;
 
@@ -111,8 +112,8 @@ async fn build(
             users: pod.request.namespaces.user.as_ref().zip(namespace),
         };
         container_mounts::make(&mounting, &wanted)
-    })
-    .await?;
+    });
+    let mounts = stage("rootfs", &order.pod.id, mounts).await?;
     let facts = ContainerFacts {
         volume_images: mounts.volume_images.iter().map(ToString::to_string).collect(),
         ..facts_of(order, image)
@@ -127,7 +128,8 @@ async fn build(
         cgroup: facts.cgroup.clone(),
     };
     // Reads the root file system and writes the bundle.
-    let (user, rootfs) = blocking(move || work.write_bundle(mounts.root)).await?;
+    let bundle = blocking(move || work.write_bundle(mounts.root));
+    let (user, rootfs) = stage("bundle", &order.pod.id, bundle).await?;
     let create = CreateRequest {
         id: id.to_string(),
         bundle: context.bundle(&order.pod.id, id).to_string_lossy().into_owned(),
@@ -138,10 +140,8 @@ async fn build(
         log_max_bytes: 0,
         ..CreateRequest::default()
     };
-    let pid = order
-        .shim
-        .client
-        .create(create, Some(rootfs), mounts.volumes)
+    let created = order.shim.client.create(create, Some(rootfs), mounts.volumes);
+    let pid = stage("init", &order.pod.id, created)
         .await
         .map_err(|source| CreateContainerError::Runtime { name: name.clone(), source })?;
     let ResolvedUser { uid, gid, additional_gids, .. } = user;

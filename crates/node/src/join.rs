@@ -3,6 +3,7 @@
 use std::future::Future;
 
 use tokio::sync::watch;
+use tracing::Instrument;
 
 /// A running or finished operation. Dropping it drops only the waiting; the operation goes on.
 #[derive(Debug, Clone)]
@@ -12,9 +13,11 @@ impl<T: Clone + Send + Sync + 'static> Operation<T> {
     /// Begins `work` on a task of its own.
     pub(crate) fn begin(work: impl Future<Output = T> + Send + 'static) -> Operation<T> {
         let (finished, operation) = watch::channel(None);
-        tokio::spawn(async move {
+        // What is said and measured meanwhile belongs to the request that began it.
+        let work = async move {
             finished.send_replace(Some(work.await));
-        });
+        };
+        tokio::spawn(work.in_current_span());
         Operation(operation)
     }
 

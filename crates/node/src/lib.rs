@@ -25,6 +25,7 @@ mod remove_pod;
 mod run_pod;
 pub mod shim_client;
 mod snapshot;
+mod stage;
 mod start_container;
 mod stats;
 mod stop_container;

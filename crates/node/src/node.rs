@@ -310,7 +310,7 @@ impl Node {
     ) -> Option<Answer<T, E>> {
         let handle = self.context.handle(pod)?;
         let (reply, begun) = oneshot::channel();
-        handle.commands.send(command(reply)).await.ok()?;
+        handle.command(command(reply)).await?;
         begun.await.ok()?.result().await
     }
 }

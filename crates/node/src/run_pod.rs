@@ -16,6 +16,7 @@ use crate::error::{Fault, RunPodError};
 use crate::pod_files::{self, PodFileError};
 use crate::pod_shim::PodShim;
 use crate::record::{PodRecord, PodState};
+use crate::stage::stage;
 use crate::{lost, teardown, users};
 
 /// A shim is worth more than what it parents: without it, exits and logs are lost.
@@ -122,12 +123,16 @@ async fn build(
     // The shim makes the namespaces while the files are written.
     let config = shim_config(context, id, request, &hostname);
     let (spawned, files) = tokio::join!(
-        PodShim::spawn(&context.shim, &config),
-        blocking({
-            let (folder, request, hostname) = (context.pod_dir(id), request.clone(), hostname.clone());
-            let new_logs = made.logs.clone();
-            move || pod_files::write(&folder, &request, &hostname, &new_logs)
-        })
+        stage("shim", id, PodShim::spawn(&context.shim, &config)),
+        stage(
+            "files",
+            id,
+            blocking({
+                let (folder, request, hostname) = (context.pod_dir(id), request.clone(), hostname.clone());
+                let new_logs = made.logs.clone();
+                move || pod_files::write(&folder, &request, &hostname, &new_logs)
+            })
+        )
     );
     let client = spawned.map_err(failed("starting its shim"))?;
     made.shim = Some(client.clone());
@@ -145,7 +150,7 @@ async fn build(
     if request.namespaces.network == NamespaceMode::Host {
         return Ok((client, Vec::new()));
     }
-    let attached = attach(context, id, request, &client).await?;
+    let attached = stage("network", id, attach(context, id, request, &client)).await?;
     let addresses = attached.ips;
     let (folder, written) = (context.pod_dir(id), addresses.clone());
     blocking(move || pod_files::write_hosts(&folder, &hostname, &written))

@@ -10,6 +10,7 @@ use crate::actor::{Answer, Fact, Facts};
 use crate::error::{Fault, StartContainerError};
 use crate::pod_shim::PodShim;
 use crate::record::ContainerRecord;
+use crate::stage::stage;
 
 pub(crate) async fn run(
     record: Arc<ContainerRecord>,
@@ -21,7 +22,7 @@ pub(crate) async fn run(
     let Container::Created { pid } = record.state.container else {
         return Err(Arc::new(StartContainerError::NotCreated { id, state: "not created" }));
     };
-    match shim.client.start(id.as_str()).await {
+    match stage("start", &record.pod, shim.client.start(id.as_str())).await {
         Ok(started_at_ns) => {
             let running = Container::Running { pid, started_at: Timestamp(started_at_ns) };
             facts.tell(Fact::Container(id.clone(), running)).await.or_else(failed)

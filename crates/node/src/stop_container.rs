@@ -11,6 +11,7 @@ use crate::actor::Answer;
 use crate::error::{Fault, StopContainerError};
 use crate::pod_shim::PodShim;
 use crate::record::ContainerRecord;
+use crate::stage::stage;
 
 /// How long after SIGKILL a process may take to be gone before the stop says that it is stuck.
 pub(crate) const KILL_PATIENCE: Duration = Duration::from_secs(10);
@@ -63,7 +64,7 @@ pub(crate) async fn run(
     // What was never started has nothing to shut down in good order.
     if running && *deadline.borrow() > Instant::now() {
         let signal = u32::from(record.facts.stop_signal);
-        match shim.client.kill(id.as_str(), signal, false).await {
+        match stage("signal", &record.pod, shim.client.kill(id.as_str(), signal, false)).await {
             Ok(()) => {}
             Err(error) if error.is_gone() => {}
             Err(error) => return fail(&record, error.into()),
@@ -77,7 +78,7 @@ pub(crate) async fn run(
             }
         }
     }
-    match shim.client.kill(id.as_str(), SIGKILL, true).await {
+    match stage("kill", &record.pod, shim.client.kill(id.as_str(), SIGKILL, true)).await {
         Ok(()) => {}
         Err(error) if error.is_gone() => {}
         Err(error) => return fail(&record, error.into()),
@@ -89,7 +90,8 @@ async fn wait_for_end(
     record: &ContainerRecord,
     ended: &mut watch::Receiver<Option<model::exit::Exit>>,
 ) -> Answer<(), StopContainerError> {
-    match tokio::time::timeout(KILL_PATIENCE, ended.wait_for(Option::is_some)).await {
+    let waiting = tokio::time::timeout(KILL_PATIENCE, ended.wait_for(Option::is_some));
+    match stage("end", &record.pod, waiting).await {
         Ok(Ok(_)) => Ok(()),
         Ok(Err(_)) => fail(record, Fault::Vanished),
         Err(_) => Err(Arc::new(StopContainerError::Stuck {

@@ -16,6 +16,7 @@ use crate::error::Fault;
 use crate::pod_shim::PodShim;
 use crate::record::PodCgroup;
 use crate::shim_client::ShimError;
+use crate::stage::stage;
 
 /// How long a cgroup may stay busy after its last process has ended.
 const CGROUP_BUSY: Duration = Duration::from_secs(5);
@@ -61,14 +62,15 @@ pub(crate) async fn container(
 ) -> Result<(), Leftover> {
     let mut steps = Steps::default();
     if let Some(shim) = shim {
-        steps.note(id.as_str(), "its process", delete(shim, id).await);
+        let deleted = stage("container down", pod, delete(shim, id)).await;
+        steps.note(id.as_str(), "its process", deleted);
     }
     let (images, owner, bundle) = (context.images.clone(), id.clone(), context.bundle(pod, id));
-    let (rootfs, bundle) = blocking(move || {
+    let removed = blocking(move || {
         let rootfs = images.rootfs().remove(owner.as_str()).map_err(Fault::Rootfs);
         (rootfs, remove_tree(&bundle).map_err(|source| Fault::File { path: bundle, source }))
-    })
-    .await;
+    });
+    let (rootfs, bundle) = stage("rootfs down", pod, removed).await;
     steps.note(id.as_str(), "its root file system", rootfs);
     steps.note(id.as_str(), "its bundle", bundle);
     steps.finish()
@@ -141,15 +143,19 @@ pub(crate) async fn pod(
 pub(crate) async fn network(context: &Context, id: &PodId) -> Result<(), Fault> {
     let (networks, id) = (context.networks.clone(), id.clone());
     // Without the namespace: it goes with the shim in a moment, which is quicker than deleting interfaces one by one.
-    blocking(move || networks.detach(id.as_str(), None)).await.map_err(Fault::Network)
+    let (pod, detached) = (id.clone(), blocking(move || networks.detach(id.as_str(), None)));
+    stage("network down", &pod, detached).await.map_err(Fault::Network)
 }
 
 /// Ends the pod's shim and every process below it, known by its connection or by what it wrote down.
 pub(crate) async fn end_shim(context: &Context, id: &PodId, shim: Option<&PodShim>) -> Result<(), Fault> {
-    match shim {
-        Some(shim) => shim.end().await,
-        None => crate::pod_shim::end_recorded(&context.pod_dir(id)).await,
-    }
+    let end = async {
+        match shim {
+            Some(shim) => shim.end().await,
+            None => crate::pod_shim::end_recorded(&context.pod_dir(id)).await,
+        }
+    };
+    stage("shim down", id, end).await
 }
 
 /// Unmounts what is mounted at `path`, lazily; that nothing is mounted or there is no such path is fine.

@@ -3,6 +3,7 @@
 pub mod cli;
 pub mod config;
 mod demo;
+mod observe;
 pub mod serve;
 pub mod shim_elf;
 pub mod userland;

@@ -8,6 +8,7 @@ mod daemon;
 mod images;
 mod info;
 mod node_info;
+mod observed;
 mod pods;
 mod reflection;
 mod router;

@@ -12,11 +12,12 @@ use tonic::server::NamedService;
 use tonic_health::ServingStatus;
 use tonic_health::pb::health_server::HealthServer;
 use tonic_health::server::{HealthReporter, HealthService};
+use tracing::Instrument;
 
 use super::images::Images;
 use super::node_info::NodeInfo;
 use super::runtime::Runtime;
-use super::{reflection, v1alpha2};
+use super::{observed, reflection, v1alpha2};
 use crate::MAX_MESSAGE_BYTES;
 use crate::node_v1::node_server::NodeServer;
 use crate::runtime_v1::image_service_server::ImageServiceServer;
@@ -64,6 +65,20 @@ impl Service<http::Request<Body>> for Router {
     }
 
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        let span = observed::span(&request);
+        let answer = span.in_scope(|| self.route(request));
+        let noted = span.clone();
+        let answer = async move {
+            let answer = answer.await?;
+            observed::answered(&noted, &answer);
+            Ok(answer)
+        };
+        Box::pin(answer.instrument(span))
+    }
+}
+
+impl Router {
+    fn route(&mut self, request: http::Request<Body>) -> BoxFuture<http::Response<Body>, Infallible> {
         match request.uri().path().split('/').nth(1).unwrap_or_default() {
             <RuntimeServiceServer<Runtime> as NamedService>::NAME => self.runtime.call(request),
             <ImageServiceServer<Images> as NamedService>::NAME => self.images.call(request),

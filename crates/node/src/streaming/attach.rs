@@ -57,8 +57,8 @@ impl Node {
         let handle = self.context.handle(&record.pod).ok_or_else(not_running)?;
         let shim = handle.shim.borrow().clone().ok_or_else(not_running)?;
         let (reply, ended) = tokio::sync::oneshot::channel();
-        let asked = handle.commands.send(Command::Ended { id: id.clone(), reply }).await;
-        let ended = asked.ok().and(ended.await.ok()).flatten().ok_or_else(not_running)?;
+        let asked = handle.command(Command::Ended { id: id.clone(), reply }).await;
+        let ended = asked.and(ended.await.ok()).flatten().ok_or_else(not_running)?;
         let terminal = record.request.tty;
         let failed = |fault| AttachError::Failed { id: id.clone(), fault };
         let pipes = Pipes::new([attach.stdin, attach.stdout, attach.stderr]).map_err(failed)?;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::declare::{Applies, Key, sections};
 use super::shape::{
-    AbsolutePath, AbsolutePaths, AddressAndPort, Choice, Count, Hosts, OneOf, PathOrNone, Seconds,
+    AbsolutePath, AbsolutePaths, AddressAndPort, Choice, Count, HostAndPort, Hosts, OneOf, OrNone, Seconds,
 };
 
 sections! {
@@ -26,6 +26,18 @@ sections! {
         level: LogLevel = LogLevel::Info, OneOf::new(), OnReload;
         /// `text` for people, `json` for machines.
         format: LogFormat = LogFormat::Text, OneOf::new(), AtRestart;
+    }
+
+    /// What can be measured from outside.
+    metrics: MetricsPage {
+        /// Where Prometheus reads `/metrics`: how long calls and their steps take, what there is, what the daemon uses. No page without one.
+        address: Option<SocketAddr> = None, OrNone(AddressAndPort), AtRestart;
+    }
+
+    /// Traces: one span for each call and each of its steps, in the trace of whoever called (W3C Trace Context).
+    tracing: Tracing {
+        /// The OpenTelemetry collector to which spans are sent, by OTLP over gRPC without TLS. None are sent without one.
+        collector: Option<String> = None, OrNone(HostAndPort), AtRestart;
     }
 
     /// Pod networks.
@@ -53,11 +65,11 @@ sections! {
         /// Where the streaming server listens. Port 0 takes a free one at each start. The kubelet connects from this machine, so loopback is enough.
         address: SocketAddr = SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), AddressAndPort, AtRestart;
         /// The server's certificate (PEM), followed by those of whoever signed it. With it the URLs are `https`. It is read again when it changes.
-        tls_cert: Option<PathBuf> = None, PathOrNone, AtRestart;
+        tls_cert: Option<PathBuf> = None, OrNone(AbsolutePath), AtRestart;
         /// The certificate's key (PEM).
-        tls_key: Option<PathBuf> = None, PathOrNone, AtRestart;
+        tls_key: Option<PathBuf> = None, OrNone(AbsolutePath), AtRestart;
         /// Authorities (PEM): only clients with a certificate of one of them are served.
-        tls_client_ca: Option<PathBuf> = None, PathOrNone, AtRestart;
+        tls_client_ca: Option<PathBuf> = None, OrNone(AbsolutePath), AtRestart;
         /// How long a session may stand still before it is closed. The kubelet's own limit is four hours too.
         idle_timeout_secs: Duration = Duration::from_secs(4 * 3600), Seconds(1..=31_536_000), AtRestart;
     }

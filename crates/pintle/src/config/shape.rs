@@ -52,23 +52,45 @@ impl Shape<PathBuf> for AbsolutePath {
     }
 }
 
-/// A path from `/` on, or nothing.
-pub(super) struct PathOrNone;
+/// What the inner shape takes, or nothing.
+pub(super) struct OrNone<S>(pub(super) S);
 
-impl Shape<Option<PathBuf>> for PathOrNone {
+impl<T, S: Shape<T>> Shape<Option<T>> for OrNone<S> {
     fn takes(&self) -> String {
-        "an absolute path, or \"\" for none".into()
+        format!("{}, or \"\" for none", self.0.takes())
     }
 
-    fn read(&self, value: &DeValue<'_>) -> Result<Option<PathBuf>, Refusal> {
+    fn read(&self, value: &DeValue<'_>) -> Result<Option<T>, Refusal> {
         match value.as_str() {
             Some("") => Ok(None),
-            _ => AbsolutePath.read(value).map(Some),
+            _ => self.0.read(value).map(Some),
         }
     }
 
-    fn write(&self, value: &Option<PathBuf>) -> String {
-        value.as_ref().map_or_else(|| quoted(""), |path| AbsolutePath.write(path))
+    fn write(&self, value: &Option<T>) -> String {
+        value.as_ref().map_or_else(|| quoted(""), |value| self.0.write(value))
+    }
+}
+
+/// A host's name or address with a port.
+pub(super) struct HostAndPort;
+
+impl Shape<String> for HostAndPort {
+    fn takes(&self) -> String {
+        "a host with a port, such as \"127.0.0.1:4317\"".into()
+    }
+
+    fn read(&self, value: &DeValue<'_>) -> Result<String, Refusal> {
+        let text = value.as_str().ok_or_else(|| refuse(value))?;
+        let port = text.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok());
+        if port.is_none_or(|port| port == 0) || !is_host(text) {
+            return Err(refuse(value));
+        }
+        Ok(text.to_owned())
+    }
+
+    fn write(&self, value: &String) -> String {
+        quoted(value)
     }
 }
 
@@ -308,9 +330,16 @@ mod tests {
 
     #[test]
     fn what_may_be_absent_is_written_as_nothing() {
-        assert_eq!(PathOrNone.read(&value("''")), Ok(None));
-        assert_eq!(PathOrNone.read(&value("'/a'")), Ok(Some("/a".into())));
-        assert!(PathOrNone.read(&value("'a'")).is_err());
+        assert_eq!(OrNone(AbsolutePath).read(&value("''")), Ok(None));
+        assert_eq!(OrNone(AbsolutePath).read(&value("'/a'")), Ok(Some("/a".into())));
+        assert!(OrNone(AbsolutePath).read(&value("'a'")).is_err());
+        assert_eq!(
+            OrNone(HostAndPort).read(&value("'otel.example:4317'")),
+            Ok(Some("otel.example:4317".into()))
+        );
+        for bad in ["'otel.example'", "'http://a:1'", "':1'", "'a:0'", "'a:70000'", "1"] {
+            assert!(HostAndPort.read(&value(bad)).is_err(), "{bad}");
+        }
         assert_eq!(AddressAndPort.read(&value("'[::1]:5'")), Ok("[::1]:5".parse().unwrap()));
         for bad in ["'localhost:1'", "'127.0.0.1'", "'127.0.0.1:65536'", "10010"] {
             assert!(AddressAndPort.read(&value(bad)).is_err(), "{bad}");

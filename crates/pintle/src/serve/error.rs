@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use crate::config::ConfigError;
+use crate::observe::{ExporterError, ExpositionError};
 
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ServeError {
@@ -37,6 +38,10 @@ pub(super) enum ServeError {
     HalfTls { missing: &'static str },
     #[error("{0}")]
     Streaming(stream::StartError),
+    #[error(transparent)]
+    Metrics(#[from] ExpositionError),
+    #[error(transparent)]
+    Tracing(#[from] ExporterError),
     #[error("the node: {0}")]
     Node(node::OpenNodeError),
     #[error("threads and signals: {0}")]

@@ -17,6 +17,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing::{error, info, warn};
 
 use crate::config::{self, Config};
+use crate::observe::{Exporter, Exposition, Observer};
 use error::ServeError;
 use options::Options;
 
@@ -42,22 +43,29 @@ fn run(options: &Options) -> Result<(), ServeError> {
     // Files that containers read must be readable and nothing must be writable for all, whatever the daemon was started with.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     let config = options.config()?;
-    let logging = logging::begin(&config.log);
+    let observer = Observer::default();
+    let logging = logging::begin(&config.log, observer.clone());
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WORKERS)
         .enable_all()
         .build()
         .map_err(ServeError::Threads)?;
-    let served = runtime.block_on(serve(options, config, logging));
+    let served = runtime.block_on(serve(options, config, logging, observer));
     // Work on a path that hangs must not keep the daemon from ending: containers live on without it.
     runtime.shutdown_background();
     served
 }
 
-async fn serve(options: &Options, config: Config, logging: logging::Logging) -> Result<(), ServeError> {
+async fn serve(
+    options: &Options,
+    config: Config,
+    logging: logging::Logging,
+    observer: Observer,
+) -> Result<(), ServeError> {
     let folders = folders::take(&config.daemon)?;
     let listener = listen::bind(&config.daemon.socket)?;
     let node = open(&config).await?;
+    observe(&config, &observer, &node).await?;
     let (stop, stopped) = tokio::sync::watch::channel(false);
     let streaming = streaming::start(&config.streaming, &node)?;
     let server = tokio::spawn(cri::serve(node, streaming.clone(), listener, async move {
@@ -80,6 +88,20 @@ async fn serve(options: &Options, config: Config, logging: logging::Logging) -> 
     streaming::stop(streaming).await;
     listen::unbind(&reloading.config().daemon.socket);
     drop(folders);
+    Ok(())
+}
+
+/// Lets the daemon be observed as the configuration says.
+async fn observe(config: &Config, observer: &Observer, node: &Node) -> Result<(), ServeError> {
+    if let Some(address) = config.metrics.address {
+        let page = Exposition::bind(address).await?;
+        info!(address = %page.address().unwrap_or(address), "serving metrics");
+        tokio::spawn(page.serve(observer.clone(), node.clone()));
+    }
+    if let Some(collector) = &config.tracing.collector {
+        observer.export(Exporter::begin(collector)?);
+    }
+    observer.watch();
     Ok(())
 }
 

@@ -1,0 +1,15 @@
+//! The steps of an operation, as they are measured, traced, and named by the watchdog.
+
+use std::future::Future;
+
+use model::id::PodId;
+use tracing::{Instrument, info_span};
+
+/// Does `work` as the step `stage` of what is done with `pod`.
+pub(crate) fn stage<T>(
+    stage: &'static str,
+    pod: &PodId,
+    work: impl Future<Output = T>,
+) -> impl Future<Output = T> {
+    work.instrument(info_span!(target: "pintle::stage", "stage", stage, pod = pod.as_str()))
+}

@@ -5,6 +5,7 @@
 
 mod backend;
 mod channel;
+pub mod client;
 mod config;
 mod converse;
 mod forward;

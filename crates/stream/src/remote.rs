@@ -64,7 +64,7 @@ pub(crate) async fn over_spdy(
 ) {
     let wanted = remote.wanted(protocol);
     match opened(incoming, &wanted, limit).await {
-        Ok(streams) => run(remote, streams, protocol, backend).await,
+        Ok(streams) => run(remote, streams, protocol, backend, false).await,
         Err(error) => {
             let late = format!("not all streams were opened within {} seconds", limit.as_secs());
             tell(error, &Outcome::Failed(late), protocol).await;
@@ -132,18 +132,18 @@ pub(crate) async fn over_websocket(
         resize: channels.inbound(4).filter(|_| wanted.resize),
     };
     drop(channels);
-    // A first message tells the client that the channels work.
-    let first = streams.stdout.as_ref().or(streams.stderr.as_ref()).unwrap_or(&streams.error);
-    if first.announce().await.is_ok() {
-        run(remote, streams, protocol, backend).await;
-    }
+    run(remote, streams, protocol, backend, true).await;
 }
 
-async fn run(remote: Remote, streams: Streams, protocol: Protocol, backend: &dyn Backend) {
+/// With `announce`, a first message without content tells the client that the process is there and its streams are joined.
+async fn run(remote: Remote, streams: Streams, protocol: Protocol, backend: &dyn Backend, announce: bool) {
     let Streams { error, stdin, stdout, stderr, resize } = streams;
     let exec = matches!(remote, Remote::Exec(_));
     let outcome = match remote.start(backend).await {
         Ok(process) => {
+            if announce && stdout.as_ref().or(stderr.as_ref()).unwrap_or(&error).announce().await.is_err() {
+                return;
+            }
             let outcome = talk(process, stdin, stdout, stderr, resize).await;
             // How a container ends is no matter of who watched it.
             if exec || matches!(outcome, Outcome::Failed(_)) { outcome } else { Outcome::Success }

@@ -5,20 +5,21 @@ use super::failure::{Explain, Failure};
 use super::human::parse_duration;
 use super::inventory::Inventory;
 use super::output::write_out;
+use super::session::{Ended, Wants, open, talk};
 use super::view;
-use cri::runtime_v1::ExecSyncRequest;
+use cri::runtime_v1::{ExecRequest, ExecSyncRequest};
 use std::io::{self, Write};
 use std::time::Duration;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Kill the command after this time (30s, 2m); without it, it may run for ever
-    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    /// Kill the command after this time (30s, 2m), and show what it wrote when it has ended; without it, it may run for ever
+    #[arg(long, conflicts_with_all = ["interactive", "tty"], value_name = "TIME", value_parser = parse_duration)]
     timeout: Option<Duration>,
-    /// Keep standard input open: not possible yet
+    /// Send it what is typed, or what standard input has
     #[arg(short, long)]
     interactive: bool,
-    /// Give the command a terminal: not possible yet
+    /// Give the command a terminal of the size of this one
     #[arg(short, long)]
     tty: bool,
     /// Container by name, POD/NAME, id or the beginning of an id
@@ -30,13 +31,6 @@ pub(crate) struct Args {
 
 /// Returns the exit code of the command.
 pub(crate) async fn run(args: Args, client: &Client) -> Result<u8, Failure> {
-    if args.interactive || args.tty {
-        let command = args.command.join(" ");
-        return Err(Failure::Usage(format!(
-            "exec -i and -t need the streaming side of CRI, which this version of Pintle does not have yet.\n  Without them it works, output comes when the command has ended: pintle exec {} {command}",
-            args.container
-        )));
-    }
     let inventory = Inventory::load(client).await?;
     let container = inventory.container(&args.container)?;
     let state = view::container_state(container.state);
@@ -46,10 +40,27 @@ pub(crate) async fn run(args: Args, client: &Client) -> Result<u8, Failure> {
             args.container
         )));
     }
-    let (output, code) = exec_sync(client, &container.id, args.command, args.timeout).await?;
-    write_out_bytes(&output.stdout)?;
-    let _ = io::stderr().write_all(&output.stderr);
-    Ok(code)
+    if args.timeout.is_some() {
+        let (output, code) = exec_sync(client, &container.id, args.command, args.timeout).await?;
+        write_out_bytes(&output.stdout)?;
+        let _ = io::stderr().write_all(&output.stderr);
+        return Ok(code);
+    }
+    let what = format!("running {:?} in the container {}", args.command.join(" "), container.id);
+    let request = ExecRequest {
+        container_id: container.id.clone(),
+        cmd: args.command,
+        tty: args.tty,
+        stdin: args.interactive,
+        stdout: true,
+        stderr: !args.tty,
+    };
+    let url = client.runtime().exec(request).await.explain(|| what)?.url;
+    let wants = Wants { stdin: args.interactive, terminal: args.tty, detach_keys: false };
+    match talk(open(&url).await?, wants).await? {
+        Ended::Exited(code) => Ok(code),
+        Ended::Well | Ended::Detached => Ok(0),
+    }
 }
 
 /// What a command wrote.

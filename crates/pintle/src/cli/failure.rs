@@ -2,6 +2,7 @@
 
 use super::endpoint::{BadEndpoint, Endpoint};
 use std::io;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 /// Exit code of a command that could not do what it was asked; 2 is a usage error.
@@ -35,6 +36,17 @@ pub(crate) enum Failure {
     File { what: &'static str, path: PathBuf, source: io::Error },
     #[error("writing the output: {0}")]
     Output(io::Error),
+    #[error("reading standard input: {0}")]
+    Input(io::Error),
+    #[error("listening for signals: {0}")]
+    Signals(io::Error),
+    #[error("listening on {address}: {source}")]
+    Listen { address: SocketAddr, source: io::Error },
+    #[error("{0}")]
+    Streaming(Box<stream::client::ClientError>),
+    /// What the other end of a stream says of its end.
+    #[error("{0}")]
+    Session(String),
     #[error("{0}")]
     Usage(String),
     /// The command itself went well, and some of the things it was given failed; each was already reported.
@@ -76,6 +88,11 @@ impl Failure {
             | Failure::Endpoint { .. }
             | Failure::File { .. }
             | Failure::Output(_)
+            | Failure::Input(_)
+            | Failure::Signals(_)
+            | Failure::Listen { .. }
+            | Failure::Streaming(_)
+            | Failure::Session(_)
             | Failure::Usage(_)
             | Failure::Some { .. }
             | Failure::Interrupted => None,

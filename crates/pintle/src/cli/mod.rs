@@ -1,5 +1,6 @@
 //! The command line: what people type, sent as CRI to whichever runtime listens.
 
+mod attach;
 pub(crate) mod client;
 mod completion;
 pub(crate) mod endpoint;
@@ -16,15 +17,18 @@ mod logs;
 mod network;
 pub(crate) mod output;
 mod pods;
+mod port_forward;
 mod ps;
 pub(crate) mod pull;
 pub(crate) mod pull_progress;
 pub(crate) mod rm;
 mod rmi;
 mod run;
+mod session;
 mod several;
 pub(crate) mod stats;
 pub(crate) mod stop;
+mod terminal;
 mod version;
 pub(crate) mod view;
 mod yaml;
@@ -66,6 +70,10 @@ enum Command {
     Run(Box<run::Args>),
     /// Run a command in a running container
     Exec(exec::Args),
+    /// Join the program of a running container
+    Attach(attach::Args),
+    /// Reach ports of a pod at ports of this machine
+    PortForward(port_forward::Args),
     /// Show what a container has written
     Logs(logs::Args),
     /// List containers
@@ -115,13 +123,13 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let runs_a_program = matches!(cli.command, Command::Run(_) | Command::Exec(_));
+    let runs_a_program = matches!(cli.command, Command::Run(_) | Command::Exec(_) | Command::Attach(_));
     match runtime.block_on(cli.run()) {
         Ok(code) => ExitCode::from(code),
         Err(failure) => {
             failure.report();
             let code = failure.exit_code();
-            // Under `run` and `exec` the small codes belong to the program.
+            // Under `run`, `exec` and `attach` the small codes belong to the program.
             let ours = runs_a_program && code == failure::FAILED;
             ExitCode::from(if ours { FAILED_BEFORE_THE_PROGRAM } else { code })
         }
@@ -142,6 +150,8 @@ impl Cli {
             Command::Version(args) => version::run(args, &endpoint).await?,
             Command::Run(args) => return run::run(*args, &Client::connect(&endpoint).await?).await,
             Command::Exec(args) => return exec::run(args, &Client::connect(&endpoint).await?).await,
+            Command::Attach(args) => return attach::run(args, &Client::connect(&endpoint).await?).await,
+            Command::PortForward(args) => port_forward::run(args, &Client::connect(&endpoint).await?).await?,
             Command::Logs(args) => logs::run(args, &Client::connect(&endpoint).await?).await?,
             Command::Ps(args) => ps::run(args, &Client::connect(&endpoint).await?).await?,
             Command::Pods(args) => pods::run(args, &Client::connect(&endpoint).await?).await?,

@@ -446,6 +446,25 @@ impl Daemon {
         }
     }
 
+    /// The shim of the pod that this container is in: what parents its first process.
+    pub fn shim_of(&self, container: &str) -> u32 {
+        let shims = std::fs::read_dir("/proc").unwrap().flatten().filter(|entry| {
+            std::fs::read(entry.path().join("cmdline")).is_ok_and(|line| line.starts_with(b"pintle-shim\0"))
+        });
+        let numbers = shims.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+        let has = |pid: &u32| {
+            let children =
+                std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+            children.split_whitespace().any(|child| {
+                let cgroup = std::fs::read_to_string(format!("/proc/{child}/cgroup"));
+                cgroup.is_ok_and(|cgroup| cgroup.contains(container))
+            })
+        };
+        let mut found: Vec<u32> = numbers.filter(has).collect();
+        assert_eq!(found.len(), 1, "the shims of container {container}: {found:?}");
+        found.remove(0)
+    }
+
     /// What of this daemon is still on the machine: mounts, processes and cgroups that name its folder or its pods.
     pub fn remains(&self) -> Vec<String> {
         let folder = self.folder.path().display().to_string();
@@ -544,6 +563,7 @@ pub fn busybox_with(above: &[Entry], run: serde_json::Value) -> registry::make::
         "sh", "echo", "cat", "sleep", "true", "false", "ls", "id", "wget", "httpd", "head", "dd", "seq",
         "env", "mount", "touch", "nc", "kill", "hostname", "test", "yes", "grep", "stat", "ps", "ln", "rm",
         "mkdir", "readlink", "setsid", "ip", "wc", "cut", "sort", "chmod", "mv", "ping", "tr", "mknod",
+        "stty", "tty",
     ];
     let mut entries = vec![
         Entry::directory("bin", 0o755),

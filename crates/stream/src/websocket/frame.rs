@@ -10,10 +10,10 @@ const PIECE: usize = 16 * 1024;
 
 const CONTINUATION: u8 = 0;
 const TEXT: u8 = 1;
-const BINARY: u8 = 2;
-const CLOSE: u8 = 8;
+pub(crate) const BINARY: u8 = 2;
+pub(crate) const CLOSE: u8 = 8;
 const PING: u8 = 9;
-const PONG: u8 = 10;
+pub(crate) const PONG: u8 = 10;
 const FIN: u8 = 0x80;
 const MASKED: u8 = 0x80;
 
@@ -55,6 +55,8 @@ pub(crate) enum Event<'a> {
 /// Takes frames apart.
 pub(crate) struct Reader<R> {
     io: R,
+    /// What comes is masked: a client sends it.
+    masked: bool,
     frame: Frame,
     /// A message has begun and not ended.
     in_message: bool,
@@ -71,9 +73,19 @@ struct Frame {
 }
 
 impl<R: AsyncBufRead + Unpin> Reader<R> {
+    /// Of what a client sends.
     pub(crate) fn new(io: R) -> Reader<R> {
+        Reader::of(io, true)
+    }
+
+    /// Of what a server sends.
+    pub(crate) fn of_server(io: R) -> Reader<R> {
+        Reader::of(io, false)
+    }
+
+    fn of(io: R, masked: bool) -> Reader<R> {
         let frame = Frame { left: 0, mask: [0; 4], fin: true };
-        Reader { io, frame, in_message: false, first: true, piece: Vec::new() }
+        Reader { io, masked, frame, in_message: false, first: true, piece: Vec::new() }
     }
 
     /// What remains when frames are of no interest any more.
@@ -126,8 +138,10 @@ impl<R: AsyncBufRead + Unpin> Reader<R> {
         if first & 0x70 != 0 {
             return Err(broken("a frame with bits of an extension that was not agreed on"));
         }
-        if second & MASKED == 0 {
-            return Err(broken("a frame of a client that is not masked"));
+        if (second & MASKED != 0) != self.masked {
+            return Err(broken(
+                "a client's frames are masked and a server's are not; this is the other way round",
+            ));
         }
         let (fin, opcode) = (first & FIN != 0, first & 0x0f);
         let length = match second & 0x7f {
@@ -139,7 +153,9 @@ impl<R: AsyncBufRead + Unpin> Reader<R> {
             return Err(broken("a frame whose length has its highest bit set"));
         }
         let mut mask = [0; 4];
-        self.io.read_exact(&mut mask).await?;
+        if self.masked {
+            self.io.read_exact(&mut mask).await?;
+        }
         match opcode {
             CONTINUATION | TEXT | BINARY => {
                 if (opcode == CONTINUATION) != self.in_message {
@@ -168,6 +184,17 @@ impl<R: AsyncBufRead + Unpin> Reader<R> {
             _ => Err(broken("a frame of a type that does not exist")),
         }
     }
+}
+
+/// A whole message or control frame as a client sends it.
+pub(crate) fn masked(opcode: u8, payload: &[u8], mask: [u8; 4]) -> BytesMut {
+    let mut frame = head(opcode, payload.len());
+    frame[1] |= MASKED;
+    frame.extend_from_slice(&mask);
+    let at = frame.len();
+    frame.extend_from_slice(payload);
+    unmask(&mut frame[at..], mask);
+    frame
 }
 
 fn unmask(bytes: &mut [u8], mask: [u8; 4]) {

@@ -7,7 +7,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use super::frame::{self, BAD_DATA, PROTOCOL_ERROR, ReadError};
 
 /// The first byte of a message by which version 5 ends a channel.
-const END: u8 = 255;
+pub(crate) const END: u8 = 255;
 
 /// The way a connection's messages are laid out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

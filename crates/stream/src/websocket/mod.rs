@@ -1,8 +1,8 @@
 //! WebSocket (RFC 6455) as a server of channels speaks it. Messages pass through as they come, in pieces, so that their size costs nothing.
 
 mod connection;
-mod frame;
-mod framing;
+pub(crate) mod frame;
+pub(crate) mod framing;
 
 pub(crate) use connection::{Channels, serve};
 pub(crate) use framing::Framing;

@@ -58,10 +58,10 @@ pub(crate) struct Args {
     /// Runtime handler
     #[arg(long, value_name = "HANDLER")]
     pub runtime: Option<String>,
-    /// Give the command a terminal: not possible yet
+    /// Give the program a terminal of the size of this one
     #[arg(short, long)]
     pub tty: bool,
-    /// Keep standard input open: not possible yet
+    /// Give the program an input: what is typed, or what standard input has
     #[arg(short, long)]
     pub interactive: bool,
     /// Where pods' logs are kept, as the kubelet does

@@ -1,6 +1,7 @@
 //! `pintle run`: makes a pod with one container of an image, as `docker run` does, by CRI alone.
 
 mod args;
+mod interactive;
 pub(crate) mod log_directory;
 mod names;
 pub(crate) mod parse;
@@ -16,6 +17,7 @@ use super::output::write_out;
 use super::pull::pull_if_absent;
 use super::pull_progress::Progress;
 use super::rm::remove_pod;
+use super::session::Wants;
 use super::stop::{GRACE_SECS, stop_container};
 use cri::runtime_v1 as cri_v1;
 use request::{Request, request};
@@ -44,7 +46,7 @@ pub(crate) async fn run(args: Args, client: &Client) -> Result<u8, Failure> {
     let mut request = request(&args, &name, &uid, &log_directory, image)?;
     let directory = log_directory.display().to_string();
     request.pod.annotations.insert(log_directory::ANNOTATION.to_owned(), directory);
-    let made = start(client, &args, request).await.inspect_err(|_| {
+    let (made, session) = start(client, &args, request).await.inspect_err(|_| {
         // The log is empty: nothing ran.
         let _ = std::fs::remove_dir_all(&log_directory);
     })?;
@@ -52,7 +54,12 @@ pub(crate) async fn run(args: Args, client: &Client) -> Result<u8, Failure> {
         write_out(&format!("{}\n", made.container_id))?;
         return Ok(0);
     }
-    let ended = show_until_end(client, &made, log_directory.join(&name).join("0.log")).await;
+    let ended = match (session, interactive::wants(&args)) {
+        (Some(session), Some(wants)) => {
+            interactive::until_end(client, &made.container_id, session, wants).await
+        }
+        _ => show_until_end(client, &made, log_directory.join(&name).join("0.log")).await,
+    };
     if args.rm {
         made.remove(client).await?;
     }
@@ -76,7 +83,11 @@ impl Made {
 }
 
 /// Makes and starts both; when a later step fails, or Ctrl-C comes between, the pod is removed again.
-async fn start(client: &Client, args: &Args, request: Request) -> Result<Made, Failure> {
+async fn start(
+    client: &Client,
+    args: &Args,
+    request: Request,
+) -> Result<(Made, Option<interactive::Session>), Failure> {
     let run = cri_v1::RunPodSandboxRequest {
         config: Some(request.pod.clone()),
         runtime_handler: args.runtime.clone().unwrap_or_default(),
@@ -84,11 +95,11 @@ async fn start(client: &Client, args: &Args, request: Request) -> Result<Made, F
     let answer = client.runtime().run_pod_sandbox(run).await;
     let pod_id = answer.explain(|| "making the pod".into())?.pod_sandbox_id;
     let started = tokio::select! {
-        started = start_container(client, &pod_id, request) => started,
+        started = start_container(client, &pod_id, request, interactive::wants(args)) => started,
         _ = tokio::signal::ctrl_c() => Err(Failure::Interrupted),
     };
     match started {
-        Ok(container_id) => Ok(Made { pod_id, container_id }),
+        Ok((container_id, session)) => Ok((Made { pod_id, container_id }, session)),
         Err(failure) => {
             if let Err(and) = (Made { pod_id, container_id: String::new() }).remove(client).await {
                 and.report();
@@ -98,7 +109,12 @@ async fn start(client: &Client, args: &Args, request: Request) -> Result<Made, F
     }
 }
 
-async fn start_container(client: &Client, pod_id: &str, request: Request) -> Result<String, Failure> {
+async fn start_container(
+    client: &Client,
+    pod_id: &str,
+    request: Request,
+    wants: Option<Wants>,
+) -> Result<(String, Option<interactive::Session>), Failure> {
     let create = cri_v1::CreateContainerRequest {
         pod_sandbox_id: pod_id.to_owned(),
         config: Some(request.container),
@@ -107,8 +123,16 @@ async fn start_container(client: &Client, pod_id: &str, request: Request) -> Res
     let answer = client.runtime().create_container(create).await;
     let id = answer.explain(|| "making the container".into())?.container_id;
     let start = cri_v1::StartContainerRequest { container_id: id.clone() };
+    let joined = match wants {
+        Some(wants) => interactive::before_start(client, &id, wants).await,
+        None => None,
+    };
     client.runtime().start_container(start).await.explain(|| "starting the container".into())?;
-    Ok(id)
+    let session = match wants {
+        Some(wants) => Some(interactive::after_start(client, &id, wants, joined).await?),
+        None => None,
+    };
+    Ok((id, session))
 }
 
 /// Shows the log until the program ends. Ctrl-C stops it; a second one does not wait for it.
@@ -132,11 +156,6 @@ async fn show_until_end(client: &Client, made: &Made, log: PathBuf) -> Result<u8
 }
 
 fn refuse_what_is_not_possible(args: &Args) -> Result<(), Failure> {
-    if args.tty || args.interactive {
-        return Err(Failure::Usage(
-            "run -i and -t need the streaming side of CRI, which this version of Pintle does not have yet.\n  Without them the output is shown as it comes; use -d and `pintle exec` to look into a running container.".into(),
-        ));
-    }
     if args.network == args::Network::Host && !args.publish.is_empty() {
         return Err(Failure::Usage(
             "-p has no meaning with --network host: the container's ports are the host's".into(),

@@ -71,6 +71,10 @@ pub(crate) fn request(
         mounts: mounts(args)?,
         labels,
         log_path: format!("{name}/0.log"),
+        stdin: args.interactive,
+        // With -d, whoever attaches may leave and come back.
+        stdin_once: args.interactive && !args.detach,
+        tty: args.tty,
         linux: Some(cri_v1::LinuxContainerConfig {
             resources: Some(resources(args)),
             security_context: Some(security_context(args, namespaces)),

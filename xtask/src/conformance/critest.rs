@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
+use super::Options;
 use super::clients::Clients;
 use super::daemon::Daemon;
 use super::images;
@@ -27,14 +28,17 @@ struct Report {
 }
 
 /// Runs the suite one spec at a time. An error where a spec fails that `conformance/critest-failing.txt` does not name.
-pub(super) fn run(clients: &Clients, daemon: &Daemon, focus: Option<&str>, skip: Option<&str>) -> Result<()> {
+pub(super) fn run(clients: &Clients, daemon: &Daemon, options: &Options) -> Result<()> {
     let scratch = tempfile::tempdir()?;
     let file = scratch.path().join("report.json");
     let mut critest = Command::new(images::patched_critest(clients));
     critest.args(["-runtime-endpoint", &daemon.endpoint, "-image-endpoint", &daemon.endpoint]);
     critest.arg("--ginkgo.no-color").arg(format!("--ginkgo.json-report={}", file.display()));
-    critest.args(focus.map(|focus| format!("--ginkgo.focus={focus}")));
-    critest.args(skip.map(|skip| format!("--ginkgo.skip={skip}")));
+    critest.args(options.focus.as_ref().map(|focus| format!("--ginkgo.focus={focus}")));
+    critest.args(options.skip.as_ref().map(|skip| format!("--ginkgo.skip={skip}")));
+    if options.websocket {
+        critest.args(["-websocket-exec", "-websocket-attach", "-websocket-portforward"]);
+    }
     // Its report goes to where it stands; its words, which are many, to a file beside the clients.
     let words = clients.cache.join("critest.log");
     let log = fs::File::create(&words)?;

@@ -18,13 +18,14 @@ use images::Registry;
 const USAGE: &str = "\
 cargo xtask conformance crictl [--crictl FILE] [--binary FILE | --endpoint SOCKET] [--keep]
 cargo xtask conformance v1alpha2 [--binary FILE | --endpoint SOCKET] [--keep]
-cargo xtask conformance critest [--binary FILE | --endpoint SOCKET] [--focus REGEX] [--skip REGEX] [--keep]
+cargo xtask conformance critest [--binary FILE | --endpoint SOCKET] [--focus REGEX] [--skip REGEX] [--websocket] [--keep]
 
   --binary FILE       the pintle to test; without it, the one that `cargo build --release` makes
   --endpoint SOCKET   another runtime's CRI socket, already running, in place of a throw-away daemon; the images it pulls come from
                       a registry at 127.77.0.80:80, which stands in for registry.k8s.io, k8s.gcr.io and gcr.io
   --crictl FILE       another crictl than the current one, for instance an older one
   --focus, --skip     which specs of critest
+  --websocket         critest streams over WebSocket; without it, over SPDY
   --keep              leave the daemon's files and log for a look";
 
 /// What the command line asks for.
@@ -36,6 +37,7 @@ struct Options {
     crictl: Option<PathBuf>,
     focus: Option<String>,
     skip: Option<String>,
+    websocket: bool,
     keep: bool,
     inside: bool,
 }
@@ -52,6 +54,7 @@ impl Options {
                 "--crictl" => options.crictl = Some(std::path::absolute(value()?)?),
                 "--focus" => options.focus = Some(value()?),
                 "--skip" => options.skip = Some(value()?),
+                "--websocket" => options.websocket = true,
                 "--keep" => options.keep = true,
                 sandbox::INSIDE => options.inside = true,
                 "crictl" | "critest" | "v1alpha2" if options.suite.is_empty() => options.suite = arg.clone(),
@@ -91,7 +94,7 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
     let result = match options.suite.as_str() {
         "crictl" => crictl::walk(&clients, &daemon),
         "v1alpha2" => v1alpha2::run(&clients, &daemon),
-        _ => critest::run(&clients, &daemon, options.focus.as_deref(), options.skip.as_deref()),
+        _ => critest::run(&clients, &daemon, &options),
     };
     if result.is_err() {
         crictl::remove_pods(&clients, &daemon);
@@ -111,9 +114,9 @@ mod tests {
 
     #[test]
     fn the_command_line_is_read() {
-        let read = options("critest --focus x.y --keep --binary /p").unwrap();
+        let read = options("critest --focus x.y --keep --websocket --binary /p").unwrap();
         assert_eq!((read.suite.as_str(), read.focus.as_deref(), read.keep), ("critest", Some("x.y"), true));
-        assert_eq!(read.binary, Some("/p".into()));
+        assert_eq!((read.binary, read.websocket), (Some("/p".into()), true));
         for bad in ["", "crictl critest", "crictl --focus", "critest --nonsense"] {
             assert!(options(bad).is_err(), "{bad}");
         }

@@ -39,6 +39,9 @@ pub(super) fn enter(options: &Options) -> Result<()> {
     pass("--crictl", options.crictl.as_deref().map(|path| path.as_os_str()));
     pass("--focus", options.focus.as_deref().map(str::as_ref));
     pass("--skip", options.skip.as_deref().map(str::as_ref));
+    if options.websocket {
+        unshare.arg("--websocket");
+    }
     if options.keep {
         unshare.arg("--keep");
     }

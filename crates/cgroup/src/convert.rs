@@ -23,6 +23,15 @@ pub(crate) fn cpu_weight(shares: u64) -> Option<u64> {
     }
 }
 
+/// The number of shares that has the weight `weight` ([`cpu_weight`]); the largest, where several have.
+pub(crate) fn cpu_shares(weight: u64) -> u64 {
+    let exponent = (weight.clamp(1, 10_000) as f64).log10();
+    // The positive root of the parabola: log² + 125·log − 612·(exponent + 7/34) = 0.
+    let log = (-125.0 + (125.0f64 * 125.0 + 4.0 * 612.0 * (exponent + 7.0 / 34.0)).sqrt()) / 2.0;
+    // A weight is rounded up from its shares, so these are rounded down; but not by what is only a float's error.
+    ((log.exp2() + 1e-6).floor() as u64).clamp(2, 262_144)
+}
+
 /// `io.weight` (1 to 10000) for `blkio.weight` (10 to 1000), on a straight line; `None` for 0, which means unset.
 pub(crate) fn io_weight(weight: u16) -> Option<u64> {
     match weight {
@@ -109,6 +118,7 @@ mod tests {
         ] {
             assert_eq!(cpu_weight(shares), weight, "{shares}");
         }
+        assert_eq!((cpu_shares(1), cpu_shares(100), cpu_shares(10_000)), (2, 1024, 262_144));
         assert_eq!((io_weight(0), io_weight(10), io_weight(1000)), (None, Some(1), Some(10_000)));
         assert_eq!((io_weight(1), io_weight(u16::MAX)), (Some(1), Some(10_000)));
         assert_eq!(swap(Some(100), Some(100)), Ok(Swap::Bytes(0)));
@@ -125,6 +135,12 @@ mod tests {
             let (low, high) = (a.min(b), a.max(b));
             prop_assert!(cpu_weight(low) <= cpu_weight(high));
             prop_assert!((1..=10_000).contains(&cpu_weight(a).unwrap()));
+        }
+
+        #[test]
+        fn a_weight_leads_back_to_shares_of_that_weight(weight in 1u64..=10_000) {
+            let shares = cpu_shares(weight);
+            prop_assert_eq!(cpu_weight(shares), Some(weight), "{} shares", shares);
         }
 
         #[test]

@@ -152,12 +152,7 @@ impl Directory {
 
     /// The number in the file `name`; `None` for `max`.
     pub(crate) fn number(&self, name: &str) -> io::Result<Option<u64>> {
-        self.read(name, |text| match text.trim() {
-            "max" => Ok(None),
-            number => number.parse().map(Some).map_err(|_| {
-                io::Error::new(io::ErrorKind::InvalidData, format!("{name} holds {number:?}, not a number"))
-            }),
-        })?
+        self.read(name, |text| number(name, text))?
     }
 
     /// Writes `value` to the file `name` in one call, as the kernel wants it.
@@ -196,6 +191,40 @@ impl Directory {
 impl AsFd for Directory {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
+    }
+}
+
+/// A control file that stays open to be read again and again.
+#[derive(Debug)]
+pub(crate) struct File {
+    name: &'static str,
+    descriptor: OwnedFd,
+}
+
+impl File {
+    /// Opens the file `name` of `directory`.
+    pub(crate) fn open(directory: &Directory, name: &'static str) -> io::Result<File> {
+        Ok(File { name, descriptor: directory.file(name)? })
+    }
+
+    /// Hands what is in it now to `parse`.
+    pub(crate) fn read<R>(&self, parse: impl FnOnce(&str) -> R) -> io::Result<R> {
+        read_descriptor(self.descriptor.as_fd(), parse)
+    }
+
+    /// The number in it; `None` for `max`.
+    pub(crate) fn number(&self) -> io::Result<Option<u64>> {
+        self.read(|text| number(self.name, text))?
+    }
+}
+
+/// The number that `text`, from the file `name`, is; `None` for `max`.
+fn number(name: &str, text: &str) -> io::Result<Option<u64>> {
+    match text.trim() {
+        "max" => Ok(None),
+        number => number.parse().map(Some).map_err(|_| {
+            io::Error::new(io::ErrorKind::InvalidData, format!("{name} holds {number:?}, not a number"))
+        }),
     }
 }
 

@@ -9,6 +9,7 @@ use oci_spec::runtime::LinuxResources;
 
 use crate::error::{ApplyError, CgroupError, Warning};
 use crate::host::Hierarchies;
+use crate::meter::Meter;
 use crate::stats::Stats;
 use crate::{v1, v2};
 
@@ -145,7 +146,18 @@ impl Cgroup {
         }
     }
 
-    /// What the group has used. What this host does not measure is left at zero.
+    /// Opens what is read often of the group; the meter needs this handle no longer.
+    ///
+    /// # Errors
+    /// [`CgroupError::NotFound`] if the group was removed.
+    pub fn meter(&self) -> Result<Meter, CgroupError> {
+        match &self.group {
+            Group::V1(group) => group.meter(),
+            Group::V2(group) => group.meter(),
+        }
+    }
+
+    /// What the group has used, in full. What this host does not measure is left at zero.
     ///
     /// # Errors
     /// [`CgroupError::NotFound`] if the group was removed.

@@ -10,6 +10,7 @@ mod directory;
 mod error;
 mod group;
 mod host;
+mod meter;
 mod path;
 mod stats;
 mod v1;
@@ -18,4 +19,8 @@ mod v2;
 pub use error::{ApplyError, CgroupError, DetectError, Warning};
 pub use group::{Cgroup, Entrance};
 pub use host::{Controller, Host, Mode};
-pub use stats::{CpuStats, HugetlbStats, IoStats, MemoryStats, PidsStats, Pressure, PressureLine, Stats};
+pub use meter::Meter;
+pub use stats::{
+    CpuStats, DeviceIo, HugetlbStats, IoStats, MemoryDetail, MemoryStats, PidsStats, Pressure, PressureLine,
+    Stalls, Stats, Usage,
+};

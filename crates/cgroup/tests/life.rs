@@ -122,7 +122,32 @@ fn use_is_measured() {
     assert!(stats.pids.current >= 1 && stats.pids.limit.is_none(), "{stats:?}");
     assert!(stats.memory.working_set <= stats.memory.usage, "{stats:?}");
     assert_eq!((stats.oom_kills, group.oom_kills().unwrap()), (0, 0));
-    assert_eq!(stats.cpu.pressure.is_some(), scratch.host.mode() == Mode::V2 && pressure_is_counted());
+    assert!(stats.memory_detail.max_usage.is_none_or(|most| most >= stats.memory.usage / 2), "{stats:?}");
+    assert!(stats.cpu.shares > 0 && stats.cpu.quota_us.is_none(), "{stats:?}");
+    // The tree of version 2 tells of stalls also where it has no controllers.
+    assert_eq!(stats.pressure.cpu.is_some(), scratch.host.mode() != Mode::V1 && pressure_is_counted());
+}
+
+#[test]
+fn a_meter_stays_true_and_learns_of_the_end() {
+    let Some(scratch) = Scratch::new() else { return };
+    let group = scratch.child("metered");
+    let process = Process::shell("while :; do :; done");
+    let meter = group.meter().unwrap();
+    let before = meter.read().unwrap();
+    group.add_process(process.id()).unwrap();
+    let deadline = Instant::now() + WAIT;
+    while meter.read().unwrap().cpu_ns < before.cpu_ns + 20_000_000 {
+        assert!(Instant::now() < deadline, "it runs and is not seen to: {:?}", meter.read());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let (now, full) = (meter.read().unwrap(), group.stats().unwrap());
+    assert!(full.cpu.usage_ns >= now.cpu_ns, "{now:?} {full:?}");
+    assert_eq!(now.pressure.cpu.is_some(), full.pressure.cpu.is_some());
+    group.kill_all(WAIT).unwrap();
+    drop(group);
+    scratch.host.delete(&format!("{}/metered", scratch.name), WAIT).unwrap();
+    assert!(matches!(meter.read(), Err(CgroupError::NotFound { .. })), "{:?}", meter.read());
 }
 
 fn pressure_is_counted() -> bool {

@@ -17,9 +17,10 @@ use tracing::{info, warn};
 
 use crate::context::Context;
 use crate::error::*;
+use crate::events::{self, EventKind};
 use crate::join::Operation;
 use crate::pod_shim::PodShim;
-use crate::record::{ContainerRecord, ContainerState, PodRecord, PodState};
+use crate::record::{ContainerRecord, ContainerState, PodLimits, PodRecord, PodState};
 use crate::stop_container::StopOrder;
 use crate::{create_container, remove_container, remove_pod, start_container, stop_container, stop_pod};
 
@@ -79,7 +80,9 @@ pub(crate) enum Fact {
     /// It is removed.
     ContainerGone(ContainerId),
     /// The pod's own state went on.
-    Pod(PodState),
+    Pod(Box<PodState>),
+    /// What the pod as a whole may use was changed.
+    PodLimits(Box<PodLimits>),
     /// The shim ended without being asked to. Exits it recorded before are in the list.
     ShimLost { why: String, exits: Vec<(ContainerId, Container)> },
     /// The pod is removed; the actor ends.
@@ -202,7 +205,7 @@ impl Actor {
                     let result = self.context.records.forget_pod(&self.record.id).await;
                     let gone = result.is_ok();
                     if gone {
-                        self.context.forget(&self.record.id);
+                        self.context.forget(&self.record);
                         info!(pod = %self.record.id, name = %self.record.request.name, "pod removed");
                     }
                     let _ = recorded.send(result.map_err(Arc::new));
@@ -417,7 +420,7 @@ impl Actor {
                 info!(pod = %record.pod, container = %record.id, name = record.request.name, "container created");
                 let record = Arc::new(*record);
                 let id = record.id.clone();
-                self.context.published.put_container(record.clone());
+                self.context.published.put_container(&self.record, &record, &[EventKind::Created]);
                 self.slots.insert(id.clone(), Slot::new(record));
                 if matches!(self.record.state.pod, Pod::Stopped { .. }) {
                     self.lose(&id, "its pod was stopped while it was being created").await?;
@@ -432,13 +435,18 @@ impl Actor {
             }
             Fact::ContainerGone(id) => {
                 self.context.records.forget_container(&id).await?;
-                self.context.published.change(|snapshot| {
-                    snapshot.containers.remove(&id);
-                });
+                self.context.published.remove_container(&self.record, &id);
                 self.slots.remove(&id);
                 info!(pod = %self.record.id, container = %id, "container removed");
             }
-            Fact::Pod(state) => self.put_pod(state).await?,
+            Fact::Pod(state) => {
+                // Who tells of the pod's life does not know of limits that were changed meanwhile.
+                let limits = self.record.state.limits.clone();
+                self.put_pod(PodState { limits, ..*state }).await?;
+            }
+            Fact::PodLimits(limits) => {
+                self.put_pod(PodState { limits: *limits, ..self.record.state.clone() }).await?;
+            }
             Fact::ShimLost { why, exits } => self.shim_lost(why, exits).await?,
             // Taken by the loop, which ends with it.
             Fact::PodGone => {}
@@ -493,7 +501,8 @@ impl Actor {
 
     fn show_container(&mut self, now: &ContainerRecord, state: ContainerState) {
         let record = Arc::new(ContainerRecord { state, ..now.clone() });
-        self.context.published.put_container(record.clone());
+        let steps = events::steps(&now.state.container, &record.state.container);
+        self.context.published.put_container(&self.record, &record, steps);
         if let Some(slot) = self.slots.get_mut(&now.id) {
             slot.record = record;
         }
@@ -507,11 +516,12 @@ impl Actor {
         if matches!(state.pod, Pod::Stopped { .. }) {
             self.shim.send_replace(None);
         }
-        if state.pod != self.record.state.pod {
+        let stopped = state.pod != self.record.state.pod;
+        if stopped {
             info!(pod = %self.record.id, name = %self.record.request.name, "pod stopped");
         }
         self.record = Arc::new(PodRecord { state, ..PodRecord::clone(&self.record) });
-        self.context.published.put_pod(self.record.clone());
+        self.context.published.put_pod(&self.record, if stopped { &[EventKind::Stopped] } else { &[] });
         Ok(())
     }
 

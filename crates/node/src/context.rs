@@ -37,7 +37,8 @@ pub(crate) struct Context {
     pub(crate) host: spec::HostFacts,
     pub(crate) actors: Mutex<Actors>,
     pub(crate) open_files: crate::open_files::Inherited,
-    pub(crate) samples: crate::stats::Samples,
+    pub(crate) samples: crate::stats::Kept,
+    pub(crate) layers: crate::stats::Layers,
     /// Whether pods can have users of their own, once somebody has asked.
     pub(crate) can_map_ids: std::sync::OnceLock<bool>,
 }
@@ -67,12 +68,9 @@ impl Context {
     }
 
     /// Takes a removed pod out of everything that is read.
-    pub(crate) fn forget(&self, pod: &PodId) {
-        self.published.change(|snapshot| {
-            snapshot.pods.remove(pod);
-            snapshot.containers.retain(|_, container| container.pod != *pod);
-        });
-        self.actors.lock().unwrap_or_else(PoisonError::into_inner).remove(pod);
+    pub(crate) fn forget(&self, pod: &Arc<crate::record::PodRecord>) {
+        self.published.remove_pod(pod);
+        self.actors.lock().unwrap_or_else(PoisonError::into_inner).remove(&pod.id);
     }
 
     pub(crate) fn new_pod_id(&self) -> PodId {

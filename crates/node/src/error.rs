@@ -33,6 +33,8 @@ pub enum Fault {
     Rootfs(image::RootfsError),
     #[error("{0}")]
     Cgroup(cgroup::CgroupError),
+    #[error("{0}")]
+    Limits(PodLimitsFault),
     /// Another operation's failure, in its own words.
     #[error("{0}")]
     Other(String),
@@ -225,6 +227,25 @@ pub enum UpdateError {
     Cgroup { id: ContainerId, source: cgroup::ApplyError },
     #[error("container {id}: {fault}")]
     Failed { id: ContainerId, fault: Fault },
+}
+
+/// Why a pod's own cgroup does not have its limits.
+#[derive(Debug, thiserror::Error)]
+pub enum PodLimitsFault {
+    #[error(transparent)]
+    Group(cgroup::CgroupError),
+    #[error(transparent)]
+    Value(cgroup::ApplyError),
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum UpdatePodError {
+    #[error(transparent)]
+    Lookup(#[from] LookupError),
+    #[error("pod {id}: {source}; nothing was changed")]
+    Spec { id: PodId, source: spec::SpecError },
+    #[error("pod {id}: {fault}")]
+    Failed { id: PodId, fault: Fault },
 }
 
 #[derive(Debug, thiserror::Error)]

@@ -9,6 +9,7 @@ mod context;
 mod create_container;
 mod devices;
 mod error;
+mod events;
 mod exec_sync;
 mod host;
 mod join;
@@ -16,6 +17,7 @@ mod lost;
 mod node;
 mod open_files;
 mod pod_files;
+mod pod_limits;
 mod pod_shim;
 mod record;
 mod records;
@@ -37,8 +39,14 @@ mod users;
 
 pub use context::{CgroupDriver, NodeConfig};
 pub use error::*;
+pub use events::{Event, EventKind, Events, Lagged, QUEUE as EVENT_QUEUE, Subject};
 pub use exec_sync::{ExecOutput, OUTPUT_LIMIT};
 pub use node::{Node, OpenNodeError, Parts};
-pub use record::{ContainerFacts, ContainerRecord, ContainerState, PodCgroup, PodRecord, PodState};
+pub use record::{
+    ContainerFacts, ContainerRecord, ContainerState, PodCgroup, PodLimits, PodRecord, PodState,
+};
 pub use snapshot::{LookupError, Snapshot};
-pub use stats::{ContainerStats, Layer};
+pub use stats::{
+    ContainerMeasurement, ContainerStats, FileSystem, Layer, Measurements, PodMeasurement, PodStats,
+    Processes,
+};

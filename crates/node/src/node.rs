@@ -13,15 +13,16 @@ use tokio::sync::oneshot;
 use crate::actor::{Answer, Command, PodHandle, Reply};
 use crate::context::{Context, NodeConfig};
 use crate::error::*;
+use crate::events::Events;
 use crate::exec_sync::{self, ExecOutput};
 use crate::join::Operation;
 use crate::pod_shim::PodShim;
-use crate::record::{ContainerRecord, PodRecord};
+use crate::record::{ContainerRecord, PodLimits, PodRecord};
 use crate::records::Records;
 use crate::shim_client::ShimBinary;
 use crate::snapshot::{LookupError, Published, Snapshot};
-use crate::stats::{ContainerStats, Samples};
-use crate::{recover, run_pod, update};
+use crate::stats::{ContainerStats, LayerAge, Measurements, PodStats};
+use crate::{pod_limits, recover, run_pod, stats, update};
 
 /// The pods of this node and all that is done with them.
 #[derive(Debug, Clone)]
@@ -75,7 +76,8 @@ impl Node {
             host: crate::host::facts(&cgroups).map_err(OpenNodeError::Host)?,
             actors: Mutex::default(),
             open_files: crate::open_files::raise(),
-            samples: Samples::default(),
+            samples: stats::Kept::default(),
+            layers: stats::Layers::default(),
             can_map_ids: Default::default(),
             cgroups,
             config,
@@ -263,10 +265,25 @@ impl Node {
             .map_err(|error| ReopenLogError::Failed { id, fault: error.into() })
     }
 
+    /// Changes what a pod as a whole may use; what is not given stays as it is.
+    pub async fn update_pod(&self, given: &str, change: PodLimits) -> Answer<(), UpdatePodError> {
+        let record = self.snapshot().pod(given).cloned().map_err(|why| Arc::new(why.into()))?;
+        let id = record.id.clone();
+        let Some(handle) = self.context.handle(&id) else {
+            return Err(Arc::new(UpdatePodError::Failed { id, fault: Fault::Vanished }));
+        };
+        let run = pod_limits::update(self.context.clone(), record, change, handle.facts);
+        let operation = Operation::begin(async move { run.await.map_err(Arc::new) });
+        operation
+            .result()
+            .await
+            .unwrap_or_else(|| Err(Arc::new(UpdatePodError::Failed { id, fault: Fault::Vanished })))
+    }
+
     /// What a container uses now.
     pub async fn container_stats(&self, given: &str) -> Result<ContainerStats, StatsError> {
         let record = self.container(given)?;
-        Ok(crate::stats::of(&self.context, vec![record]).await.remove(0))
+        Ok(stats::of_containers(&self.context, vec![record], LayerAge::Fresh).await.remove(0))
     }
 
     /// What the containers that `wanted` picks use now.
@@ -275,7 +292,45 @@ impl Node {
         wanted: impl Fn(&ContainerRecord) -> bool,
     ) -> Vec<ContainerStats> {
         let records = self.snapshot().containers.values().filter(|record| wanted(record)).cloned().collect();
-        crate::stats::of(&self.context, records).await
+        stats::of_containers(&self.context, records, LayerAge::Any).await
+    }
+
+    /// What a pod and its containers use now.
+    pub async fn pod_stats(&self, given: &str) -> Result<PodStats, StatsError> {
+        let record = self.snapshot().pod(given)?.clone();
+        Ok(stats::of_pods(&self.context, vec![record]).await.remove(0))
+    }
+
+    /// What the running pods that `wanted` picks use now.
+    pub async fn list_pod_stats(&self, wanted: impl Fn(&PodRecord) -> bool) -> Vec<PodStats> {
+        let wanted = |record: &&Arc<PodRecord>| record.state.pod == pod::Pod::Ready && wanted(record);
+        let records = self.snapshot().pods.values().filter(wanted).cloned().collect();
+        stats::of_pods(&self.context, records).await
+    }
+
+    /// What all writable layers take together, in bytes and inodes. It waits for those to be measured whose size is out of date.
+    pub async fn writable_layers(&self) -> (u64, u64) {
+        stats::of_layers(&self.context).await
+    }
+
+    /// How control groups are laid out on this host.
+    pub fn cgroup_mode(&self) -> cgroup::Mode {
+        self.context.cgroups.mode()
+    }
+
+    /// Everything that can be measured of the pods that run.
+    pub async fn measure(&self) -> Measurements {
+        stats::measure(&self.context).await
+    }
+
+    /// What happens from now on. Where nobody has subscribed for a while, it begins with what happened meanwhile.
+    pub fn events(&self) -> Events {
+        self.context.published.subscribe()
+    }
+
+    /// Ends all subscriptions, and those to come: the daemon is about to end, and they would not.
+    pub fn end_events(&self) {
+        self.context.published.close();
     }
 
     /// The network namespace of a running pod, as a path that CNI plugins can open.

@@ -33,6 +33,18 @@ pub struct PodState {
     /// A network attachment is owed its DEL.
     #[serde(default)]
     pub network_owed: bool,
+    #[serde(default)]
+    pub limits: PodLimits,
+}
+
+/// What the pod as a whole may use: as its request says, with every later update.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PodLimits {
+    /// The sum of its containers' limits.
+    pub resources: Option<Resources>,
+    /// What running it takes beside its containers.
+    pub overhead: Option<Resources>,
 }
 
 /// The cgroup that a pod's containers are below.

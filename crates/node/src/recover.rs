@@ -18,6 +18,7 @@ use tracing::{info, warn};
 
 use crate::actor::Actor;
 use crate::context::{Context, blocking};
+use crate::events::{self, EventKind};
 use crate::pod_shim::PodShim;
 use crate::record::{ContainerRecord, ContainerState, PodRecord, PodState};
 use crate::records::Loaded;
@@ -88,19 +89,26 @@ async fn adopt(
             let _ = context.records.forget_container(&id).await;
         }
     }
-    let pod = match (&pod.state.pod, &shim) {
-        (Pod::Ready, None) => end(&context, pod, &containers).await,
-        _ => pod,
+    let (pod, pod_steps): (_, &[EventKind]) = match (&pod.state.pod, &shim) {
+        (Pod::Ready, None) => (end(&context, pod, &containers).await, &[EventKind::Stopped]),
+        _ => (pod, &[]),
     };
     let pod = Arc::new(pod);
-    context.published.put_pod(pod.clone());
+    context.published.put_pod(&pod, &[]);
     let mut settled = Vec::with_capacity(containers.len());
+    let mut steps = Vec::with_capacity(containers.len());
     for record in containers {
-        let record = settle(&context, &pod_dir, record, info.as_ref()).await;
-        let record = Arc::new(record);
-        context.published.put_container(record.clone());
+        let before = record.state.container.clone();
+        let record = Arc::new(settle(&context, &pod_dir, record, info.as_ref()).await);
+        steps.push(events::steps(&before, &record.state.container));
+        context.published.put_container(&pod, &record, &[]);
         settled.push(record);
     }
+    // What happened while no daemon was there is told once all of it is known.
+    for (record, steps) in settled.iter().zip(steps) {
+        context.published.put_container(&pod, record, steps);
+    }
+    context.published.put_pod(&pod, pod_steps);
     let handle = Actor::begin(context.clone(), pod.clone(), settled.clone(), shim.clone());
     if let Some(shim) = shim {
         for record in &settled {

@@ -13,11 +13,12 @@ use tracing::info;
 use crate::actor::{Actor, Answer};
 use crate::context::{Context, blocking};
 use crate::error::{Fault, RunPodError};
+use crate::events::EventKind;
 use crate::pod_files::{self, PodFileError};
 use crate::pod_shim::PodShim;
 use crate::record::{PodRecord, PodState};
 use crate::stage::stage;
-use crate::{lost, teardown, users};
+use crate::{lost, pod_limits, teardown, users};
 
 /// A shim is worth more than what it parents: without it, exits and logs are lost.
 const SHIM_OOM_SCORE_ADJ: i32 = -998;
@@ -33,7 +34,7 @@ async fn make(context: &Arc<Context>, id: &PodId, request: &Arc<PodRequest>) -> 
     let name = &request.name;
     let failed =
         |stage: &'static str| move |fault: Fault| RunPodError::Failed { name: name.clone(), stage, fault };
-    check(request)?;
+    check(request, &context.host)?;
     if request.namespaces.user.is_some() && !users::possible(context).await {
         return Err(RunPodError::NoUserNamespaces { name: name.clone() });
     }
@@ -54,6 +55,7 @@ async fn make(context: &Arc<Context>, id: &PodId, request: &Arc<PodRequest>) -> 
             shim_pid: client.pid(),
             cgroup: cgroup.clone(),
             network_owed: request.namespaces.network == NamespaceMode::Pod,
+            limits: pod_limits::of(request),
         };
         let settled = context.records.settle_pod(id, &state).await;
         settled.map_err(Fault::from).map_err(failed("recording it"))?;
@@ -62,10 +64,12 @@ async fn make(context: &Arc<Context>, id: &PodId, request: &Arc<PodRequest>) -> 
     match built.await {
         Ok((client, state)) => {
             let record = Arc::new(PodRecord { id: id.clone(), request: request.clone(), created_at, state });
-            context.published.put_pod(record.clone());
-            let handle = Actor::begin(context.clone(), record, Vec::new(), Some(client.clone()));
-            lost::watch(client, context.clone(), id.clone(), handle.facts.clone());
+            let handle = Actor::begin(context.clone(), record.clone(), Vec::new(), Some(client.clone()));
+            let facts = handle.facts.clone();
+            // Whoever sees the pod can reach it; and nothing is told of it before it is seen.
             context.adopt(id.clone(), handle);
+            context.published.put_pod(&record, &[EventKind::Created, EventKind::Started]);
+            lost::watch(client, context.clone(), id.clone(), facts);
             info!(pod = %id, name = %name, handler = "builtin", "pod running");
             Ok(())
         }
@@ -82,7 +86,7 @@ async fn make(context: &Arc<Context>, id: &PodId, request: &Arc<PodRequest>) -> 
 }
 
 /// Refuses what cannot be honoured, before anything is made.
-fn check(request: &PodRequest) -> Result<(), RunPodError> {
+fn check(request: &PodRequest, host: &spec::HostFacts) -> Result<(), RunPodError> {
     let name = &request.name;
     if !request.handler.is_empty() {
         let (handler, known) = (request.handler.clone(), "the empty default only".into());
@@ -95,7 +99,8 @@ fn check(request: &PodRequest) -> Result<(), RunPodError> {
     if let Some(dns) = &request.dns {
         spec::resolv_conf::text(dns).map_err(|why| invalid(why.to_string()))?;
     }
-    spec::sysctl::of_pod(request).map(drop).map_err(|why| invalid(why.to_string()))
+    spec::sysctl::of_pod(request).map(drop).map_err(|why| invalid(why.to_string()))?;
+    pod_limits::check(&pod_limits::of(request), host).map_err(|why| invalid(why.to_string()))
 }
 
 /// What a failure has to take back.
@@ -136,6 +141,10 @@ async fn build(
     );
     let client = spawned.map_err(failed("starting its shim"))?;
     made.shim = Some(client.clone());
+    let cgroup = teardown::cgroup_of(context, id, request);
+    pod_limits::apply(context, &cgroup, &pod_limits::of(request))
+        .await
+        .map_err(|why| failed("its cgroup")(Fault::Limits(why)))?;
     context
         .open_files
         .pass_on(client.pid())

@@ -1,11 +1,12 @@
 //! What every List and Status call reads: one immutable picture of the node, replaced whole, so that reading waits for nothing.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
 use model::id::{ContainerId, PodId};
 
+use crate::events::{Audience, EventKind, Events, Subject};
 use crate::record::{ContainerRecord, PodRecord};
 
 /// All pods and containers at one moment.
@@ -65,32 +66,79 @@ fn by_prefix<'a, Id: Ord, T>(
     }
 }
 
-/// The present [`Snapshot`]. Readers load it without a lock; the pods' actors replace it.
+/// The present [`Snapshot`], and whom to tell of what changes in it. Readers load it without a lock; the pods' actors replace it.
 #[derive(Debug, Default)]
-pub(crate) struct Published(ArcSwap<Snapshot>);
+pub(crate) struct Published {
+    now: ArcSwap<Snapshot>,
+    /// Held while the snapshot is replaced, so that events are in the order of the snapshots.
+    audience: Mutex<Audience>,
+}
 
 impl Published {
     pub(crate) fn load(&self) -> Arc<Snapshot> {
-        self.0.load_full()
+        self.now.load_full()
     }
 
-    pub(crate) fn change(&self, change: impl Fn(&mut Snapshot)) {
-        self.0.rcu(|now| {
-            let mut next = Snapshot::clone(now);
-            change(&mut next);
-            next
-        });
+    pub(crate) fn subscribe(&self) -> Events {
+        self.audience().subscribe()
     }
 
-    pub(crate) fn put_pod(&self, record: Arc<PodRecord>) {
-        self.change(|snapshot| {
+    pub(crate) fn close(&self) {
+        self.audience().close();
+    }
+
+    /// Shows a pod, and tells what has happened to it.
+    pub(crate) fn put_pod(&self, record: &Arc<PodRecord>, steps: &[EventKind]) {
+        self.change(record, steps, Subject::Pod(record.id.clone()), |snapshot| {
             snapshot.pods.insert(record.id.clone(), record.clone());
         });
     }
 
-    pub(crate) fn put_container(&self, record: Arc<ContainerRecord>) {
-        self.change(|snapshot| {
+    /// Shows a container of `pod`, and tells what has happened to it.
+    pub(crate) fn put_container(
+        &self,
+        pod: &Arc<PodRecord>,
+        record: &Arc<ContainerRecord>,
+        steps: &[EventKind],
+    ) {
+        self.change(pod, steps, Subject::Container(record.id.clone()), |snapshot| {
             snapshot.containers.insert(record.id.clone(), record.clone());
         });
+    }
+
+    /// Shows a container no more.
+    pub(crate) fn remove_container(&self, pod: &Arc<PodRecord>, id: &ContainerId) {
+        self.change(pod, &[EventKind::Deleted], Subject::Container(id.clone()), |snapshot| {
+            snapshot.containers.remove(id);
+        });
+    }
+
+    /// Shows a pod no more.
+    pub(crate) fn remove_pod(&self, pod: &Arc<PodRecord>) {
+        self.change(pod, &[EventKind::Deleted], Subject::Pod(pod.id.clone()), |snapshot| {
+            snapshot.pods.remove(&pod.id);
+            snapshot.containers.retain(|_, container| container.pod != pod.id);
+        });
+    }
+
+    fn change(
+        &self,
+        pod: &Arc<PodRecord>,
+        steps: &[EventKind],
+        subject: Subject,
+        change: impl FnOnce(&mut Snapshot),
+    ) {
+        let mut audience = self.audience();
+        let mut next = Snapshot::clone(&self.now.load());
+        change(&mut next);
+        let next = Arc::new(next);
+        self.now.store(next.clone());
+        for step in steps {
+            audience.tell(*step, subject.clone(), &next, pod);
+        }
+    }
+
+    fn audience(&self) -> MutexGuard<'_, Audience> {
+        self.audience.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -55,7 +55,7 @@ pub(crate) async fn run(context: Arc<Context>, order: Order) -> Answer<(), StopP
         shim_pid: 0,
         ..order.record.state.clone()
     };
-    if let Err(fault) = order.facts.tell(Fact::Pod(stopped)).await {
+    if let Err(fault) = order.facts.tell(Fact::Pod(Box::new(stopped))).await {
         return failed("recording it", fault);
     }
     match network {

@@ -15,6 +15,8 @@ mod apply;
 mod devices;
 mod stats;
 
+pub(crate) use stats::UsageFiles;
+
 /// The mounted hierarchies.
 #[derive(Debug)]
 pub(crate) struct Mounts {

@@ -15,6 +15,8 @@ mod apply;
 mod program;
 mod stats;
 
+pub(crate) use stats::UsageFiles;
+
 /// What is handed down to a group that is made, where the host has it.
 const WANTED: [&str; 8] = ["cpuset", "cpu", "io", "memory", "hugetlb", "pids", "rdma", "misc"];
 

@@ -47,6 +47,16 @@ impl Coded for RunPodError {
     }
 }
 
+impl Coded for UpdatePodError {
+    fn code(&self) -> Code {
+        match self {
+            UpdatePodError::Lookup(error) => error.code(),
+            UpdatePodError::Spec { source, .. } => of_spec(source),
+            UpdatePodError::Failed { fault, .. } => fault.code(),
+        }
+    }
+}
+
 impl Coded for StopPodError {
     fn code(&self) -> Code {
         match self {
@@ -196,7 +206,8 @@ impl Coded for Fault {
             Fault::Spawn { source: SpawnError::Process { cause, .. }, .. } => of_io(cause, Code::Internal),
             Fault::Network(_) => Code::Unavailable,
             Fault::Rootfs(error) => of_rootfs(error),
-            Fault::Cgroup(error) => of_cgroup(error),
+            Fault::Cgroup(error) | Fault::Limits(PodLimitsFault::Group(error)) => of_cgroup(error),
+            Fault::Limits(PodLimitsFault::Value(error)) => of_limits(error),
             Fault::Other(_) | Fault::Vanished => Code::Internal,
         }
     }

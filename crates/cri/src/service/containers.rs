@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use node::Node;
+use node::{Node, Snapshot};
 use tonic::Status;
 
 use super::code::{Coded, status};
@@ -63,9 +63,12 @@ pub(super) async fn remove(
 
 pub(super) fn list(node: &Node, filter: Option<proto::ContainerFilter>) -> Result<Vec<Container>, Status> {
     let filter = ContainerFilter::parse(filter)?;
-    let snapshot = node.snapshot();
+    Ok(items(&node.snapshot(), &filter))
+}
+
+fn items(snapshot: &Snapshot, filter: &ContainerFilter) -> Vec<Container> {
     let wanted = snapshot.containers.values().filter(|record| filter.admits(record));
-    Ok(wanted.map(|record| translate::status::container_item(record)).collect())
+    wanted.map(|record| translate::status::container_item(record)).collect()
 }
 
 pub(super) async fn container_status(
@@ -160,6 +163,33 @@ mod tests {
             exit_code: i32::MIN,
         };
         assert!(prost::Message::encoded_len(&full) <= MAX_MESSAGE_BYTES);
+    }
+
+    /// A kubelet lists every second. The bound is that of a release; without optimisation it takes ten times as long.
+    #[test]
+    fn a_thousand_containers_are_listed_within_five_milliseconds() {
+        let record = translate::status::tests::described();
+        let mut snapshot = Snapshot::default();
+        for number in 0..1000u16 {
+            let mut bytes = [7; 32];
+            bytes[..2].copy_from_slice(&number.to_be_bytes());
+            let id = model::id::ContainerId::from_random(bytes);
+            let record = node::ContainerRecord { id: id.clone(), ..record.clone() };
+            snapshot.containers.insert(id, std::sync::Arc::new(record));
+        }
+        let mut times: Vec<Duration> = (0..31)
+            .map(|_| {
+                let begun = std::time::Instant::now();
+                let containers = items(&snapshot, &ContainerFilter::default());
+                let answer = ListContainersResponse { containers };
+                assert!(prost::Message::encode_to_vec(&answer).len() > 100_000);
+                begun.elapsed()
+            })
+            .collect();
+        times.sort_unstable();
+        println!("ListContainers of 1000: median {:?}, most {:?}", times[15], times[30]);
+        let bound = Duration::from_millis(if cfg!(debug_assertions) { 50 } else { 5 });
+        assert!(times[15] <= bound, "{:?}", times[15]);
     }
 
     #[test]

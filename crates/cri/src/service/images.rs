@@ -105,10 +105,7 @@ impl ImageService for Images {
         _: Request<ImageFsInfoRequest>,
     ) -> Result<Response<ImageFsInfoResponse>, Status> {
         let images = self.node.images().fs_info();
-        let stats = self.node.list_container_stats(|_| true).await;
-        let layers = stats.iter().filter_map(|stats| stats.writable_layer);
-        let (bytes, inodes) =
-            layers.fold((0, 0), |(bytes, inodes), layer| (bytes + layer.bytes, inodes + layer.inodes));
+        let (bytes, inodes) = self.node.writable_layers().await;
         let mountpoint = images.mountpoint.to_string_lossy().into_owned();
         let usage = |bytes, inodes| FilesystemUsage {
             timestamp: now(),

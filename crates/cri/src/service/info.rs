@@ -18,6 +18,8 @@ pub(super) fn pod(record: &PodRecord) -> Info {
         "pid": record.state.shim_pid,
         "cgroup": record.state.cgroup.path,
         "networkOwed": record.state.network_owed,
+        "resources": record.state.limits.resources,
+        "overhead": record.state.limits.overhead,
         "config": *record.request,
     });
     one("info", &value)

@@ -5,6 +5,7 @@ mod code;
 mod connections;
 mod containers;
 mod daemon;
+mod events;
 mod images;
 mod info;
 mod node_info;
@@ -32,7 +33,13 @@ pub async fn serve(
     listener: UnixListener,
     stop: impl Future<Output = ()>,
 ) {
-    connections::serve(router::Router::new(node, streaming).await, listener, stop).await;
+    let router = router::Router::new(node.clone(), streaming).await;
+    // Streams of events end only when they are told to, and the end waits for streams.
+    let stop = async {
+        stop.await;
+        node.end_events();
+    };
+    connections::serve(router, listener, stop).await;
 }
 
 /// The answer to a call that this version does not serve; it names itself, and clients fall back where they can.

@@ -1,6 +1,6 @@
 //! The calls about pods.
 
-use node::Node;
+use node::{Node, PodLimits};
 use tonic::Status;
 
 use super::code::{Coded, status};
@@ -49,6 +49,23 @@ pub(super) fn pod_status(
         containers_statuses: containers.map(|record| translate::status::container_status(record)).collect(),
         timestamp,
     })
+}
+
+pub(super) async fn update(
+    node: &Node,
+    request: UpdatePodSandboxResourcesRequest,
+) -> Result<UpdatePodSandboxResourcesResponse, Status> {
+    let id = text::id("pod_sandbox_id", request.pod_sandbox_id)?;
+    let part = |field: &str, asked: Option<LinuxContainerResources>| {
+        let part = asked.map(translate::resources::from_proto).transpose();
+        part.map_err(|bad| bad.within(field))
+    };
+    let change = PodLimits {
+        resources: part("resources", request.resources)?,
+        overhead: part("overhead", request.overhead)?,
+    };
+    node.update_pod(&id, change).await.map_err(status)?;
+    Ok(UpdatePodSandboxResourcesResponse {})
 }
 
 pub(super) fn list(node: &Node, filter: Option<PodSandboxFilter>) -> Result<Vec<PodSandbox>, Status> {

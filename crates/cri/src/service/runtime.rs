@@ -6,7 +6,7 @@ use node::Node;
 use tonic::{Request, Response, Status};
 
 use super::stream::{Answers, pieces};
-use super::{containers, pods, statistics, streaming, unimplemented};
+use super::{containers, events, pods, statistics, streaming, unimplemented};
 use crate::runtime_v1::runtime_service_server::RuntimeService;
 use crate::runtime_v1::*;
 
@@ -191,25 +191,27 @@ impl RuntimeService for Runtime {
 
     async fn pod_sandbox_stats(
         &self,
-        _: Request<PodSandboxStatsRequest>,
+        request: Request<PodSandboxStatsRequest>,
     ) -> Result<Response<PodSandboxStatsResponse>, Status> {
-        Err(unimplemented("PodSandboxStats"))
+        statistics::one_pod(&self.node, request.into_inner()).await.map(Response::new)
     }
 
     async fn list_pod_sandbox_stats(
         &self,
-        _: Request<ListPodSandboxStatsRequest>,
+        request: Request<ListPodSandboxStatsRequest>,
     ) -> Result<Response<ListPodSandboxStatsResponse>, Status> {
-        Err(unimplemented("ListPodSandboxStats"))
+        let stats = statistics::list_pods(&self.node, request.into_inner().filter).await;
+        Ok(Response::new(ListPodSandboxStatsResponse { stats }))
     }
 
     type StreamPodSandboxStatsStream = Answers<StreamPodSandboxStatsResponse>;
 
     async fn stream_pod_sandbox_stats(
         &self,
-        _: Request<StreamPodSandboxStatsRequest>,
+        request: Request<StreamPodSandboxStatsRequest>,
     ) -> Result<Response<Self::StreamPodSandboxStatsStream>, Status> {
-        Err(unimplemented("StreamPodSandboxStats"))
+        let stats = statistics::list_pods(&self.node, request.into_inner().filter).await;
+        Ok(Response::new(pieces(stats, |stats| StreamPodSandboxStatsResponse { pod_sandbox_stats: stats })))
     }
 
     async fn update_runtime_config(
@@ -250,21 +252,23 @@ impl RuntimeService for Runtime {
         &self,
         _: Request<GetEventsRequest>,
     ) -> Result<Response<Self::GetContainerEventsStream>, Status> {
-        Err(unimplemented("GetContainerEvents"))
+        Ok(Response::new(events::subscribe(&self.node)))
     }
 
     async fn list_metric_descriptors(
         &self,
         _: Request<ListMetricDescriptorsRequest>,
     ) -> Result<Response<ListMetricDescriptorsResponse>, Status> {
-        Err(unimplemented("ListMetricDescriptors"))
+        let descriptors = statistics::descriptors(&self.node);
+        Ok(Response::new(ListMetricDescriptorsResponse { descriptors }))
     }
 
     async fn list_pod_sandbox_metrics(
         &self,
         _: Request<ListPodSandboxMetricsRequest>,
     ) -> Result<Response<ListPodSandboxMetricsResponse>, Status> {
-        Err(unimplemented("ListPodSandboxMetrics"))
+        let pod_metrics = statistics::metrics(&self.node).await;
+        Ok(Response::new(ListPodSandboxMetricsResponse { pod_metrics }))
     }
 
     type StreamPodSandboxMetricsStream = Answers<StreamPodSandboxMetricsResponse>;
@@ -273,7 +277,10 @@ impl RuntimeService for Runtime {
         &self,
         _: Request<StreamPodSandboxMetricsRequest>,
     ) -> Result<Response<Self::StreamPodSandboxMetricsStream>, Status> {
-        Err(unimplemented("StreamPodSandboxMetrics"))
+        let metrics = statistics::metrics(&self.node).await;
+        Ok(Response::new(pieces(metrics, |metrics| StreamPodSandboxMetricsResponse {
+            pod_sandbox_metrics: metrics,
+        })))
     }
 
     async fn runtime_config(
@@ -285,8 +292,8 @@ impl RuntimeService for Runtime {
 
     async fn update_pod_sandbox_resources(
         &self,
-        _: Request<UpdatePodSandboxResourcesRequest>,
+        request: Request<UpdatePodSandboxResourcesRequest>,
     ) -> Result<Response<UpdatePodSandboxResourcesResponse>, Status> {
-        Err(unimplemented("UpdatePodSandboxResources"))
+        pods::update(&self.node, request.into_inner()).await.map(Response::new)
     }
 }

@@ -23,6 +23,12 @@ impl PodFilter {
         Ok(PodFilter { id: filter.id, state, labels: filter.label_selector })
     }
 
+    /// That of a list of statistics.
+    pub fn of_stats(filter: Option<proto::PodSandboxStatsFilter>) -> PodFilter {
+        let filter = filter.unwrap_or_default();
+        PodFilter { id: filter.id, state: None, labels: filter.label_selector }
+    }
+
     pub fn admits(&self, record: &PodRecord) -> bool {
         record.id.as_str().starts_with(&self.id)
             && self.state.is_none_or(|state| state == status::pod_state(record))

@@ -3,6 +3,7 @@
 pub mod container;
 pub mod filter;
 pub mod image;
+pub mod metrics;
 pub mod namespace;
 pub mod pod;
 pub mod resources;

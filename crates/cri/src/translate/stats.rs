@@ -1,8 +1,10 @@
-//! What containers use, as CRI says it.
+//! What pods and containers use, as CRI says it.
 
-use cgroup::{Pressure, PressureLine};
-use node::{ContainerStats, Layer};
+use cgroup::{Pressure, PressureLine, Usage};
+use network::InterfaceStats;
+use node::{ContainerStats, Layer, PodStats};
 
+use super::pod::name_to_proto;
 use super::status::container_metadata;
 use crate::runtime_v1 as proto;
 
@@ -10,7 +12,7 @@ use crate::runtime_v1 as proto;
 pub fn container(stats: &ContainerStats, mountpoint: &str) -> proto::ContainerStats {
     let at = stats.at.nanoseconds();
     let record = &stats.record;
-    let group = stats.cgroup.as_ref();
+    let usage = stats.usage.as_ref();
     proto::ContainerStats {
         attributes: Some(proto::ContainerAttributes {
             id: record.id.to_string(),
@@ -18,32 +20,89 @@ pub fn container(stats: &ContainerStats, mountpoint: &str) -> proto::ContainerSt
             labels: record.request.labels.clone(),
             annotations: record.request.annotations.clone(),
         }),
-        cpu: group.map(|group| proto::CpuUsage {
-            timestamp: at,
-            usage_core_nano_seconds: value(group.cpu.usage_ns),
-            usage_nano_cores: stats.usage_nano_cores.and_then(value),
-            psi: group.cpu.pressure.map(pressure),
-        }),
-        memory: group.map(|group| proto::MemoryUsage {
-            timestamp: at,
-            working_set_bytes: value(group.memory.working_set),
-            available_bytes: group.memory.available.and_then(value),
-            usage_bytes: value(group.memory.usage),
-            rss_bytes: value(group.memory.rss),
-            page_faults: value(group.memory.page_faults),
-            major_page_faults: value(group.memory.major_page_faults),
-            psi: group.memory.pressure.map(pressure),
-        }),
+        cpu: usage.map(|usage| cpu(at, usage, stats.usage_nano_cores)),
+        memory: usage.map(|usage| memory(at, usage)),
         writable_layer: stats.writable_layer.map(|layer| filesystem(layer, mountpoint)),
-        swap: group.map(|group| proto::SwapUsage {
+        swap: usage.map(|usage| proto::SwapUsage {
             timestamp: at,
-            swap_available_bytes: group
+            swap_available_bytes: usage
                 .memory
                 .swap_limit
-                .and_then(|limit| value(limit.saturating_sub(group.memory.swap_usage))),
-            swap_usage_bytes: value(group.memory.swap_usage),
+                .and_then(|limit| value(limit.saturating_sub(usage.memory.swap_usage))),
+            swap_usage_bytes: value(usage.memory.swap_usage),
         }),
-        io: group.map(|group| proto::IoUsage { timestamp: at, psi: group.io.pressure.map(pressure) }),
+        io: usage.map(|usage| io(at, usage)),
+    }
+}
+
+/// The statistics of one pod and its containers.
+pub fn pod(stats: &PodStats, mountpoint: &str) -> proto::PodSandboxStats {
+    let at = stats.at.nanoseconds();
+    let record = &stats.record;
+    let usage = stats.usage.as_ref();
+    let is_default = |interface: &&InterfaceStats| interface.name == DEFAULT_INTERFACE;
+    proto::PodSandboxStats {
+        attributes: Some(proto::PodSandboxAttributes {
+            id: record.id.to_string(),
+            metadata: Some(name_to_proto(&record.request.name)),
+            labels: record.request.labels.clone(),
+            annotations: record.request.annotations.clone(),
+        }),
+        linux: Some(proto::LinuxPodSandboxStats {
+            cpu: usage.map(|usage| cpu(at, usage, stats.usage_nano_cores)),
+            memory: usage.map(|usage| memory(at, usage)),
+            network: (!stats.interfaces.is_empty()).then(|| proto::NetworkUsage {
+                timestamp: at,
+                default_interface: stats.interfaces.iter().find(is_default).map(interface),
+                interfaces: stats.interfaces.iter().filter(|one| !is_default(one)).map(interface).collect(),
+            }),
+            process: stats
+                .processes
+                .map(|count| proto::ProcessUsage { timestamp: at, process_count: value(count) }),
+            containers: stats.containers.iter().map(|stats| container(stats, mountpoint)).collect(),
+            io: usage.map(|usage| io(at, usage)),
+        }),
+        windows: None,
+    }
+}
+
+/// What CNI plugins are told to call a pod's interface.
+const DEFAULT_INTERFACE: &str = "eth0";
+
+fn cpu(at: i64, usage: &Usage, nano_cores: Option<u64>) -> proto::CpuUsage {
+    proto::CpuUsage {
+        timestamp: at,
+        usage_core_nano_seconds: value(usage.cpu_ns),
+        usage_nano_cores: nano_cores.and_then(value),
+        psi: usage.pressure.cpu.map(pressure),
+    }
+}
+
+fn memory(at: i64, usage: &Usage) -> proto::MemoryUsage {
+    let memory = &usage.memory;
+    proto::MemoryUsage {
+        timestamp: at,
+        working_set_bytes: value(memory.working_set),
+        available_bytes: memory.available.and_then(value),
+        usage_bytes: value(memory.usage),
+        rss_bytes: value(memory.rss),
+        page_faults: value(memory.page_faults),
+        major_page_faults: value(memory.major_page_faults),
+        psi: usage.pressure.memory.map(pressure),
+    }
+}
+
+fn io(at: i64, usage: &Usage) -> proto::IoUsage {
+    proto::IoUsage { timestamp: at, psi: usage.pressure.io.map(pressure) }
+}
+
+fn interface(stats: &InterfaceStats) -> proto::NetworkInterfaceUsage {
+    proto::NetworkInterfaceUsage {
+        name: stats.name.clone(),
+        rx_bytes: value(stats.rx_bytes),
+        rx_errors: value(stats.rx_errors),
+        tx_bytes: value(stats.tx_bytes),
+        tx_errors: value(stats.tx_errors),
     }
 }
 

@@ -3,7 +3,7 @@
 use model::container::Container as Life;
 use model::exit::Exit;
 use model::pod::Pod;
-use node::{ContainerRecord, PodRecord};
+use node::{ContainerRecord, Event, EventKind, PodRecord};
 
 use super::{container, namespace, pod, resources, signal};
 use crate::runtime_v1 as proto;
@@ -118,6 +118,24 @@ pub fn container_status(record: &ContainerRecord) -> proto::ContainerStatus {
     }
 }
 
+/// A step in the life of a pod or a container, with everything that its pod was at that moment.
+pub fn event(event: &Event) -> proto::ContainerEventResponse {
+    use proto::ContainerEventType as Type;
+    let kind = match event.kind {
+        EventKind::Created => Type::ContainerCreatedEvent,
+        EventKind::Started => Type::ContainerStartedEvent,
+        EventKind::Stopped => Type::ContainerStoppedEvent,
+        EventKind::Deleted => Type::ContainerDeletedEvent,
+    };
+    proto::ContainerEventResponse {
+        container_id: event.subject.as_str().to_owned(),
+        container_event_type: kind.into(),
+        created_at: event.at.nanoseconds(),
+        pod_sandbox_status: Some(pod_status(&event.pod)),
+        containers_statuses: event.containers.iter().map(|record| container_status(record)).collect(),
+    }
+}
+
 /// What a status says about a container's end; all zero and empty while it has not ended.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Ended {
@@ -144,4 +162,4 @@ fn ended(life: &Life) -> Ended {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -194,6 +194,14 @@ impl Daemon {
         child.wait().unwrap();
     }
 
+    /// Ends the daemon as a service manager would, and waits until it has ended.
+    pub fn end(&mut self) {
+        let mut child = self.child.take().unwrap();
+        let pid = rustix::process::Pid::from_child(&child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        assert!(child.wait().unwrap().success(), "{}", self.log());
+    }
+
     /// Takes the bridge, the rules and the addresses off the machine.
     fn remove_network(&self) {
         let networks = network::Networks::new(network::NetworkConfig {

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use model::id::{ContainerId, PodId};
 use model::request::{ContainerRequest, ImageChoice, Mount, PodName, PodRequest, Resources};
 use model::time::Timestamp;
-use node::{ContainerFacts, ContainerState, PodCgroup, PodState};
+use node::{ContainerFacts, ContainerState, PodCgroup, PodLimits, PodState, Subject};
 
 use super::*;
 
-fn pod() -> PodRecord {
+pub(in crate::translate) fn pod() -> PodRecord {
     let name = PodName { namespace: "shop".into(), name: "web-0".into(), uid: "u1".into(), attempt: 3 };
     let request = PodRequest {
         name,
@@ -28,11 +28,12 @@ fn pod() -> PodRecord {
             shim_pid: 1,
             cgroup: PodCgroup { path: "/p".into(), ours: true },
             network_owed: false,
+            limits: PodLimits::default(),
         },
     }
 }
 
-fn container(life: Life) -> ContainerRecord {
+pub(in crate::translate) fn container(life: Life) -> ContainerRecord {
     let request = ContainerRequest {
         name: "web".into(),
         attempt: 2,
@@ -66,6 +67,22 @@ fn container(life: Life) -> ContainerRecord {
             resources: Resources { cpu_shares: 512, ..Default::default() },
         },
     }
+}
+
+/// A running container with the labels and annotations that the kubelet gives.
+pub(crate) fn described() -> ContainerRecord {
+    let record = container(Life::Running { pid: 9, started_at: Timestamp(10) });
+    let texts = |prefix: &str| {
+        (0..6)
+            .map(|n| (format!("io.kubernetes.{prefix}.{n}"), format!("{prefix}-of-this-container-{n}")))
+            .collect()
+    };
+    let request = ContainerRequest {
+        labels: texts("label"),
+        annotations: texts("annotation"),
+        ..ContainerRequest::clone(&record.request)
+    };
+    ContainerRecord { request: Arc::new(request), ..record }
 }
 
 #[test]
@@ -110,4 +127,21 @@ fn nothing_is_said_of_an_end_that_has_not_come() {
     let unreadable = container_status(&container(Life::Unreadable { why: "torn".into() }));
     assert_eq!((unreadable.state, unreadable.message.as_str()), (3, "torn"));
     assert_eq!(unreadable.finished_at, 0);
+}
+
+#[test]
+fn an_event_carries_its_pod_and_all_containers() {
+    let life = Life::Running { pid: 9, started_at: Timestamp(10) };
+    let told = Event {
+        kind: EventKind::Started,
+        subject: Subject::Container(ContainerId::from_random([2; 32])),
+        at: Timestamp(77),
+        pod: Arc::new(pod()),
+        containers: vec![Arc::new(container(life))],
+    };
+    let answer = event(&told);
+    assert_eq!(answer.container_event_type(), proto::ContainerEventType::ContainerStartedEvent);
+    assert_eq!((answer.container_id.as_str(), answer.created_at), ("02".repeat(32).as_str(), 77));
+    assert_eq!(answer.pod_sandbox_status, Some(pod_status(&pod())));
+    assert_eq!(answer.containers_statuses[0].state(), proto::ContainerState::ContainerRunning);
 }

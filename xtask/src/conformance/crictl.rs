@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::clients::Clients;
 use super::daemon::Daemon;
 
-const IMAGE: &str = "registry.k8s.io/e2e-test-images/busybox:1.29-2";
+pub(super) const IMAGE: &str = "registry.k8s.io/e2e-test-images/busybox:1.29-2";
 const NAME: &str = "registry.k8s.io/e2e-test-images/busybox";
 
 /// Runs every command; the first that answers otherwise than usual is the error.
@@ -27,6 +27,7 @@ pub(super) fn walk(clients: &Clients, daemon: &Daemon) -> Result<()> {
     let pod = walk.pod()?;
     let container = walk.container(&pod)?;
     walk.inside(&container)?;
+    walk.streams(&pod)?;
     walk.stop_and_remove(&pod, &container)?;
     println!("crictl: every command answered as usual");
     Ok(())
@@ -39,14 +40,14 @@ pub(super) fn remove_pods(clients: &Clients, daemon: &Daemon) {
     let _ = crictl.stdin(Stdio::null()).output();
 }
 
-struct Walk {
+pub(super) struct Walk {
     crictl: PathBuf,
     endpoint: String,
-    scratch: PathBuf,
+    pub(super) scratch: PathBuf,
 }
 
 /// What a command said.
-struct Said {
+pub(super) struct Said {
     line: String,
     code: Option<i32>,
     out: String,
@@ -73,7 +74,7 @@ impl Said {
     }
 
     /// The only line: an id of 64 hexadecimal digits.
-    fn id(&self) -> Result<String> {
+    pub(super) fn id(&self) -> Result<String> {
         let id = self.out.trim();
         let hex = id.len() == 64 && id.bytes().all(|byte| byte.is_ascii_hexdigit());
         ensure!(hex, "`{}` does not answer with an id:\n{}{}", self.line, self.out, self.err);
@@ -82,7 +83,8 @@ impl Said {
 }
 
 impl Walk {
-    fn crictl(&self, args: &[&str]) -> Result<Said> {
+    /// crictl, told where everything is.
+    pub(super) fn command(&self, args: &[&str]) -> Result<Command> {
         let mut command = Command::new(&self.crictl);
         command.args([
             "--runtime-endpoint",
@@ -98,6 +100,11 @@ impl Walk {
             fs::write(&config, "")?;
         }
         command.arg("--config").arg(config).args(args).stdin(Stdio::null());
+        Ok(command)
+    }
+
+    fn crictl(&self, args: &[&str]) -> Result<Said> {
+        let mut command = self.command(args)?;
         let output = command.output().context("cannot start crictl")?;
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         let line = format!("crictl {}", args.join(" "));
@@ -105,7 +112,7 @@ impl Walk {
     }
 
     /// A command that has to succeed.
-    fn ok(&self, args: &[&str]) -> Result<Said> {
+    pub(super) fn ok(&self, args: &[&str]) -> Result<Said> {
         let start = Instant::now();
         let said = self.crictl(args)?;
         ensure!(
@@ -135,7 +142,7 @@ impl Walk {
         Ok(())
     }
 
-    fn file(&self, name: &str, value: &Value) -> Result<String> {
+    pub(super) fn file(&self, name: &str, value: &Value) -> Result<String> {
         let path = self.scratch.join(name);
         fs::write(&path, value.to_string())?;
         Ok(path.display().to_string())

@@ -2,6 +2,7 @@
 
 mod clients;
 mod crictl;
+mod crictl_streams;
 mod critest;
 mod daemon;
 mod images;

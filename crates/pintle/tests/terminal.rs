@@ -1,0 +1,221 @@
+//! `pintle exec`, `attach`, `run` and `port-forward` as people use them: from a terminal, and from a pipe.
+
+mod support;
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use rustix::pty::{OpenptFlags, grantpt, ioctl_tiocgptpeer, openpt, unlockpt};
+use rustix::termios::{LocalModes, Termios, Winsize, tcgetattr, tcsetwinsize};
+use support::Daemon;
+
+/// Nothing here takes longer, unless it is broken.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+fn pintle(daemon: &Daemon, args: &[&str]) -> Vec<String> {
+    let endpoint = format!("unix://{}", daemon.socket().display());
+    let program = env!("CARGO_BIN_EXE_pintle").to_owned();
+    [program, "--endpoint".into(), endpoint].into_iter().chain(args.iter().map(ToString::to_string)).collect()
+}
+
+/// Runs a command of pintle with this standard input.
+fn piped(daemon: &Daemon, args: &[&str], input: &str) -> Output {
+    let line = pintle(daemon, args);
+    let mut command = Command::new(&line[0]);
+    command.args(&line[1..]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    child.wait_with_output().unwrap()
+}
+
+/// A command of pintle that somebody sits before.
+struct Seat {
+    master: OwnedFd,
+    child: Child,
+    shown: Arc<Mutex<Vec<u8>>>,
+    before: Termios,
+}
+
+impl Seat {
+    fn take(daemon: &Daemon, args: &[&str], columns: u16, rows: u16) -> Seat {
+        let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
+        grantpt(&master).unwrap();
+        unlockpt(&master).unwrap();
+        let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+        let peer = ioctl_tiocgptpeer(&master, flags).unwrap();
+        set_size(&master, columns, rows);
+        let before = tcgetattr(&master).unwrap();
+        let end = || Stdio::from(peer.try_clone().unwrap());
+        let mut command = Command::new("setsid");
+        command.arg("--ctty").args(pintle(daemon, args)).stdin(end()).stdout(end()).stderr(end());
+        let child = command.spawn().unwrap();
+        let shown = Arc::new(Mutex::new(Vec::new()));
+        let (mut from, to) = (File::from(master.try_clone().unwrap()), shown.clone());
+        std::thread::spawn(move || {
+            let mut buffer = [0; 4096];
+            while let Ok(length @ 1..) = from.read(&mut buffer) {
+                to.lock().unwrap().extend_from_slice(&buffer[..length]);
+            }
+        });
+        Seat { master, child, shown, before }
+    }
+
+    fn type_in(&self, keys: &str) {
+        File::from(self.master.try_clone().unwrap()).write_all(keys.as_bytes()).unwrap();
+    }
+
+    fn until(&self, text: &str) {
+        let shown = || String::from_utf8_lossy(&self.shown.lock().unwrap()).into_owned();
+        assert!(within(|| shown().contains(text)), "{text:?} does not come after {:?}", shown());
+    }
+
+    fn is_raw(&self) -> bool {
+        let now = tcgetattr(&self.master).unwrap();
+        !now.local_modes.intersects(LocalModes::ICANON | LocalModes::ECHO | LocalModes::ISIG)
+    }
+
+    /// Waits for its end: the exit code, and whether the terminal is as it was.
+    fn end(&mut self) -> (Option<i32>, bool) {
+        assert!(within(|| self.child.try_wait().unwrap().is_some()), "it does not end");
+        let now = tcgetattr(&self.master).unwrap();
+        let same = now.local_modes == self.before.local_modes
+            && now.input_modes == self.before.input_modes
+            && now.output_modes == self.before.output_modes;
+        (self.child.wait().unwrap().code(), same)
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn set_size(terminal: &OwnedFd, columns: u16, rows: u16) {
+    let size = Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+    tcsetwinsize(terminal.as_fd(), size).unwrap();
+}
+
+fn within(mut holds: impl FnMut() -> bool) -> bool {
+    let begun = Instant::now();
+    while !holds() {
+        if begun.elapsed() > PATIENCE {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    true
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn exec_streams_and_passes_the_exit_code_on() {
+    needs_a_node!();
+    let daemon = Daemon::start().await;
+    let sandbox = daemon.pod("p");
+    let pod = daemon.run_pod(&sandbox).await.unwrap();
+    let id = daemon.run(&pod, &sandbox, "c", "exec sleep 1000").await;
+    let done = piped(&daemon, &["exec", "-i", &id, "sh", "-c", "cat; echo err >&2; exit 3"], "hello\n");
+    assert_eq!(done.status.code(), Some(3));
+    assert_eq!((&done.stdout[..], &done.stderr[..]), (&b"hello\n"[..], &b"err\n"[..]));
+    let done = piped(&daemon, &["exec", "p/c", "sh", "-c", "cat; echo no input"], "unread");
+    assert_eq!((done.status.code(), &done.stdout[..]), (Some(0), &b"no input\n"[..]));
+    let done = piped(&daemon, &["exec", "p/c", "no-such-program"], "");
+    let said = String::from_utf8_lossy(&done.stderr).into_owned();
+    assert!(done.status.code() == Some(125) && said.contains("no-such-program"), "{done:?}");
+
+    let mut seat = Seat::take(&daemon, &["exec", "-i", "-t", &id, "sh"], 100, 30);
+    seat.type_in("stty size; echo $TERM\n");
+    seat.until("30 100\r\nxterm\r\n");
+    assert!(seat.is_raw());
+    set_size(&seat.master, 120, 40);
+    // Told a moment later; a shell that is asked too early tells the old size.
+    seat.type_in("while [ \"$(stty size)\" != '40 120' ]; do :; done; echo resized\n");
+    seat.until("\nresized");
+    seat.type_in("exit 7\n");
+    assert_eq!(seat.end(), (Some(7), true));
+
+    let mut seat = Seat::take(&daemon, &["exec", "-i", "-t", &id, "sh"], 100, 30);
+    seat.type_in("echo be''gun\n");
+    seat.until("begun");
+    kill_process(Pid::from_child(&seat.child), Signal::TERM).unwrap();
+    assert_eq!(seat.end(), (Some(130), true), "also when it is ended from outside");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_program_is_run_left_and_joined_again() {
+    needs_a_node!();
+    let daemon = Daemon::start().await;
+    let logs = daemon.path("run-logs").display().to_string();
+    let image = daemon.image.as_str();
+    let run = ["run", "--log-root", &logs];
+    let script = "cat; echo err >&2; exit 4";
+    let done = piped(&daemon, &[&run[..], &["-i", "--rm", image, "sh", "-c", script]].concat(), "hello\n");
+    assert_eq!(done.status.code(), Some(4), "{done:?}");
+    assert_eq!((&done.stdout[..], &done.stderr[..]), (&b"hello\n"[..], &b"err\n"[..]));
+    assert!(daemon.pods().await.is_empty(), "it is removed");
+
+    let line = [&run[..], &["-i", "-t", "--name", "shell", image, "sh"]].concat();
+    let mut seat = Seat::take(&daemon, &line, 90, 20);
+    seat.type_in("stty size; X=kept\n");
+    seat.until("20 90\r\n");
+    seat.type_in("\x10\x11");
+    seat.until("runs on");
+    assert_eq!(seat.end(), (Some(0), true));
+    let mut seat = Seat::take(&daemon, &["attach", "-i", "-t", "shell"], 91, 21);
+    seat.type_in("echo $X; while [ \"$(stty size)\" != '21 91' ]; do :; done; exit 6\n");
+    seat.until("\nkept\r\n");
+    assert_eq!(seat.end(), (Some(6), true));
+    let done = piped(&daemon, &["attach", "shell"], "");
+    assert!(String::from_utf8_lossy(&done.stderr).contains("exited"), "{done:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ports_of_this_machine_lead_into_a_pod() {
+    needs_a_node!();
+    let daemon = Daemon::start().await;
+    let sandbox = daemon.pod("web");
+    let pod = daemon.run_pod(&sandbox).await.unwrap();
+    let id = daemon.run(&pod, &sandbox, "c", "exec nc -ll -p 7000 -e cat").await;
+    let listens = || daemon.sh(&id, "grep -c :1B58 /proc/net/tcp /proc/net/tcp6 || true");
+    let begun = Instant::now();
+    while !listens().await.contains(":1\n") {
+        assert!(begun.elapsed() < PATIENCE, "nobody listens");
+    }
+    let line = pintle(&daemon, &["port-forward", "web", ":7000", ":7001"]);
+    let mut child = Command::new(&line[0])
+        .args(&line[1..])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut said = BufReader::new(child.stdout.take().unwrap());
+    let mut address = || {
+        let mut line = String::new();
+        said.read_line(&mut line).unwrap();
+        line.split_once(" -> web:700").unwrap().0.to_owned()
+    };
+    let (good, bad) = (address(), address());
+    let talk = |address: &str, text: &str| {
+        let mut connection = std::net::TcpStream::connect(address).unwrap();
+        connection.set_read_timeout(Some(PATIENCE)).unwrap();
+        connection.write_all(text.as_bytes()).unwrap();
+        let mut back = vec![0; text.len()];
+        connection.read_exact(&mut back).map(|()| String::from_utf8(back).unwrap())
+    };
+    let long = "0123456789".repeat(10_000);
+    for text in ["hello", &long] {
+        assert_eq!(talk(&good, text).unwrap(), text);
+    }
+    assert!(talk(&bad, "hello").is_err());
+    kill_process(Pid::from_child(&child), Signal::INT).unwrap();
+    let ended = child.wait_with_output().unwrap();
+    assert_eq!(ended.status.code(), Some(0));
+    let said = String::from_utf8_lossy(&ended.stderr).into_owned();
+    assert!(said.contains("7001") && said.contains("refused"), "{said}");
+}

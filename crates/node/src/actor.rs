@@ -10,7 +10,7 @@ use model::container::{self, Container};
 use model::exit::Exit;
 use model::id::{ContainerId, PodId};
 use model::pod::{self, Pod, Verdict};
-use model::request::{ContainerRequest, Resources};
+use model::request::{ContainerRequest, PidNamespace, Resources};
 use model::time::Timestamp;
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{info, warn};
@@ -297,6 +297,9 @@ impl Actor {
     }
 
     fn start(&mut self, id: &ContainerId) -> Operation<Answer<(), StartContainerError>> {
+        if let Some(target) = self.ended_target(id) {
+            return failed(StartContainerError::TargetEnded { id: id.clone(), target });
+        }
         let Some(slot) = self.slots.get_mut(id) else { return failed(absent(id).into()) };
         if let Some(running) = slot.starting.as_ref().filter(|starting| !starting.is_finished()) {
             return running.clone();
@@ -317,6 +320,18 @@ impl Actor {
         let operation = Operation::begin(start_container::run(slot.record.clone(), shim, self.facts.clone()));
         slot.starting = Some(operation.clone());
         operation
+    }
+
+    /// The container whose processes this one is to see, if that has ended: the kernel ended this one with it.
+    fn ended_target(&self, id: &ContainerId) -> Option<String> {
+        let PidNamespace::Target(target) = &self.slots.get(id)?.record.request.security.namespaces.pid else {
+            return None;
+        };
+        let lives = self.slots.values().any(|slot| {
+            slot.record.id.as_str() == target
+                && matches!(slot.record.state.container, Container::Running { .. })
+        });
+        (!lives).then(|| target.clone())
     }
 
     fn stop(

@@ -15,7 +15,7 @@ use crate::error::{CreateContainerError, Fault};
 use crate::pod_shim::PodShim;
 use crate::record::{ContainerFacts, ContainerRecord, ContainerState, PodRecord};
 use crate::stage::stage;
-use crate::{container_mounts, devices, lost, teardown};
+use crate::{container_mounts, devices, lost, propagation, teardown};
 use shim::protocol::CreateRequest;
 
 const SIGTERM: u8 = 15;
@@ -183,6 +183,8 @@ impl Work {
     fn write_bundle(self, rootfs: OwnedFd) -> Result<(ResolvedUser, OwnedFd), CreateContainerError> {
         let name = &self.request.name;
         let spec_failed = |source| CreateContainerError::Spec { name: name.clone(), source };
+        propagation::check(&self.request.mounts)
+            .map_err(|why| CreateContainerError::Invalid { name: name.clone(), why })?;
         let root = sys::root::Root::from_fd(rootfs);
         let user = self.user(&root)?;
         let seccomp = self.seccomp()?;
@@ -232,6 +234,10 @@ impl Work {
         let bundle = self.context.bundle(&self.pod.id, &self.id);
         let write = || -> std::io::Result<()> {
             std::fs::create_dir(&bundle)?;
+            let raw = spec::raw_environment(&self.request);
+            if !raw.is_empty() {
+                std::fs::write(bundle.join(shim::config::RAW_ENVIRONMENT), raw)?;
+            }
             std::fs::write(bundle.join("config.json"), serde_json::to_vec(spec)?)
         };
         write().map_err(|source| Fault::File { path: bundle.clone(), source })
@@ -342,7 +348,9 @@ fn namespaces(order: &Order) -> Result<NamespacePlan, CreateContainerError> {
 fn target_namespace(order: &Order, target: &str) -> Result<PathBuf, CreateContainerError> {
     let invalid = |why: &str| CreateContainerError::Invalid {
         name: order.request.name.clone(),
-        why: format!("its process namespace is to be that of container {target:?}, which {why}"),
+        why: format!(
+            "namespace_options.target_id: container {target:?}, whose processes it is to see, {why}"
+        ),
     };
     let sibling = order.siblings.iter().find(|sibling| sibling.id.as_str() == target);
     match sibling.map(|sibling| &sibling.state.container) {

@@ -144,6 +144,10 @@ pub enum StartContainerError {
     Lookup(#[from] LookupError),
     #[error("container {id} is {state}; only a created container can be started")]
     NotCreated { id: ContainerId, state: &'static str },
+    #[error(
+        "container {id} cannot be started: container {target}, whose processes it is to see, has ended; remove it"
+    )]
+    TargetEnded { id: ContainerId, target: String },
     /// The command could not be executed; the container is exited now, with status 128.
     #[error("container {id}: {why}")]
     NotExecuted { id: ContainerId, why: String },

@@ -19,6 +19,7 @@ mod open_files;
 mod pod_files;
 mod pod_limits;
 mod pod_shim;
+mod propagation;
 mod record;
 mod records;
 mod recover;

@@ -11,7 +11,7 @@ use sys::root::Root;
 
 use crate::error::{Failure, Stage};
 
-const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+const DEFAULT_PATH: &[u8] = b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 const LARGEST_PASSWD: u64 = 1 << 20;
 
 /// A command ready to be executed in the current root and directory.
@@ -25,39 +25,41 @@ pub(crate) struct Command {
 }
 
 impl Command {
-    /// Reads args and env. To be called inside the container's root, where a missing HOME is looked up.
-    pub(crate) fn of(process: &Process) -> Result<Command, Failure> {
+    /// Reads args and env, with the variables of `raw` over those. To be called inside the container's root, where a missing HOME is
+    /// looked up.
+    pub(crate) fn of(process: &Process, raw: &[u8]) -> Result<Command, Failure> {
         let fail = |what: &str, cause: &str| Failure::new(Stage::Command, what, cause);
-        let strings = |items: &[String], what: &str| {
+        let strings = |items: Vec<Vec<u8>>, what: &str| {
             items
-                .iter()
-                .map(|item| CString::new(item.as_bytes()).map_err(|_| fail(what, "holds a NUL byte")))
+                .into_iter()
+                .map(|item| CString::new(item).map_err(|_| fail(what, "holds a NUL byte")))
                 .collect::<Result<Vec<_>, _>>()
         };
+        let bytes = |items: &[String]| items.iter().map(|item| item.clone().into_bytes()).collect::<Vec<_>>();
         let args = process.args().as_deref().unwrap_or_default();
         let program =
             args.first().ok_or_else(|| fail("process.args", "is empty: there is nothing to run"))?;
         if program.is_empty() {
             return Err(fail("process.args", "the name of the command is empty"));
         }
-        let env = process.env().as_deref().unwrap_or_default();
-        let mut environment = strings(env, "process.env")?;
-        let value = |key: &str| env.iter().rev().find_map(|pair| pair.strip_prefix(key)?.strip_prefix('='));
-        if value("HOME").is_none_or(str::is_empty) {
-            environment.retain(|pair| !pair.as_bytes().starts_with(b"HOME="));
+        let mut env = bytes(process.env().as_deref().unwrap_or_default());
+        crate::environment::overlay(&mut env, raw);
+        let value = |key: &[u8]| env.iter().rev().find_map(|pair| pair.strip_prefix(key));
+        let candidates = candidates(program, OsStr::from_bytes(value(b"PATH=").unwrap_or(DEFAULT_PATH)));
+        if value(b"HOME=").is_none_or(<[u8]>::is_empty) {
+            env.retain(|pair| !pair.starts_with(b"HOME="));
             let mut home = b"HOME=".to_vec();
             home.extend(home_of(process.user().uid()).into_vec());
-            environment.extend(CString::new(home));
+            env.push(home);
         }
-        let candidates = candidates(program, value("PATH").unwrap_or(DEFAULT_PATH));
         let candidates = candidates
             .into_iter()
             .map(|path| CString::new(path.into_os_string().into_vec()))
             .collect::<Result<_, _>>()
             .map_err(|_| fail("PATH", "holds a NUL byte"))?;
         Ok(Command {
-            arguments: strings(args, "process.args")?,
-            environment,
+            arguments: strings(bytes(args), "process.args")?,
+            environment: strings(env, "process.env")?,
             candidates,
             searched: !program.contains('/'),
         })
@@ -91,14 +93,15 @@ impl Command {
     }
 }
 
-fn candidates(program: &str, path: &str) -> Vec<PathBuf> {
+fn candidates(program: &str, path: &OsStr) -> Vec<PathBuf> {
     if program.contains('/') {
         return vec![program.into()];
     }
     // An empty element would mean the working directory; what lies there is the image's or the user's accident.
-    path.split(':')
+    path.as_bytes()
+        .split(|byte| *byte == b':')
         .filter(|folder| !folder.is_empty())
-        .map(|folder| Path::new(folder).join(program))
+        .map(|folder| Path::new(OsStr::from_bytes(folder)).join(program))
         .collect()
 }
 
@@ -261,7 +264,10 @@ mod tests {
 
     #[test]
     fn only_names_without_a_slash_are_searched_for() {
-        assert_eq!(candidates("sh", "/bin::/usr/bin"), [Path::new("/bin/sh"), Path::new("/usr/bin/sh")]);
-        assert_eq!(candidates("./sh", "/bin"), [Path::new("./sh")]);
+        assert_eq!(
+            candidates("sh", OsStr::new("/bin::/usr/bin")),
+            [Path::new("/bin/sh"), Path::new("/usr/bin/sh")]
+        );
+        assert_eq!(candidates("./sh", OsStr::new("/bin")), [Path::new("./sh")]);
     }
 }

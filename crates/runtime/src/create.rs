@@ -136,6 +136,7 @@ fn make(request: CreateRequest<'_>, made: &mut Made) -> Result<Created, Refusal>
         Some(spec) => spec,
         None => load(&bundle.join("config.json"))?,
     };
+    let raw_environment = crate::environment::read(&bundle)?;
     let (linux, process) = parts(&spec, request.console.is_some())?;
     open_folder(request.state_root, request.id, made)?;
     let listener = listen_for_start(made)?;
@@ -194,6 +195,7 @@ fn make(request: CreateRequest<'_>, made: &mut Made) -> Result<Created, Refusal>
                 seccomp_listener,
                 state: record,
                 preserve_fds: request.preserve_fds,
+                raw_environment,
                 entrance,
             })
         }

@@ -74,6 +74,7 @@ fn run(
         return Err(Failure::new(Stage::Console, "process.terminal", "goes together with a console socket"));
     }
     let console = request.console.map(Console::connect).transpose()?;
+    let raw_environment = crate::environment::read(&record.bundle)?;
     let filter = crate::seccomp_filter::read(folder, record)?;
     let group = crate::cgroups::open(record)?;
     let other_users = in_other_user_namespace(record)?;
@@ -96,6 +97,7 @@ fn run(
                 channel: theirs,
                 console,
                 filter,
+                raw_environment,
                 preserve_fds: request.preserve_fds,
                 entrance,
             }
@@ -174,6 +176,7 @@ struct Joiner<'a> {
     channel: Channel,
     console: Option<OwnedFd>,
     filter: Option<Filter>,
+    raw_environment: Vec<u8>,
     preserve_fds: u32,
     entrance: cgroup::Entrance,
 }
@@ -219,7 +222,7 @@ impl Joiner<'_> {
         crate::process::enter_directory(directory.as_fd(), cwd)?;
         drop((directory, root, peer));
         let attributes = Attributes::of(self.process, self.filter.is_some(), &mut warnings)?;
-        let command = Command::of(self.process)?;
+        let command = Command::of(self.process, &self.raw_environment)?;
         attributes.limits(self.process, &mut warnings)?;
         attributes.owner_of_streams();
         attributes.become_user(self.process)?;

@@ -18,6 +18,7 @@ mod console;
 mod create;
 mod default_spec;
 mod delete;
+mod environment;
 mod error;
 mod exec;
 mod features;
@@ -41,6 +42,7 @@ pub use console::Console;
 pub use create::{CreateRequest, Created, create};
 pub use default_spec::default_spec;
 pub use delete::{Deleted, delete};
+pub use environment::RAW_ENVIRONMENT;
 pub use error::{
     CreateError, DeleteError, ExecError, Failure, KillError, Lookup, Stage, StartError, UpdateError, Warning,
 };

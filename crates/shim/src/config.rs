@@ -4,6 +4,9 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+/// The file of a bundle with variables that are not text.
+pub use runtime::RAW_ENVIRONMENT;
+
 /// The version of [`ShimConfig`] this shim understands.
 pub const CONFIG_VERSION: u32 = 1;
 

@@ -30,5 +30,6 @@ pub use input::{
     Apparmor, CgroupVersion, DeviceKind, HostDevice, HostFacts, ImageFacts, NamespacePlan, PidPlan, PodFiles,
     RequestedDevice, SpecInput,
 };
+pub use process::raw_environment;
 pub use seccomp_profile::SeccompPlan;
 pub use user::ResolvedUser;

@@ -1,8 +1,9 @@
 //! The first process of a container: its command, environment, working directory and user.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use model::request::IdMapping;
+use model::request::{ContainerRequest, IdMapping, NamespaceMode};
 use oci_spec::runtime::{LinuxCapabilities, Process, User};
 
 use crate::error::SpecError;
@@ -80,9 +81,10 @@ fn command(command: &[String], args: &[String], image: &ImageFacts) -> Result<Ve
 
 /// Defaults, then the image's, then the request's; the last one to name a variable wins, at the place of the first.
 fn environment(input: &SpecInput<'_>) -> Result<Vec<String>, SpecError> {
-    let hostname = match input.pod.hostname.as_str() {
-        "" => input.host.hostname.as_str(),
-        hostname => hostname,
+    let hostname = match (input.pod.namespaces.network, input.pod.hostname.as_str()) {
+        (NamespaceMode::Host, _) => input.host.hostname.as_str(),
+        (_, "") => input.pod_id.short(),
+        (_, hostname) => hostname,
     };
     let mut variables = Variables::default();
     variables.set("PATH", DEFAULT_PATH);
@@ -100,17 +102,35 @@ fn environment(input: &SpecInput<'_>) -> Result<Vec<String>, SpecError> {
         }
     }
     for (name, value) in &input.container.environment {
-        let value = std::str::from_utf8(value).map_err(|_| SpecError::Environment {
-            name: quote(name),
-            why: "its value is not UTF-8, which the OCI runtime spec cannot carry",
-        })?;
-        check(name, value)?;
-        variables.set(name, value);
+        match std::str::from_utf8(value) {
+            Ok(value) => {
+                check(name, value)?;
+                variables.set(name, value);
+            }
+            Err(_) => {
+                check(name, if value.contains(&0) { "\0" } else { "" })?;
+                variables.unset(name);
+            }
+        }
     }
-    if !variables.has("HOME") {
+    if !variables.has("HOME") && !raw_variables(input.container).contains_key("HOME") {
         variables.set("HOME", &input.user.home);
     }
     Ok(variables.0.into_iter().map(|(name, value)| format!("{name}={value}")).collect())
+}
+
+/// The variables whose values are not UTF-8, which the runtime spec cannot carry: `NAME=value`, each with a NUL byte behind it, for the
+/// file that the OCI runtime reads beside it. Empty if there are none.
+pub fn raw_environment(container: &ContainerRequest) -> Vec<u8> {
+    let line = |(name, value): (&str, &[u8])| [name.as_bytes(), b"=", value, b"\0"].concat();
+    raw_variables(container).into_iter().flat_map(line).collect()
+}
+
+/// The last one to set a variable wins, whether its value is text or not.
+fn raw_variables(container: &ContainerRequest) -> BTreeMap<&str, &[u8]> {
+    let last: BTreeMap<_, _> =
+        container.environment.iter().map(|(name, value)| (name.as_str(), value.as_slice())).collect();
+    last.into_iter().filter(|(_, value)| std::str::from_utf8(value).is_err()).collect()
 }
 
 fn check(name: &str, value: &str) -> Result<(), SpecError> {
@@ -140,6 +160,10 @@ impl Variables {
             Some(known) => known.1 = value.into(),
             None => self.0.push((name.into(), value.into())),
         }
+    }
+
+    fn unset(&mut self, name: &str) {
+        self.0.retain(|(known, _)| known != name);
     }
 
     fn has(&self, name: &str) -> bool {

@@ -104,9 +104,9 @@ impl Coded for StartContainerError {
     fn code(&self) -> Code {
         match self {
             StartContainerError::Lookup(error) => error.code(),
-            StartContainerError::NotCreated { .. } | StartContainerError::NotExecuted { .. } => {
-                Code::FailedPrecondition
-            }
+            StartContainerError::NotCreated { .. }
+            | StartContainerError::TargetEnded { .. }
+            | StartContainerError::NotExecuted { .. } => Code::FailedPrecondition,
             StartContainerError::Failed { fault, .. } => fault.code(),
         }
     }

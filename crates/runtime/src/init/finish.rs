@@ -30,7 +30,7 @@ fn prepare(plan: &Plan<'_>, built: Built) -> Result<Waiting, Failure> {
     let mut warnings = Vec::new();
     let has_filter = plan.linux.seccomp().is_some();
     let attributes = Attributes::of(plan.process, has_filter, &mut warnings)?;
-    let command = Command::of(plan.process)?;
+    let command = Command::of(plan.process, &plan.raw_environment)?;
     attributes.limits(plan.process, &mut warnings)?;
     crate::process::personality(plan.linux.personality().as_ref())?;
     crate::process::memory_policy(plan.linux.memory_policy().as_ref())?;

@@ -44,6 +44,8 @@ pub(crate) struct Plan<'a> {
     /// What hooks get on standard input; the pid is this process's and filled in by the runtime.
     pub(crate) state: crate::record::Record,
     pub(crate) preserve_fds: u32,
+    /// See [`crate::environment`].
+    pub(crate) raw_environment: Vec<u8>,
     /// Into the cgroup, as far as the process was not born in it.
     pub(crate) entrance: cgroup::Entrance,
 }

@@ -209,6 +209,7 @@ fn variables_override_in_place() {
         case.container.tty = true;
         case.container.environment = vec![("HOME".into(), b"/x".to_vec()), ("EMPTY".into(), vec![])];
         case.pod.hostname = String::new();
+        case.pod.namespaces.network = NamespaceMode::Host;
         case.image.env = vec![];
     });
     let expected = [
@@ -222,11 +223,37 @@ fn variables_override_in_place() {
 }
 
 #[test]
+fn variables_that_are_no_text_go_beside_the_spec() {
+    let raw = |environment: &[(&str, &[u8])]| {
+        let case = Case::with(|case| {
+            let owned = environment.iter().map(|(name, value)| ((*name).to_owned(), value.to_vec()));
+            case.container.environment = owned.collect();
+            case.image.env = vec!["A=image".into()];
+        });
+        (case.env().join(" "), crate::raw_environment(&case.container))
+    };
+    let (env, beside) = raw(&[("A", b"\xff="), ("B", b"text"), ("HOME", b"/\xfe")]);
+    assert!(!env.contains("A=") && !env.contains("HOME=") && env.ends_with("B=text"), "{env}");
+    assert_eq!(beside, b"A=\xff=\0HOME=/\xfe\0");
+    let (env, beside) = raw(&[("A", b"\xff"), ("A", b"text")]);
+    assert!(env.contains("A=text") && beside.is_empty(), "the last one wins");
+    let (env, beside) = raw(&[("A", b"text"), ("A", b"\xff")]);
+    assert!(!env.contains("A=") && beside == b"A=\xff\0", "the last one wins");
+}
+
+#[test]
 fn variables_that_cannot_be_carried_are_named() {
     let of = |name: &str, value: &[u8]| {
         Case::error(|case| case.container.environment = vec![(name.into(), value.to_vec())])
     };
-    for error in [of("KEY", b"\xff\xfe"), of("KEY", b"a\0b"), of("K=Y", b""), of("K\nY", b""), of("", b"x")] {
+    for error in [
+        of("KEY", b"\xff\0\xfe"),
+        of("K=", b"\xff"),
+        of("KEY", b"a\0b"),
+        of("K=Y", b""),
+        of("K\nY", b""),
+        of("", b"x"),
+    ] {
         let SpecError::Environment { name, .. } = &error else { panic!("{error}") };
         assert!(name.is_empty() || name.starts_with('K'));
         assert_eq!(error.refusal(), Refusal::Invalid);

@@ -3,7 +3,9 @@
 mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::{BufRead, BufReader};
 use std::path::Path;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use cri::runtime_v1 as v1;
@@ -126,6 +128,40 @@ async fn filters(daemon: &Daemon, pod: &str, container: &str) {
 fn pressure_is_counted() -> bool {
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
     mounts.contains(" - cgroup2 ") && std::fs::read("/proc/pressure/cpu").is_ok()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_command_line_shows_pods_and_events() {
+    needs_a_node!();
+    let daemon = Daemon::start().await;
+    let pintle = |args: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_pintle"));
+        command.arg("--endpoint").arg(format!("unix://{}", daemon.socket().display())).args(args);
+        command.stdin(Stdio::null()).stderr(Stdio::null());
+        command
+    };
+    let mut events = pintle(&["events"]).stdout(Stdio::piped()).spawn().unwrap();
+    let config = daemon.pod("seen");
+    let pod = daemon.run_pod(&config).await.unwrap();
+    let id = daemon.run(&pod, &config, "c", "sleep 1000").await;
+    let shown = pintle(&["stats", "--pods", "--interval", "200ms", "-o", "json"]).output().unwrap();
+    let stats: serde_json::Value = serde_json::from_slice(&shown.stdout).unwrap();
+    assert_eq!((&stats[0]["id"], &stats[0]["name"]), (&pod.clone().into(), &"seen".into()));
+    assert!(stats[0]["memoryWorkingSetBytes"].as_u64().is_some_and(|bytes| bytes > 0), "{stats}");
+    assert!(stats[0]["cpuPercent"].is_number() && stats[0]["receivedBytes"].is_number(), "{stats}");
+    let shown = pintle(&["stats", "--pods", "--interval", "1ms", "seen"]).output().unwrap();
+    assert!(String::from_utf8_lossy(&shown.stdout).contains(&pod[..12]), "{shown:?}");
+    daemon.remove_pod(&pod).await.unwrap();
+    let mut lines = BufReader::new(events.stdout.take().unwrap()).lines();
+    let told: Vec<String> = lines.by_ref().take(8).map(Result::unwrap).collect();
+    events.kill().unwrap();
+    events.wait().unwrap();
+    assert!(told[0].contains("created") && told[0].contains("pod"), "{told:#?}");
+    assert!(
+        told[3].contains("started") && told[3].contains("seen/c") && told[3].contains(&id[..12]),
+        "{told:#?}"
+    );
+    assert!(told[7].contains("deleted") && told[7].contains(&pod[..12]), "{told:#?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

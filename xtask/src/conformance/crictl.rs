@@ -24,11 +24,14 @@ pub(super) fn walk(clients: &Clients, daemon: &Daemon) -> Result<()> {
     };
     walk.runtime()?;
     walk.image()?;
+    let events = walk.events()?;
     let pod = walk.pod()?;
     let container = walk.container(&pod)?;
     walk.inside(&container)?;
     walk.streams(&pod)?;
+    walk.observed(&pod, &container)?;
     walk.stop_and_remove(&pod, &container)?;
+    walk.told(events, &pod, &container)?;
     println!("crictl: every command answered as usual");
     Ok(())
 }
@@ -44,6 +47,16 @@ pub(super) struct Walk {
     crictl: PathBuf,
     endpoint: String,
     pub(super) scratch: PathBuf,
+}
+
+/// A crictl that goes on until it is ended.
+struct Reader(std::process::Child);
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 /// What a command said.
@@ -263,6 +276,59 @@ impl Walk {
         stats.context("`crictl stats` counts no memory")?;
         self.ok(&["stats"])?.has(&["CONTAINER", "CPU %", "MEM", "DISK", "INODES", &container[..13]])?;
         self.ok(&["update", "--cpu-share", "512", container])?;
+        Ok(())
+    }
+
+    fn observed(&self, pod: &str, container: &str) -> Result<()> {
+        self.ok(&["statsp"])?.has(&["POD", "CPU %", "MEM", &pod[..13]])?;
+        let stats = self.ok(&["statsp", "-o", "json", pod])?.json()?;
+        let linux = &stats["stats"][0]["linux"];
+        ensure!(linux["network"]["defaultInterface"]["name"] == "eth0", "no network: {linux}");
+        ensure!(linux["process"]["processCount"]["value"] != "0", "no processes: {linux}");
+        let described = self.ok(&["metricdescs"])?.json()?;
+        let names = described["descriptors"].as_array().map_or(0, Vec::len);
+        ensure!(names >= 56, "{names} metrics are described");
+        let metrics = self.ok(&["metricsp"])?.json()?;
+        let of_pod = &metrics["podMetrics"][0];
+        ensure!(of_pod["podSandboxId"] == pod, "no metrics of the pod: {of_pod}");
+        let measured = of_pod["containerMetrics"].as_array().cloned().unwrap_or_default();
+        ensure!(
+            measured.iter().any(|metrics| metrics["containerId"] == container),
+            "no metrics of the container: {of_pod}"
+        );
+        Ok(())
+    }
+
+    /// Begins to read events, into a file.
+    fn events(&self) -> Result<Reader> {
+        let output = fs::File::create(self.scratch.join("events.json"))?;
+        let mut command = Command::new(&self.crictl);
+        command.args(["--runtime-endpoint", &self.endpoint, "events", "-o", "json"]);
+        command.stdin(Stdio::null()).stdout(output).stderr(Stdio::null());
+        Ok(Reader(command.spawn().context("cannot start crictl")?))
+    }
+
+    /// The whole life of pod and container has been told.
+    fn told(&self, reader: Reader, pod: &str, container: &str) -> Result<()> {
+        let events = self.settles(|| {
+            let text = fs::read_to_string(self.scratch.join("events.json"))?;
+            let events: Vec<Value> =
+                serde_json::Deserializer::from_str(&text).into_iter().map_while(Result::ok).collect();
+            let deleted = |event: &Value| {
+                event["containerId"] == pod && event["containerEventType"] == "CONTAINER_DELETED_EVENT"
+            };
+            Ok(events.iter().any(deleted).then_some(events))
+        });
+        drop(reader);
+        let events = events.context("`crictl events` does not tell that the pod was removed")?;
+        for id in [pod, container] {
+            let of = events.iter().filter(|event| event["containerId"] == id);
+            let kinds: Vec<&str> = of.filter_map(|event| event["containerEventType"].as_str()).collect();
+            let life =
+                ["CREATED", "STARTED", "STOPPED", "DELETED"].map(|step| format!("CONTAINER_{step}_EVENT"));
+            ensure!(kinds == life, "of {id} `crictl events` tells {kinds:?}");
+        }
+        println!("ok             crictl events");
         Ok(())
     }
 

@@ -4,6 +4,7 @@ mod attach;
 pub(crate) mod client;
 mod completion;
 pub(crate) mod endpoint;
+mod events;
 pub(crate) mod exec;
 pub(crate) mod failure;
 mod find;
@@ -16,6 +17,7 @@ mod label;
 mod logs;
 mod network;
 pub(crate) mod output;
+mod pod_stats;
 mod pods;
 mod port_forward;
 mod ps;
@@ -86,8 +88,10 @@ enum Command {
     Rm(rm::Args),
     /// Show everything about containers, pods and images
     Inspect(inspect::Args),
-    /// Show what containers use of the machine
+    /// Show what containers or pods use of the machine
     Stats(stats::Args),
+    /// Show what happens to pods and containers, as it happens
+    Events(events::Args),
     /// Pull images
     Pull(pull::Args),
     /// List images
@@ -159,6 +163,7 @@ impl Cli {
             Command::Rm(args) => rm::run(args, &Client::connect(&endpoint).await?).await?,
             Command::Inspect(args) => inspect::run(args, &Client::connect(&endpoint).await?).await?,
             Command::Stats(args) => stats::run(args, &Client::connect(&endpoint).await?).await?,
+            Command::Events(args) => events::run(args, &Client::connect(&endpoint).await?).await?,
             Command::Pull(args) => pull::run(args, &Client::connect(&endpoint).await?).await?,
             Command::Images(args) => images::run(args, &Client::connect(&endpoint).await?).await?,
             Command::Rmi(args) => rmi::run(args, &Client::connect(&endpoint).await?).await?,

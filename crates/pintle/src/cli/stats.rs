@@ -1,10 +1,11 @@
-//! `pintle stats`: processor and memory use of containers, from two samples.
+//! `pintle stats`: processor and memory use of containers or pods, from two samples.
 
 use super::client::Client;
 use super::failure::{Explain, Failure};
 use super::human::{binary_bytes, parse_duration};
 use super::inventory::{Inventory, container_name, pod_name};
 use super::output::{Format, OutputArgs, Table, short_id, show, write_out};
+use super::pod_stats;
 use cri::runtime_v1 as cri_v1;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -12,14 +13,17 @@ use std::time::Duration;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Only these containers
-    containers: Vec<String>,
+    /// Only these containers; with --pods, only these pods
+    pub(super) names: Vec<String>,
+    /// Show pods as a whole, and their network, instead of containers
+    #[arg(long)]
+    pods: bool,
     /// Time between the two samples
     #[arg(long, default_value = "1s", value_parser = parse_duration, value_name = "TIME")]
-    interval: Duration,
+    pub(super) interval: Duration,
     /// Show it again and again until interrupted
     #[arg(short, long)]
-    watch: bool,
+    pub(super) watch: bool,
     #[command(flatten)]
     output: OutputArgs,
 }
@@ -37,27 +41,34 @@ pub(crate) struct Usage {
 }
 
 pub(crate) async fn run(args: Args, client: &Client) -> Result<(), Failure> {
+    if args.pods {
+        return pod_stats::run(&args, client).await;
+    }
     let mut before = sample(client).await?;
     loop {
         tokio::time::sleep(args.interval).await;
         let inventory = Inventory::load(client).await?;
-        let wanted = args.containers.iter().map(|given| inventory.container(given).map(|c| c.id.clone()));
+        let wanted = args.names.iter().map(|given| inventory.container(given).map(|c| c.id.clone()));
         let wanted = wanted.collect::<Result<Vec<String>, Failure>>()?;
         let now = sample(client).await?;
         let mut usages = usages(&inventory, &before, &now);
         usages.retain(|usage| wanted.is_empty() || wanted.contains(&usage.id));
         let value = Value::Array(usages.iter().map(json).collect());
-        if args.watch && args.output.output == Format::Table {
-            // Home and clear to the end, not a full clear, which would flicker.
-            write_out(&format!("\x1b[H\x1b[J{}", table(&usages)))?;
-        } else {
-            show(args.output.output, &value, || table(&usages))?;
-        }
+        present(&args, &value, || table(&usages))?;
         if !args.watch {
             return Ok(());
         }
         before = now;
     }
+}
+
+/// Shows one round of figures.
+pub(super) fn present(args: &Args, value: &Value, table: impl FnOnce() -> String) -> Result<(), Failure> {
+    if args.watch && args.output.output == Format::Table {
+        // Home and clear to the end, not a full clear, which would flicker.
+        return write_out(&format!("\x1b[H\x1b[J{}", table()));
+    }
+    show(args.output.output, value, table)
 }
 
 /// One sample of every running container.
@@ -106,7 +117,7 @@ pub(crate) fn usages(
 }
 
 /// Per cent of one processor between two samples; the sampler's own clock divides, not ours.
-fn cpu_percent(before: &cri_v1::CpuUsage, now: &cri_v1::CpuUsage) -> Option<f64> {
+pub(super) fn cpu_percent(before: &cri_v1::CpuUsage, now: &cri_v1::CpuUsage) -> Option<f64> {
     let nanos = now.timestamp.checked_sub(before.timestamp).filter(|nanos| *nanos > 0)?;
     let used = now.usage_core_nano_seconds?.value.checked_sub(before.usage_core_nano_seconds?.value)?;
     Some(used as f64 / nanos as f64 * 100.0)

@@ -186,6 +186,41 @@ async fn commands_are_streamed_and_their_ends_told() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn much_passes_both_ways_at_once_unchanged_in_little_memory() {
+    needs_a_node!();
+    const PIECES: usize = 2000;
+    let daemon = Daemon::start().await;
+    let (_, id) = run(&daemon, "p", "exec sleep 1000", READS, false).await;
+    let piece = |number: usize| [number.to_le_bytes(), (!number).to_le_bytes()].concat().repeat(2 << 10);
+    let resident = || {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", daemon.pid())).unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap()
+    };
+    let before = resident();
+    let mut session = exec(&daemon, &id, TALKS, "exec cat").await;
+    let sender = session.sender.clone();
+    let sending = tokio::spawn(async move {
+        for number in 0..PIECES {
+            sender.send(channel::STDIN, &piece(number)).await.unwrap();
+        }
+        sender.end(channel::STDIN).await.unwrap();
+    });
+    for number in 0..PIECES {
+        let expected = piece(number);
+        while session.stdout.len() < expected.len() {
+            assert!(session.hear().await, "it ends in piece {number}");
+        }
+        assert!(session.stdout.drain(..expected.len()).eq(expected), "piece {number}");
+    }
+    assert_eq!(session.end().await, 0);
+    assert!(session.stdout.is_empty());
+    sending.await.unwrap();
+    let grown = resident() - before;
+    assert!(grown < 8 << 10, "the daemon grew by {grown} KiB for {PIECES} pieces of 32 KiB");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_terminal_has_a_size_and_a_name() {
     needs_a_node!();
     let daemon = Daemon::start().await;

@@ -240,6 +240,44 @@ fn a_container_that_does_not_read_holds_up_only_who_writes_to_it() {
 }
 
 #[test]
+fn a_terminal_that_nobody_reads_from_fills_up_and_that_is_all() {
+    needs_containers!();
+    let mut pod = Pod::start();
+    let terminal = |spec: &mut serde_json::Value| spec["process"]["terminal"] = true.into();
+    let request = CreateRequest {
+        terminal: true,
+        stdin: true,
+        ..pod.create_request_with(
+            "a",
+            "stty -echo; echo quiet; read go; sleep 0.7; exec cat > /dev/null",
+            terminal,
+        )
+    };
+    pod.run_request(&request);
+    let mut client = attach(&mut pod, "a");
+    client.write("\n");
+    let stdin = client.stdin.as_ref().unwrap();
+    rustix::io::ioctl_fionbio(stdin, true).unwrap();
+    let fill = || {
+        let mut written = 0;
+        within(Duration::from_millis(200), || {
+            while let Ok(length) = rustix::io::write(stdin, &b"0123456\n".repeat(512)) {
+                written += length;
+            }
+            false
+        });
+        written
+    };
+    let written = fill();
+    assert!((64 << 10..1 << 20).contains(&written), "{written} bytes went to who reads nothing");
+    let busy = ticks(&pod);
+    std::thread::sleep(Duration::from_millis(300));
+    assert!(ticks(&pod) <= busy + 2, "the shim turns in circles");
+    // Once it is read, everything flows again.
+    assert!(within(Duration::from_secs(3), || fill() > 64 << 10));
+}
+
+#[test]
 fn an_input_that_the_container_closed_is_closed_for_who_writes() {
     needs_containers!();
     let mut pod = Pod::start();

@@ -159,6 +159,10 @@ async fn a_program_is_run_left_and_joined_again() {
     assert_eq!(done.status.code(), Some(4), "{done:?}");
     assert_eq!((&done.stdout[..], &done.stderr[..]), (&b"hello\n"[..], &b"err\n"[..]));
     assert!(daemon.pods().await.is_empty(), "it is removed");
+    let line = [&run[..], &["-i", "--rm", image, "sh", "-c", "dd bs=1M count=30 if=/dev/zero; cat"]].concat();
+    let done = piped(&daemon, &line, "end");
+    let all = done.stdout.len() == (30 << 20) + 3 && done.stdout.ends_with(b"\0end");
+    assert!(done.status.success() && all, "{} bytes", done.stdout.len());
 
     let line = [&run[..], &["-i", "-t", "--name", "shell", image, "sh"]].concat();
     let mut seat = Seat::take(&daemon, &line, 90, 20);

@@ -172,7 +172,7 @@ impl Receiver {
     pub async fn is_joined(&mut self) -> bool {
         match self.next().await {
             Ok(Some(first)) => {
-                let joined = first.0 != channel::STATUS;
+                let joined = first.0 != channel::STATUS || first.1.is_empty();
                 self.first = Some(first);
                 joined
             }

@@ -15,7 +15,7 @@ use crate::pod_shim::PodShim;
 use crate::record::ContainerRecord;
 
 /// How much output waits for a client that is slow for a moment. The shim leaves out what does not fit.
-const WAITING_BYTES: usize = 256 << 10;
+const WAITING_BYTES: usize = 512 << 10;
 
 impl Node {
     /// Whether somebody could attach to the container now; the container. One that was created and not started can be attached to, so

@@ -28,8 +28,12 @@ pub(crate) struct Args {
 pub(crate) async fn run(args: Args, client: &Client) -> Result<u8, Failure> {
     let inventory = Inventory::load(client).await?;
     let id = &inventory.container(&args.container)?.id;
-    let wants =
-        Wants { stdin: args.interactive, terminal: args.tty, detach_keys: args.interactive && args.tty };
+    let wants = Wants {
+        stdin: args.interactive,
+        output: true,
+        terminal: args.tty,
+        detach_keys: args.interactive && args.tty,
+    };
     let url = url(client, id, wants).await?;
     let ended = talk(open(&url).await?, wants).await?;
     exit_code(client, id, ended).await
@@ -41,8 +45,8 @@ pub(crate) async fn url(client: &Client, id: &str, wants: Wants) -> Result<Strin
         container_id: id.to_owned(),
         stdin: wants.stdin,
         tty: wants.terminal,
-        stdout: true,
-        stderr: !wants.terminal,
+        stdout: wants.output,
+        stderr: wants.output && !wants.terminal,
     };
     let answer = client.runtime().attach(request).await;
     Ok(answer.explain(|| format!("attaching to the container {id}"))?.url)

@@ -56,7 +56,7 @@ pub(crate) async fn run(args: Args, client: &Client) -> Result<u8, Failure> {
         stderr: !args.tty,
     };
     let url = client.runtime().exec(request).await.explain(|| what)?.url;
-    let wants = Wants { stdin: args.interactive, terminal: args.tty, detach_keys: false };
+    let wants = Wants { stdin: args.interactive, output: true, terminal: args.tty, detach_keys: false };
     match talk(open(&url).await?, wants).await? {
         Ended::Exited(code) => Ok(code),
         Ended::Well | Ended::Detached => Ok(0),

@@ -19,6 +19,8 @@ const MAX_STATUS: usize = 64 << 10;
 pub(crate) struct Wants {
     /// Standard input goes to the program.
     pub stdin: bool,
+    /// What the program writes comes here.
+    pub output: bool,
     /// The program has a terminal: its size follows this one's, which gives every key as it is.
     pub terminal: bool,
     /// Ctrl-P Ctrl-Q leaves the program alone.

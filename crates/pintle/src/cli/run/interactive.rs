@@ -1,4 +1,4 @@
-//! `run -i` and `run -t`: the program is talked with, from its first byte on.
+//! `run -i` and `run -t`: the program is talked with, from its first byte on. Without a terminal only its input goes this way.
 
 use super::args::Args;
 use crate::cli::attach;
@@ -16,6 +16,8 @@ pub(super) fn wants(args: &Args) -> Option<Wants> {
     let talks = (args.interactive || args.tty) && !args.detach;
     let wants = Wants {
         stdin: args.interactive,
+        // Without a terminal the log is shown: it misses nothing, however fast the program writes.
+        output: args.tty,
         terminal: args.tty,
         detach_keys: args.interactive && args.tty && !args.rm,
     };
@@ -59,5 +61,21 @@ pub(super) async fn until_end(
             Err(Failure::Interrupted)
         }
         Err(failure) => Err(failure),
+    }
+}
+
+/// Gives the program its input, if it is to have one, until a signal ends this process.
+pub(super) async fn until_interrupted(session: Option<Session>, wants: Option<Wants>) {
+    let fed = async {
+        if let (Some(session), Some(wants)) = (session, wants)
+            && let Err(Failure::Interrupted) = talk(session, wants).await
+        {
+            return;
+        }
+        std::future::pending().await
+    };
+    tokio::select! {
+        () = fed => {}
+        _ = tokio::signal::ctrl_c() => {}
     }
 }

@@ -55,10 +55,13 @@ pub(crate) async fn run(args: Args, client: &Client) -> Result<u8, Failure> {
         return Ok(0);
     }
     let ended = match (session, interactive::wants(&args)) {
-        (Some(session), Some(wants)) => {
+        (Some(session), Some(wants)) if wants.output => {
             interactive::until_end(client, &made.container_id, session, wants).await
         }
-        _ => show_until_end(client, &made, log_directory.join(&name).join("0.log")).await,
+        (session, wants) => {
+            let interrupted = interactive::until_interrupted(session, wants);
+            show_until_end(client, &made, log_directory.join(&name).join("0.log"), interrupted).await
+        }
     };
     if args.rm {
         made.remove(client).await?;
@@ -136,11 +139,16 @@ async fn start_container(
 }
 
 /// Shows the log until the program ends. Ctrl-C stops it; a second one does not wait for it.
-async fn show_until_end(client: &Client, made: &Made, log: PathBuf) -> Result<u8, Failure> {
+async fn show_until_end(
+    client: &Client,
+    made: &Made,
+    log: PathBuf,
+    interrupted: impl Future<Output = ()>,
+) -> Result<u8, Failure> {
     let id = &made.container_id;
     let shown = tokio::select! {
         shown = logs::follow_to_end(client, id, &log) => shown,
-        _ = tokio::signal::ctrl_c() => {
+        () = interrupted => {
             tokio::select! {
                 stopped = stop_container(client, id, GRACE_SECS) => stopped?,
                 _ = tokio::signal::ctrl_c() => stop_container(client, id, 0).await?,

@@ -47,16 +47,21 @@ impl Inbound {
         (Inbound { channel, pipe, flow, unacknowledged: 0 }, from_wire)
     }
 
+    /// Whether the client has not given the stream up.
+    pub(crate) fn is_open(&self) -> bool {
+        self.flow.as_ref().is_none_or(|flow| flow.is_open(self.channel))
+    }
+
     /// Some of what came; 0 is the end that the client made.
     ///
     /// # Errors
     /// The client gave the stream up, in both directions.
     pub(crate) async fn read(&mut self, into: &mut [u8]) -> Result<usize, Gone> {
         let read = self.pipe.read(into).await.map_err(|_| Gone)?;
-        let Some(flow) = &self.flow else { return Ok(read) };
-        if read == 0 && !flow.is_open(self.channel) {
+        if read == 0 && !self.is_open() {
             return Err(Gone);
         }
+        let Some(flow) = &self.flow else { return Ok(read) };
         self.unacknowledged += read;
         if self.unacknowledged >= WINDOW / 2 {
             flow.consumed(self.channel, std::mem::take(&mut self.unacknowledged));

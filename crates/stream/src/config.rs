@@ -15,6 +15,9 @@ pub struct Config {
     pub base_url: Option<String>,
     /// A connection on which nothing moves for so long is closed.
     pub idle_timeout: Duration,
+    /// After so long without anything to send, a client gets a sign of life: only sending finds out that it is gone while its own data waits
+    /// to be read.
+    pub ping_interval: Duration,
     /// How long the token of a URL can be used.
     pub token_lifetime: Duration,
     /// How many tokens may be out at a time.
@@ -30,6 +33,7 @@ impl Default for Config {
             tls: None,
             base_url: None,
             idle_timeout: Duration::from_secs(4 * 60 * 60),
+            ping_interval: Duration::from_secs(30),
             token_lifetime: Duration::from_secs(60),
             max_tokens: 1000,
             stream_timeout: Duration::from_secs(30),

@@ -14,9 +14,15 @@ use crate::channel::Out;
 /// So long a client is listened to after all was said: closing while something of it is unread would make its system throw away what we
 /// said last.
 pub(crate) const LINGER: Duration = Duration::from_secs(10);
-/// A connection on which we sent nothing for so long gets a sign of life, since only sending finds out that a client is gone while its
-/// own data waits to be read.
-pub(crate) const PING: Duration = Duration::from_secs(30);
+
+/// How long a connection may be silent.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Silence {
+    /// Until it is closed.
+    pub(crate) idle: Duration,
+    /// Until we send a ping.
+    pub(crate) ping: Duration,
+}
 
 /// When something last moved on a connection.
 pub(crate) struct Activity {
@@ -54,7 +60,7 @@ pub(crate) async fn converse(
     session: impl Future<Output = ()>,
     out: mpsc::Sender<Out>,
     activity: &Activity,
-    idle_timeout: Duration,
+    idle: Duration,
 ) {
     let mut reader = pin!(reader);
     let session = async {
@@ -68,6 +74,6 @@ pub(crate) async fn converse(
             let _silent = timeout(LINGER, reader).await;
         }
         () = &mut reader => {}
-        () = activity.idle(idle_timeout) => tracing::debug!("an idle streaming connection is closed"),
+        () = activity.idle(idle) => tracing::debug!("an idle streaming connection is closed"),
     }
 }

@@ -88,6 +88,9 @@ fn paired(halves: &mut HashMap<String, Half>, stream: Incoming, limit: Duration)
     };
     match halves.remove(&request) {
         None => {
+            if halves.len() >= MAX_STREAMS {
+                halves.retain(|_, half| half.ends.0.is_open());
+            }
             if halves.len() < MAX_STREAMS {
                 let half = Half { kind, port, ends: stream.accept()?, until: Instant::now() + limit };
                 halves.insert(request, half);

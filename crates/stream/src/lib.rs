@@ -9,6 +9,8 @@ pub mod client;
 mod config;
 mod converse;
 mod forward;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod http;
 mod process;
 mod protocol;

@@ -10,6 +10,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{sleep, timeout};
 
+use crate::converse::Silence;
 use crate::http;
 use crate::tls::{Acceptor, TlsError};
 use crate::token::{Request, Tokens, TooManyTokens};
@@ -42,7 +43,7 @@ pub struct Server {
 pub(crate) struct Shared {
     pub(crate) tokens: Tokens,
     pub(crate) backend: Arc<dyn Backend>,
-    pub(crate) idle_timeout: Duration,
+    pub(crate) silence: Silence,
     pub(crate) stream_timeout: Duration,
 }
 
@@ -65,7 +66,7 @@ impl Server {
         let shared = Arc::new(Shared {
             tokens: Tokens::new(config.max_tokens, config.token_lifetime),
             backend,
-            idle_timeout: config.idle_timeout,
+            silence: Silence { idle: config.idle_timeout, ping: config.ping_interval },
             stream_timeout: config.stream_timeout,
         });
         let (stop, stopping) = watch::channel(false);

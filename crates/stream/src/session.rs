@@ -36,15 +36,15 @@ async fn talk<S>(stream: S, remote: Remote, transport: Transport, shared: &Share
 where
     S: AsyncRead + AsyncWrite,
 {
-    let (backend, idle, limit) = (&*shared.backend, shared.idle_timeout, shared.stream_timeout);
+    let (backend, silence, limit) = (&*shared.backend, shared.silence, shared.stream_timeout);
     match transport {
         Transport::Spdy(protocol) | Transport::Tunnel(protocol) => {
             let session = |incoming| remote::over_spdy(incoming, remote, protocol, backend, limit);
-            spdy::serve(stream, idle, session).await;
+            spdy::serve(stream, silence, session).await;
         }
         Transport::WebSocket(protocol) => {
             let session = |channels| remote::over_websocket(channels, remote, protocol, backend);
-            websocket::serve(stream, framing(protocol), REMOTE_CHANNELS, idle, session).await;
+            websocket::serve(stream, framing(protocol), REMOTE_CHANNELS, silence, session).await;
         }
     }
 }
@@ -53,21 +53,21 @@ async fn carry<S>(stream: S, pod: Pod, ports: Vec<u16>, transport: Transport, sh
 where
     S: AsyncRead + AsyncWrite,
 {
-    let (idle, limit) = (shared.idle_timeout, shared.stream_timeout);
+    let (silence, limit) = (shared.silence, shared.stream_timeout);
     let over_spdy = |incoming| forward::over_spdy(incoming, pod.clone(), limit);
     match transport {
-        Transport::Spdy(_) => spdy::serve(stream, idle, over_spdy).await,
+        Transport::Spdy(_) => spdy::serve(stream, silence, over_spdy).await,
         Transport::Tunnel(_) => {
             let (near, far) = duplex(WINDOW);
             let session = |channels| async {
-                tokio::join!(spdy::serve(near, idle, over_spdy), pass(channels, far));
+                tokio::join!(spdy::serve(near, silence, over_spdy), pass(channels, far));
             };
-            websocket::serve(stream, Framing::Raw, 1, idle, session).await;
+            websocket::serve(stream, Framing::Raw, 1, silence, session).await;
         }
         Transport::WebSocket(protocol) => {
             let count = 2 * ports.len();
             let session = |channels| forward::over_websocket(channels, ports, pod.clone());
-            websocket::serve(stream, framing(protocol), count, idle, session).await;
+            websocket::serve(stream, framing(protocol), count, silence, session).await;
         }
     }
 }

@@ -14,7 +14,7 @@ use super::flow::Flow;
 use super::frame::{self, Broken, Control, Decoder, HEAD, Head};
 use super::headers::Headers;
 use crate::channel::{CHUNK, Inbound, OUT_QUEUE, Out, Outbound};
-use crate::converse::{Activity, LINGER, PING, converse};
+use crate::converse::{Activity, LINGER, Silence, converse};
 
 /// How many streams a connection may have at a time: 256 forwarded connections.
 pub(crate) const MAX_STREAMS: usize = 512;
@@ -57,7 +57,7 @@ enum ReadError {
 /// Serves a connection: `session` gets its streams as they are opened, and the connection ends with it.
 pub(crate) async fn serve<S, F>(
     stream: S,
-    idle_timeout: Duration,
+    silence: Silence,
     session: impl FnOnce(mpsc::Receiver<Incoming>) -> F,
 ) where
     S: AsyncRead + AsyncWrite,
@@ -77,8 +77,8 @@ pub(crate) async fn serve<S, F>(
         decoder: Decoder::new(),
         unacknowledged: 0,
     };
-    let writer = write(write_half, &flow, sending, &activity);
-    converse(reader.run(), writer, session(streams), out, &activity, idle_timeout).await;
+    let writer = write(write_half, &flow, sending, &activity, silence.ping);
+    converse(reader.run(), writer, session(streams), out, &activity, silence.idle).await;
 }
 
 struct Reader<'a, R> {
@@ -199,13 +199,14 @@ async fn write<W: AsyncWrite + Unpin>(
     flow: &Flow,
     mut out: mpsc::Receiver<Out>,
     activity: &Activity,
+    ping: Duration,
 ) -> io::Result<()> {
     loop {
         let next = tokio::select! {
             biased;
             () = flow.waiting() => None,
             next = out.recv() => Some(next.unwrap_or(Out::Goodbye)),
-            () = sleep(PING) => {
+            () = sleep(ping) => {
                 flow.send_ping();
                 None
             }

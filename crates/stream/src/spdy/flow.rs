@@ -16,7 +16,7 @@ use tokio::sync::Notify;
 
 use super::connection::MAX_STREAMS;
 use super::frame::{self, Broken, MAX_31, Reset};
-use super::headers::{Deflater, Headers};
+use super::headers::Deflater;
 use crate::channel::{Gone, Inbound, WINDOW};
 
 /// What either side may send before it hears of more (section 2.6.4 of the draft).
@@ -85,7 +85,7 @@ impl Flow {
             first_window: FIRST_WINDOW,
             peer: Peer::Unknown,
             control,
-            deflater: Deflater::new(),
+            deflater: Deflater::default(),
             next_ping: 2,
             last_stream: 0,
             failed: false,
@@ -128,7 +128,7 @@ impl Flow {
     /// Takes a stream.
     pub(crate) fn reply(&self, id: u32) {
         let mut state = self.lock();
-        let block = state.deflater.headers(&Headers::default());
+        let block = state.deflater.empty();
         self.queue(state, |control| frame::syn_reply(control, id, &block));
     }
 

@@ -8,3 +8,5 @@ mod headers;
 
 pub(crate) use connection::{Incoming, MAX_STREAMS, serve};
 pub(crate) use flow::Flow;
+#[cfg(test)]
+pub(crate) use frame::{Control, Decoder};

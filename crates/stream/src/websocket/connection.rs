@@ -13,7 +13,7 @@ use tokio::time::{sleep, timeout};
 use super::frame::{self, Event, NORMAL, ReadError, Reader};
 use super::framing::{Framing, Meaning, Parser};
 use crate::channel::{CHUNK, Inbound, OUT_QUEUE, Out, Outbound};
-use crate::converse::{Activity, LINGER, PING, converse};
+use crate::converse::{Activity, LINGER, Silence, converse};
 
 /// What a session gets of a connection.
 pub(crate) struct Channels {
@@ -68,7 +68,7 @@ pub(crate) async fn serve<S, F>(
     stream: S,
     framing: Framing,
     count: usize,
-    idle_timeout: Duration,
+    silence: Silence,
     session: impl FnOnce(Channels) -> F,
 ) where
     S: AsyncRead + AsyncWrite,
@@ -89,9 +89,9 @@ pub(crate) async fn serve<S, F>(
         signals: &signals,
         activity: &activity,
     };
-    let writer = write(write_half, framing, sending, &signals, &activity);
+    let writer = write(write_half, framing, sending, &signals, &activity, silence.ping);
     let channels = Channels { inbound, out: out.clone() };
-    converse(reader.run(), writer, session(channels), out, &activity, idle_timeout).await;
+    converse(reader.run(), writer, session(channels), out, &activity, silence.idle).await;
 }
 
 struct Demultiplexer<'a, R> {
@@ -164,6 +164,7 @@ async fn write<W: AsyncWrite + Unpin>(
     mut out: mpsc::Receiver<Out>,
     signals: &Signals,
     activity: &Activity,
+    ping: Duration,
 ) -> io::Result<()> {
     loop {
         let mut control = BytesMut::new();
@@ -171,7 +172,7 @@ async fn write<W: AsyncWrite + Unpin>(
             biased;
             () = signals.changed.notified() => None,
             next = out.recv() => Some(next.unwrap_or(Out::Goodbye)),
-            () = sleep(PING) => {
+            () = sleep(ping) => {
                 frame::ping(&mut control);
                 None
             }

@@ -43,7 +43,10 @@ impl Peer {
             }],
         });
         std::fs::write(nets.join("10-bench.conflist"), network.to_string())?;
-        let config = format!("[network]\nconf_dir = {nets:?}\n\n[runtime]\ncgroup_driver = \"cgroupfs\"\n");
+        let nri = directory.join("nri.sock");
+        let config = format!(
+            "[network]\nconf_dir = {nets:?}\n\n[nri]\nsocket = {nri:?}\n\n[runtime]\ncgroup_driver = \"cgroupfs\"\n"
+        );
         std::fs::write(directory.join("config.toml"), config)?;
         let mut command = Command::new(binary);
         command.arg("serve").arg("--config").arg(directory.join("config.toml"));

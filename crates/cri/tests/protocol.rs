@@ -59,6 +59,7 @@ async fn served() -> Option<Served> {
         bin_dirs: vec![],
     });
     let parts = Parts {
+        nri: nri::Nri::off(),
         config: NodeConfig { state_dir: at("state"), cgroup_driver: CgroupDriver::Cgroupfs },
         store,
         images,

@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use model::container::{self, Container};
 use model::exit::Exit;
@@ -21,6 +22,7 @@ use crate::events::{self, EventKind};
 use crate::join::Operation;
 use crate::pod_shim::PodShim;
 use crate::record::{ContainerRecord, ContainerState, PodLimits, PodRecord, PodState};
+use crate::slot::{Slot, exit_of};
 use crate::stop_container::StopOrder;
 use crate::{create_container, remove_container, remove_pod, start_container, stop_container, stop_pod};
 
@@ -124,19 +126,6 @@ impl Facts {
     }
 }
 
-type Stop = Operation<Answer<(), StopContainerError>>;
-
-/// A container and what is going on with it.
-#[derive(Debug)]
-struct Slot {
-    record: Arc<ContainerRecord>,
-    /// Its exit once it has ended: what a stop waits for.
-    ended: watch::Sender<Option<Exit>>,
-    starting: Option<Operation<Answer<(), StartContainerError>>>,
-    stopping: Option<(Arc<StopOrder>, Stop)>,
-    removing: Option<Operation<Answer<(), RemoveContainerError>>>,
-}
-
 #[derive(Debug)]
 struct Creating {
     request: Arc<ContainerRequest>,
@@ -153,6 +142,8 @@ pub(crate) struct Actor {
     creating: Vec<Creating>,
     stopping: Option<Operation<Answer<(), StopPodError>>>,
     removing: Option<Operation<Answer<(), RemovePodError>>>,
+    /// Plugins have been told that the pod stops.
+    told: Arc<AtomicBool>,
 }
 
 /// How many commands wait at most before clients wait to hand theirs in.
@@ -176,6 +167,7 @@ impl Actor {
         let (telling, told) = mpsc::channel(QUEUE);
         let (shim_sender, shim_receiver) = watch::channel(shim);
         let slots = containers.into_iter().map(|record| (record.id.clone(), Slot::new(record))).collect();
+        let over = matches!(record.state.pod, Pod::Stopped { .. }) && !record.state.network_owed;
         let actor = Actor {
             context,
             record,
@@ -185,6 +177,7 @@ impl Actor {
             creating: Vec::new(),
             stopping: None,
             removing: None,
+            told: Arc::new(AtomicBool::new(over)),
         };
         let handle = PodHandle { commands, facts: actor.facts.clone(), shim: shim_receiver };
         tokio::spawn(actor.run(commanded, told));
@@ -317,7 +310,12 @@ impl Actor {
             }
         }
         let Some(shim) = self.shim.borrow().clone() else { return refuse("without its pod's shim") };
-        let operation = Operation::begin(start_container::run(slot.record.clone(), shim, self.facts.clone()));
+        let operation = Operation::begin(start_container::run(
+            self.context.clone(),
+            slot.record.clone(),
+            shim,
+            self.facts.clone(),
+        ));
         slot.starting = Some(operation.clone());
         operation
     }
@@ -346,17 +344,23 @@ impl Actor {
             return running.clone();
         }
         match container::stop(&slot.record.state.container) {
-            Verdict::AlreadyDone => return done(()),
+            Verdict::AlreadyDone if *slot.told.borrow() => return done(()),
+            Verdict::AlreadyDone => return Operation::begin(slot.end_is_told()),
             Verdict::Go => {}
             Verdict::Refuse(never) => match never {},
         }
         let order = Arc::new(StopOrder::new(timeout));
-        let operation = Operation::begin(stop_container::run(
+        let stop = stop_container::run(
             slot.record.clone(),
             self.shim.borrow().clone(),
             slot.ended.subscribe(),
             order.clone(),
-        ));
+        );
+        let told = slot.end_is_told();
+        let operation = Operation::begin(async move {
+            stop.await?;
+            told.await
+        });
         slot.stopping = Some((order, operation.clone()));
         operation
     }
@@ -400,6 +404,7 @@ impl Actor {
                 shim: self.shim.borrow().clone(),
                 containers,
                 facts: self.facts.clone(),
+                told: self.told.clone(),
             },
         ));
         self.stopping = Some(operation.clone());
@@ -421,6 +426,7 @@ impl Actor {
                 containers,
                 creating: self.creating.iter().map(|creating| creating.operation.clone()).collect(),
                 facts: self.facts.clone(),
+                told: self.told.clone(),
             },
         ));
         self.removing = Some(operation.clone());
@@ -500,6 +506,10 @@ impl Actor {
             && let Some(slot) = self.slots.get(id)
         {
             slot.ended.send_replace(ended);
+            // The end is learned once; a command that never ran is a better reason for it.
+            if !matches!(now.state.container, Container::Exited { .. }) {
+                slot.tell_of_end(&self.context);
+            }
         }
         Ok(())
     }
@@ -567,20 +577,6 @@ impl Actor {
             finished_at: crate::clock::now(),
         };
         self.advance(id, lost).await
-    }
-}
-
-impl Slot {
-    fn new(record: Arc<ContainerRecord>) -> Slot {
-        let ended = exit_of(&record.state.container);
-        Slot { record, ended: watch::Sender::new(ended), starting: None, stopping: None, removing: None }
-    }
-}
-
-fn exit_of(container: &Container) -> Option<Exit> {
-    match container {
-        Container::Exited { exit, .. } => Some(exit.clone()),
-        Container::Created { .. } | Container::Running { .. } | Container::Unreadable { .. } => None,
     }
 }
 

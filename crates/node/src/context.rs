@@ -32,6 +32,8 @@ pub(crate) struct Context {
     pub(crate) published: Published,
     pub(crate) images: Arc<image::Images>,
     pub(crate) networks: Arc<network::Networks>,
+    /// The plugins that are told of every pod and container; possibly none.
+    pub(crate) nri: nri::Nri,
     pub(crate) shim: ShimBinary,
     pub(crate) cgroups: cgroup::Host,
     pub(crate) host: spec::HostFacts,

@@ -6,12 +6,16 @@ use std::sync::Arc;
 
 use model::container::Container;
 use model::id::ContainerId;
-use model::request::{ContainerRequest, NamespaceMode, PidNamespace};
+use model::request::{ContainerRequest, NamespaceMode, PidNamespace, Resources};
+use nri::Pass;
+use nri::api::{ContainerAdjustment, Event};
+use oci_spec::runtime::Spec;
 use spec::{ImageFacts, NamespacePlan, PidPlan, PodFiles, ResolvedUser, SeccompPlan, SpecInput};
 
 use crate::actor::{Answer, Fact, Facts};
 use crate::context::{Context, blocking};
 use crate::error::{CreateContainerError, Fault};
+use crate::plugins::{self, About};
 use crate::pod_shim::PodShim;
 use crate::record::{ContainerFacts, ContainerRecord, ContainerState, PodRecord};
 use crate::stage::stage;
@@ -50,19 +54,19 @@ async fn make(context: &Arc<Context>, order: &Order) -> Result<(), CreateContain
         .await
         .map_err(Fault::from)
         .map_err(failed("recording it"))?;
-    let built = build(context, order, &image, log_path.as_deref()).await;
+    // Until the container is there for all to see, no plugin is brought up to date.
+    let pass = context.nri.enter().await;
+    let mut about = None;
+    let built = build(context, order, &image, log_path.as_deref(), &pass, &mut about).await;
     let recorded = match built {
-        Ok((pid, facts)) => {
+        Ok((pid, facts, resources)) => {
             let record = ContainerRecord {
                 id: id.clone(),
                 pod: order.pod.id.clone(),
                 request: order.request.clone(),
                 created_at,
                 facts: Arc::new(ContainerFacts { log_path, ..facts }),
-                state: ContainerState {
-                    container: Container::Created { pid },
-                    resources: order.request.resources.clone(),
-                },
+                state: ContainerState { container: Container::Created { pid }, resources },
             };
             order.facts.tell(Fact::Made(Box::new(record))).await.map_err(failed("recording it"))
         }
@@ -71,9 +75,18 @@ async fn make(context: &Arc<Context>, order: &Order) -> Result<(), CreateContain
     match recorded {
         Ok(()) => {
             lost::follow(order.shim.clone(), id.clone(), order.facts.clone());
+            if pass.wants(Event::PostCreateContainer)
+                && let Some(record) = context.published.load().containers.get(id)
+            {
+                let About { pod, container } = About::container(context, record).await;
+                pass.post_create(&pod, &container).await;
+            }
             Ok(())
         }
         Err(error) => {
+            if let Some(about) = &about {
+                about.undo(&pass).await;
+            }
             if teardown::container(context, &order.pod.id, id, Some(&order.shim)).await.is_ok() {
                 let _ = context.records.forget_container(id).await;
             }
@@ -94,13 +107,16 @@ fn find_image(
     }
 }
 
-/// Makes the container and returns its init's pid and what was settled about it.
+/// Makes the container and returns its init's pid, what was settled about it, and its limits. `about`: what plugins agreed to, once they
+/// have.
 async fn build(
     context: &Arc<Context>,
     order: &Order,
     image: &Arc<image::Image>,
     log_path: Option<&Path>,
-) -> Result<(i32, ContainerFacts), CreateContainerError> {
+    pass: &Pass,
+    about: &mut Option<About>,
+) -> Result<(i32, ContainerFacts, Resources), CreateContainerError> {
     let (id, name) = (&order.id, &order.request.name);
     let (image_of, pod, request) = (image.clone(), order.pod.clone(), order.request.clone());
     let (mounting, owner, namespace) = (context.clone(), id.clone(), order.shim.user_namespace());
@@ -127,9 +143,30 @@ async fn build(
         namespaces: namespaces(order)?,
         cgroup: facts.cgroup.clone(),
     };
+    let consults = pass.wants(Event::CreateContainer);
     // Reads the root file system and writes the bundle.
-    let bundle = blocking(move || work.write_bundle(mounts.root));
-    let (user, rootfs) = stage("bundle", &order.pod.id, bundle).await?;
+    let bundle = blocking(move || {
+        let planned = work.plan(mounts.root)?;
+        if consults { Ok(planned) } else { planned.written() }
+    });
+    let mut planned = stage("bundle", &order.pod.id, bundle).await?;
+    let mut resources = order.request.resources.clone();
+    if consults {
+        let image = (facts.image_id.as_str(), facts.image_ref.as_str());
+        let asked = About::creating(context, pass, order, image, &planned.spec);
+        let (agreed, creation) = stage("plugins", &order.pod.id, asked)
+            .await
+            .map_err(|source| CreateContainerError::Refused { name: name.clone(), source })?;
+        *about = Some(agreed);
+        let nri::Creation { adjust, updates, evictions } = creation;
+        if let Some(wanted) = adjust.linux.as_ref().and_then(|linux| linux.resources.as_ref()) {
+            resources = spec::resources::merge(&resources, &plugins::to_request(wanted));
+        }
+        planned = blocking(move || planned.adjusted(&adjust)?.written()).await?;
+        plugins::fulfil(context, nri::Wishes { updates, evictions }).await;
+    }
+    let cgroup = planned.cgroup();
+    let Planned { user, rootfs, .. } = planned;
     let create = CreateRequest {
         id: id.to_string(),
         bundle: context.bundle(&order.pod.id, id).to_string_lossy().into_owned(),
@@ -146,7 +183,8 @@ async fn build(
         .map_err(|source| CreateContainerError::Runtime { name: name.clone(), source })?;
     let ResolvedUser { uid, gid, additional_gids, .. } = user;
     let pid = i32::try_from(pid).unwrap_or(0);
-    Ok((pid, ContainerFacts { uid, gid, additional_gids, ..facts }))
+    let cgroup = cgroup.unwrap_or(facts.cgroup.clone());
+    Ok((pid, ContainerFacts { uid, gid, additional_gids, cgroup, ..facts }, resources))
 }
 
 fn facts_of(order: &Order, image: &image::Image) -> ContainerFacts {
@@ -168,6 +206,53 @@ fn facts_of(order: &Order, image: &image::Image) -> ContainerFacts {
     }
 }
 
+/// What is to be made.
+struct Planned {
+    name: String,
+    bundle: PathBuf,
+    spec: Spec,
+    /// What of the environment is no text.
+    raw: Vec<u8>,
+    user: ResolvedUser,
+    rootfs: OwnedFd,
+}
+
+impl Planned {
+    /// With what plugins want.
+    fn adjusted(mut self, adjust: &ContainerAdjustment) -> Result<Planned, CreateContainerError> {
+        nri::adjust_spec(&mut self.spec, adjust)
+            .map_err(|source| CreateContainerError::Adjusted { name: self.name.clone(), source })?;
+        if let Some(device) = adjust.cdi_devices.first() {
+            let what = format!("the CDI device {}", device.name);
+            let source = nri::SpecError { what, why: "there are no CDI devices here yet".into() };
+            return Err(CreateContainerError::Adjusted { name: self.name, source });
+        }
+        Ok(self)
+    }
+
+    /// As a bundle on disk.
+    fn written(self) -> Result<Planned, CreateContainerError> {
+        let write = || -> std::io::Result<()> {
+            std::fs::create_dir(&self.bundle)?;
+            if !self.raw.is_empty() {
+                std::fs::write(self.bundle.join(shim::config::RAW_ENVIRONMENT), &self.raw)?;
+            }
+            std::fs::write(self.bundle.join("config.json"), serde_json::to_vec(&self.spec)?)
+        };
+        write().map_err(|source| CreateContainerError::Failed {
+            name: self.name.clone(),
+            stage: "its bundle",
+            fault: Fault::File { path: self.bundle.clone(), source },
+        })?;
+        Ok(self)
+    }
+
+    fn cgroup(&self) -> Option<String> {
+        let path = self.spec.linux().as_ref()?.cgroups_path().as_ref()?;
+        Some(path.to_string_lossy().into_owned())
+    }
+}
+
 /// The blocking part: everything it needs, owned.
 struct Work {
     context: Arc<Context>,
@@ -180,7 +265,7 @@ struct Work {
 }
 
 impl Work {
-    fn write_bundle(self, rootfs: OwnedFd) -> Result<(ResolvedUser, OwnedFd), CreateContainerError> {
+    fn plan(self, rootfs: OwnedFd) -> Result<Planned, CreateContainerError> {
         let name = &self.request.name;
         let spec_failed = |source| CreateContainerError::Spec { name: name.clone(), source };
         propagation::check(&self.request.mounts)
@@ -222,25 +307,9 @@ impl Work {
             seccomp: &seccomp,
         })
         .map_err(spec_failed)?;
-        self.put_config(&spec).map_err(|fault| CreateContainerError::Failed {
-            name: name.clone(),
-            stage: "its bundle",
-            fault,
-        })?;
-        Ok((user, root.into_fd()))
-    }
-
-    fn put_config(&self, spec: &oci_spec::runtime::Spec) -> Result<(), Fault> {
         let bundle = self.context.bundle(&self.pod.id, &self.id);
-        let write = || -> std::io::Result<()> {
-            std::fs::create_dir(&bundle)?;
-            let raw = spec::raw_environment(&self.request);
-            if !raw.is_empty() {
-                std::fs::write(bundle.join(shim::config::RAW_ENVIRONMENT), raw)?;
-            }
-            std::fs::write(bundle.join("config.json"), serde_json::to_vec(spec)?)
-        };
-        write().map_err(|source| Fault::File { path: bundle.clone(), source })
+        let raw = spec::raw_environment(&self.request);
+        Ok(Planned { name: name.clone(), bundle, spec, raw, user, rootfs: root.into_fd() })
     }
 
     /// Who it runs as: names are looked up in the image's own files, read through descriptors below its root.

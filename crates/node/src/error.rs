@@ -68,6 +68,8 @@ pub enum RunPodError {
         "pod {name}: this node cannot give a pod users of its own: its kernel, or the file system of images or state, cannot map ids"
     )]
     NoUserNamespaces { name: PodName },
+    #[error("pod {name}: {source}")]
+    Refused { name: PodName, source: nri::Refusal },
     #[error("pod {name}: {stage}: {fault}")]
     Failed { name: PodName, stage: &'static str, fault: Fault },
 }
@@ -127,6 +129,10 @@ pub enum CreateContainerError {
     NoVolumeImage { name: String, index: usize, image: String },
     #[error("ImageVolumeMountFailed: container {name:?}: mounts[{index}]: {source}")]
     Volume { name: String, index: usize, source: image::RootfsError },
+    #[error("container {name:?}: {source}")]
+    Refused { name: String, source: nri::Refusal },
+    #[error("container {name:?}: {source}")]
+    Adjusted { name: String, source: nri::SpecError },
     /// The OCI runtime refused; its message names stage, object and cause.
     #[error("container {name:?}: {source}")]
     Runtime { name: String, source: ShimError },
@@ -151,6 +157,8 @@ pub enum StartContainerError {
     /// The command could not be executed; the container is exited now, with status 128.
     #[error("container {id}: {why}")]
     NotExecuted { id: ContainerId, why: String },
+    #[error("container {id}: {source}")]
+    Refused { id: ContainerId, source: nri::Refusal },
     #[error("container {id}: {fault}")]
     Failed { id: ContainerId, fault: Fault },
 }
@@ -229,6 +237,10 @@ pub enum UpdateError {
     Spec { id: ContainerId, source: spec::SpecError },
     #[error("container {id}: {source}; nothing was changed")]
     Cgroup { id: ContainerId, source: cgroup::ApplyError },
+    #[error("container {id}: {source}; nothing was changed")]
+    Plugins { id: ContainerId, source: nri::Refusal },
+    #[error("container {id}: {source}; nothing was changed")]
+    Adjusted { id: ContainerId, source: nri::SpecError },
     #[error("container {id}: {fault}")]
     Failed { id: ContainerId, fault: Fault },
 }
@@ -248,6 +260,8 @@ pub enum UpdatePodError {
     Lookup(#[from] LookupError),
     #[error("pod {id}: {source}; nothing was changed")]
     Spec { id: PodId, source: spec::SpecError },
+    #[error("pod {id}: {source}; nothing was changed")]
+    Refused { id: PodId, source: nri::Refusal },
     #[error("pod {id}: {fault}")]
     Failed { id: PodId, fault: Fault },
 }

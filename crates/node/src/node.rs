@@ -9,6 +9,7 @@ use model::id::{ContainerId, PodId};
 use model::pod::{self, Verdict};
 use model::request::{ContainerRequest, PodName, PodRequest, Resources};
 use tokio::sync::oneshot;
+use tracing::warn;
 
 use crate::actor::{Answer, Command, PodHandle, Reply};
 use crate::context::{Context, NodeConfig};
@@ -57,13 +58,14 @@ pub struct Parts {
     pub store: Arc<store::Store>,
     pub images: Arc<image::Images>,
     pub networks: Arc<network::Networks>,
+    pub nri: nri::Nri,
     pub shim: ShimBinary,
 }
 
 impl Node {
     /// Opens the node and brings it to what is true: every pod that lives is adopted before this returns.
     pub async fn open(parts: Parts) -> Result<Node, OpenNodeError> {
-        let Parts { config, store, images, networks, shim } = parts;
+        let Parts { config, store, images, networks, nri, shim } = parts;
         let pods = config.state_dir.join("pods");
         make_private(&pods).map_err(|source| OpenNodeError::StateDir { path: pods, source })?;
         let cgroups = cgroup::Host::detect().map_err(OpenNodeError::Cgroups)?;
@@ -72,6 +74,7 @@ impl Node {
             published: Published::default(),
             images,
             networks,
+            nri,
             shim,
             host: crate::host::facts(&cgroups).map_err(OpenNodeError::Host)?,
             actors: Mutex::default(),
@@ -83,7 +86,17 @@ impl Node {
             config,
         });
         recover::run(&context).await?;
+        let door = Arc::new(crate::plugins::Door(Arc::downgrade(&context)));
+        if let Err(error) = context.nri.start(door).await {
+            // Pods that need no plugin run all the same.
+            warn!(%error, "NRI plugins cannot connect");
+        }
         Ok(Node { context, making: Arc::default() })
+    }
+
+    /// Says goodbye to those who are told of what happens here. Pods and containers go on.
+    pub async fn close(&self) {
+        self.context.nri.close().await;
     }
 
     /// Everything there is, at this moment. Waits for nothing.

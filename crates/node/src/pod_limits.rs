@@ -7,11 +7,13 @@ use std::sync::Arc;
 
 use model::pod::Pod;
 use model::request::{PodRequest, Resources};
+use nri::api::Event;
 use spec::resources::{ResourceError, to_linux};
 
 use crate::actor::{Fact, Facts};
 use crate::context::{Context, blocking};
 use crate::error::{Fault, PodLimitsFault, UpdatePodError};
+use crate::plugins;
 use crate::record::{PodCgroup, PodLimits, PodRecord};
 
 /// The limits that a pod begins with.
@@ -64,11 +66,24 @@ pub(crate) async fn update(
         return Ok(());
     }
     let failed = |fault| UpdatePodError::Failed { id: id.clone(), fault };
+    let pass = context.nri.enter().await;
+    if pass.wants(Event::UpdatePodSandbox) {
+        let [overhead, resources] = [&limits.overhead, &limits.resources]
+            .map(|part| plugins::limits(&context, part).unwrap_or_default());
+        let agreed = pass.update_pod(&record.message(&context), overhead, resources).await;
+        agreed.map_err(|source| UpdatePodError::Refused { id: id.clone(), source })?;
+    }
     if record.state.pod == Pod::Ready {
         let applied = apply(&context, &record.state.cgroup, &limits).await;
         applied.map_err(|why| failed(Fault::Limits(why)))?;
     }
-    facts.tell(Fact::PodLimits(Box::new(limits))).await.map_err(failed)
+    facts.tell(Fact::PodLimits(Box::new(limits))).await.map_err(failed)?;
+    if pass.wants(Event::PostUpdatePodSandbox)
+        && let Some(record) = context.published.load().pods.get(&id)
+    {
+        pass.post_update_pod(&record.message(&context)).await;
+    }
+    Ok(())
 }
 
 /// The pod's limit: its containers' and what it takes beside them. Where the containers have none, overhead alone limits nothing.

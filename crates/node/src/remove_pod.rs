@@ -1,15 +1,17 @@
 //! Removing a pod: stopped, emptied, taken down, forgotten.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use model::id::ContainerId;
+use nri::api::Event;
 
 use crate::actor::{Answer, Fact, Facts};
 use crate::context::Context;
 use crate::error::{CreateContainerError, Fault, RemoveContainerError, RemovePodError, StopPodError};
 use crate::join::Operation;
 use crate::record::PodRecord;
-use crate::teardown;
+use crate::{plugins, teardown};
 
 pub(crate) struct Order {
     pub(crate) record: Arc<PodRecord>,
@@ -19,6 +21,8 @@ pub(crate) struct Order {
     /// Creations under way; with the pod's shim gone they fail and clean up behind themselves.
     pub(crate) creating: Vec<Operation<Answer<ContainerId, CreateContainerError>>>,
     pub(crate) facts: Facts,
+    /// As in [`crate::stop_pod::Order`].
+    pub(crate) told: Arc<AtomicBool>,
 }
 
 pub(crate) async fn run(context: Arc<Context>, order: Order) -> Answer<(), RemovePodError> {
@@ -41,6 +45,14 @@ pub(crate) async fn run(context: Arc<Context>, order: Order) -> Answer<(), Remov
     }
     if let Err(left) = teardown::pod(&context, &pod, &order.record.state.cgroup, None).await {
         return failed(left.stage, left.fault);
+    }
+    // A pod that was over before anybody stopped it.
+    if !order.told.swap(true, Ordering::Relaxed) {
+        plugins::pod_stopping(&context, &order.record).await;
+    }
+    let pass = context.nri.enter().await;
+    if pass.wants(Event::RemovePodSandbox) {
+        pass.remove_pod(&order.record.message(&context)).await;
     }
     order.facts.tell(Fact::PodGone).await.or_else(|fault| failed("forgetting it", fault))
 }

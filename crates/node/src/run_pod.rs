@@ -57,12 +57,13 @@ async fn make(context: &Arc<Context>, id: &PodId, request: &Arc<PodRequest>) -> 
             network_owed: request.namespaces.network == NamespaceMode::Pod,
             limits: pod_limits::of(request),
         };
-        let settled = context.records.settle_pod(id, &state).await;
-        settled.map_err(Fault::from).map_err(failed("recording it"))?;
-        Ok((client, state))
+        let pass = context.nri.enter().await;
+        admitted(context, &pass, id, request, &state).await?;
+        Ok((client, state, pass))
     };
     match built.await {
-        Ok((client, state)) => {
+        // From plugins' consent until everybody can see the pod nobody is brought up to date.
+        Ok((client, state, _pass)) => {
             let record = Arc::new(PodRecord { id: id.clone(), request: request.clone(), created_at, state });
             let handle = Actor::begin(context.clone(), record.clone(), Vec::new(), Some(client.clone()));
             let facts = handle.facts.clone();
@@ -83,6 +84,36 @@ async fn make(context: &Arc<Context>, id: &PodId, request: &Arc<PodRequest>) -> 
             Err(error)
         }
     }
+}
+
+/// Has plugins agree to the pod, and records it. Where that fails, they are told that it will not be.
+async fn admitted(
+    context: &Context,
+    pass: &nri::Pass,
+    id: &PodId,
+    request: &PodRequest,
+    state: &PodState,
+) -> Result<(), RunPodError> {
+    let name = &request.name;
+    let message = pass
+        .wants(nri::api::Event::RunPodSandbox)
+        .then(|| crate::plugins::pod_message(context, id, request, state));
+    let settled = async {
+        if let Some(message) = &message {
+            let agreed = pass.run_pod(message).await;
+            agreed.map_err(|source| RunPodError::Refused { name: name.clone(), source })?;
+        }
+        context.records.settle_pod(id, state).await.map_err(|error| RunPodError::Failed {
+            name: name.clone(),
+            stage: "recording it",
+            fault: Fault::from(error),
+        })
+    };
+    let settled = settled.await;
+    if let (Err(_), Some(message)) = (&settled, &message) {
+        pass.remove_pod(message).await;
+    }
+    settled
 }
 
 /// Refuses what cannot be honoured, before anything is made.

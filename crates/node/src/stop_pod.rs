@@ -1,6 +1,7 @@
 //! Stopping a pod: its processes first, then its network, then its shim; only its records and its containers' file systems stay.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use model::id::ContainerId;
 use model::pod::Pod;
@@ -11,7 +12,7 @@ use crate::error::{Fault, StopContainerError, StopPodError};
 use crate::join::Operation;
 use crate::pod_shim::PodShim;
 use crate::record::{PodRecord, PodState};
-use crate::teardown;
+use crate::{plugins, teardown};
 
 pub(crate) struct Order {
     pub(crate) record: Arc<PodRecord>,
@@ -19,6 +20,8 @@ pub(crate) struct Order {
     /// The stops of its containers, under way.
     pub(crate) containers: Vec<(ContainerId, Operation<Answer<(), StopContainerError>>)>,
     pub(crate) facts: Facts,
+    /// Plugins have been told that the pod stops; they are once, however often that is tried.
+    pub(crate) told: Arc<AtomicBool>,
 }
 
 pub(crate) async fn run(context: Arc<Context>, order: Order) -> Answer<(), StopPodError> {
@@ -36,6 +39,9 @@ pub(crate) async fn run(context: Arc<Context>, order: Order) -> Answer<(), StopP
                 other => return failed("stopping its containers", Fault::Other(other.to_string())),
             },
         }
+    }
+    if !order.told.swap(true, Ordering::Relaxed) {
+        plugins::pod_stopping(&context, &order.record).await;
     }
     // Connections drained while the processes still had their network; now nobody needs it.
     let network = teardown::network(&context, &pod).await;

@@ -5,22 +5,62 @@ use std::sync::Arc;
 use model::container;
 use model::pod::Verdict;
 use model::request::Resources;
+use nri::api::{Event, LinuxResources};
 
 use crate::actor::{Fact, Facts};
 use crate::context::{Context, blocking};
 use crate::error::{Fault, UpdateError};
+use crate::plugins::{self, About};
 use crate::record::ContainerRecord;
 
+/// Does what a client asks for, with what plugins make of it.
 pub(crate) async fn run(
     context: Arc<Context>,
     record: Arc<ContainerRecord>,
     change: Resources,
     facts: Facts,
 ) -> Result<(), UpdateError> {
+    let pass = context.nri.enter().await;
+    if !pass.wants(Event::UpdateContainer) && !pass.wants(Event::PostUpdateContainer) {
+        return apply(&context, record, change, None, &facts).await;
+    }
+    let id = record.id.clone();
+    let About { pod, container } = About::container(&context, &record).await;
+    let asked = spec::resources::to_linux(&change, &context.host)
+        .map_err(|source| UpdateError::Spec { id: id.clone(), source: source.into() })?;
+    let asked = nri::resources(&asked);
+    let (wanted, wishes) = pass
+        .update_container(&pod, &container, asked.clone())
+        .await
+        .map_err(|source| UpdateError::Plugins { id, source })?;
+    let change = if wanted == asked {
+        change
+    } else {
+        Resources { oom_score_adj: change.oom_score_adj, ..plugins::to_request(&wanted) }
+    };
+    apply(&context, record, change, Some(&wanted), &facts).await?;
+    pass.post_update(&pod, &container).await;
+    drop(pass);
+    plugins::fulfil(&context, wishes).await;
+    Ok(())
+}
+
+/// Changes the limits. `beyond`: the same in NRI's words, which has some that CRI has not; those are in force and not recorded.
+pub(crate) async fn apply(
+    context: &Arc<Context>,
+    record: Arc<ContainerRecord>,
+    change: Resources,
+    beyond: Option<&LinuxResources>,
+    facts: &Facts,
+) -> Result<(), UpdateError> {
     let id = record.id.clone();
     let merged = spec::resources::merge(&record.state.resources, &change);
-    let limits = spec::resources::to_linux(&merged, &context.host)
+    let mut limits = spec::resources::to_linux(&merged, &context.host)
         .map_err(|source| UpdateError::Spec { id: id.clone(), source: source.into() })?;
+    if let Some(beyond) = beyond {
+        nri::add_limits(&mut limits, beyond)
+            .map_err(|source| UpdateError::Adjusted { id: id.clone(), source })?;
+    }
     let before = spec::resources::to_linux(&record.state.resources, &context.host).ok();
     let live = match container::update(&record.state.container) {
         Verdict::Go => true,

@@ -11,7 +11,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::{OwnedRwLockWriteGuard, RwLock, Semaphore};
 use tracing::{info, warn};
 
-use crate::api::{Container, ContainerUpdate, Empty, PodSandbox};
+use crate::api::{Container, ContainerUpdate, Empty, Event, PodSandbox};
 use crate::dispatch::{Pass, Wishes};
 use crate::error::StartError;
 use crate::plugin::Plugin;
@@ -133,6 +133,18 @@ impl Nri {
         for goodbye in goodbyes {
             goodbye.await;
         }
+    }
+
+    /// Whether anybody wants to hear of `event` now. What depends on it needs a [`Pass`].
+    pub fn wants(&self, event: Event) -> bool {
+        self.0.as_ref().is_some_and(|inner| inner.plugins.load().iter().any(|plugin| plugin.wants(event)))
+    }
+
+    /// A pass, unless a plugin is being brought up to date at this moment.
+    pub fn try_enter(&self) -> Option<Pass> {
+        let Some(inner) = &self.0 else { return Some(Pass { plugins: Arc::default(), _barrier: None }) };
+        let barrier = inner.barrier.clone().try_read_owned().ok()?;
+        Some(Pass { plugins: inner.plugins.load_full(), _barrier: Some(barrier) })
     }
 
     /// Waits until no plugin is being brought up to date, and keeps it so while the pass is held.

@@ -33,6 +33,9 @@ pub(super) fn run(clients: &Clients, daemon: &Daemon, options: &Options) -> Resu
     let file = scratch.path().join("report.json");
     let mut critest = Command::new(images::patched_critest(clients));
     critest.args(["-runtime-endpoint", &daemon.endpoint, "-image-endpoint", &daemon.endpoint]);
+    if let Some(nri) = daemon.nri.as_ref().filter(|_| knows_nri(&clients.critest)) {
+        critest.arg("-nri-socket").arg(nri);
+    }
     critest.arg("--ginkgo.no-color").arg(format!("--ginkgo.json-report={}", file.display()));
     critest.args(options.focus.as_ref().map(|focus| format!("--ginkgo.focus={focus}")));
     critest.args(options.skip.as_ref().map(|skip| format!("--ginkgo.skip={skip}")));
@@ -58,6 +61,12 @@ pub(super) fn run(clients: &Clients, daemon: &Daemon, options: &Options) -> Resu
         bail!("{unexpected} specs failed that conformance/critest-failing.txt does not name");
     }
     Ok(())
+}
+
+/// Whether this critest has specs of NRI: those after 1.36.0 have.
+fn knows_nri(critest: &Path) -> bool {
+    let help = Command::new(critest).arg("--help").output();
+    help.is_ok_and(|help| [help.stdout, help.stderr].concat().windows(10).any(|word| word == b"nri-socket"))
 }
 
 fn read(report: &Value) -> Report {

@@ -18,6 +18,8 @@ use crate::test::{host, orphans};
 pub(super) struct Daemon {
     /// `unix://` and the socket's path.
     pub(super) endpoint: String,
+    /// Where NRI plugins connect, of one that was started here.
+    pub(super) nri: Option<PathBuf>,
     own: Option<Own>,
 }
 
@@ -40,7 +42,7 @@ impl Daemon {
     pub(super) fn running(endpoint: &str) -> Result<Daemon> {
         let path = endpoint.strip_prefix("unix://").unwrap_or(endpoint);
         UnixStream::connect(path).with_context(|| format!("nobody serves {path}"))?;
-        Ok(Daemon { endpoint: format!("unix://{path}"), own: None })
+        Ok(Daemon { endpoint: format!("unix://{path}"), nri: None, own: None })
     }
 
     /// Starts one and waits until it accepts connections.
@@ -53,8 +55,9 @@ impl Daemon {
             fs::create_dir(place)?;
         }
         let hosts = HOSTS.iter().map(|host| format!("{host:?}")).collect::<Vec<_>>().join(", ");
+        let nri = folder.path().join("nri.sock");
         let config = format!(
-            "[network]\nconf_dir = {nets:?}\n[image]\ninsecure_registries = [{hosts}]\n[log]\nlevel = \"debug\"\n"
+            "[network]\nconf_dir = {nets:?}\n[nri]\nsocket = {nri:?}\n[image]\ninsecure_registries = [{hosts}]\n[log]\nlevel = \"debug\"\n"
         );
         fs::write(folder.path().join("config.toml"), config)?;
         fs::write(nets.join("10-pintle.conflist"), network(&state.join("network")))?;
@@ -67,7 +70,8 @@ impl Daemon {
         let child = serve.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn();
         let child = child.with_context(|| format!("cannot start {}", binary.display()))?;
         let endpoint = format!("unix://{}", socket.display());
-        let mut daemon = Daemon { endpoint, own: Some(Own { child, folder, before, orphans, keep }) };
+        let mut daemon =
+            Daemon { endpoint, nri: Some(nri), own: Some(Own { child, folder, before, orphans, keep }) };
         if let Err(error) = daemon.await_socket(&socket) {
             // The error is the news; what the stop finds would only repeat it.
             let _ = daemon.stop(true);

@@ -19,12 +19,13 @@ use images::Registry;
 const USAGE: &str = "\
 cargo xtask conformance crictl [--crictl FILE] [--binary FILE | --endpoint SOCKET] [--keep]
 cargo xtask conformance v1alpha2 [--binary FILE | --endpoint SOCKET] [--keep]
-cargo xtask conformance critest [--binary FILE | --endpoint SOCKET] [--focus REGEX] [--skip REGEX] [--websocket] [--keep]
+cargo xtask conformance critest [--critest FILE] [--binary FILE | --endpoint SOCKET] [--focus REGEX] [--skip REGEX] [--websocket] [--keep]
 
   --binary FILE       the pintle to test; without it, the one that `cargo build --release` makes
   --endpoint SOCKET   another runtime's CRI socket, already running, in place of a throw-away daemon; the images it pulls come from
                       a registry at 127.77.0.80:80, which stands in for registry.k8s.io, k8s.gcr.io and gcr.io
   --crictl FILE       another crictl than the current one, for instance an older one
+  --critest FILE      another critest than the current one, for instance a newer one, which has specs of NRI
   --focus, --skip     which specs of critest
   --websocket         critest streams over WebSocket; without it, over SPDY
   --keep              leave the daemon's files and log for a look";
@@ -36,6 +37,7 @@ struct Options {
     binary: Option<PathBuf>,
     endpoint: Option<String>,
     crictl: Option<PathBuf>,
+    critest: Option<PathBuf>,
     focus: Option<String>,
     skip: Option<String>,
     websocket: bool,
@@ -53,6 +55,7 @@ impl Options {
                 "--binary" => options.binary = Some(std::path::absolute(value()?)?),
                 "--endpoint" => options.endpoint = Some(value()?),
                 "--crictl" => options.crictl = Some(std::path::absolute(value()?)?),
+                "--critest" => options.critest = Some(std::path::absolute(value()?)?),
                 "--focus" => options.focus = Some(value()?),
                 "--skip" => options.skip = Some(value()?),
                 "--websocket" => options.websocket = true,
@@ -67,13 +70,20 @@ impl Options {
         }
         Ok(options)
     }
+
+    /// The clients, with those that were named in place of the current ones.
+    fn chosen(&self, mut clients: clients::Clients) -> clients::Clients {
+        clients.crictl = self.crictl.clone().unwrap_or(clients.crictl);
+        clients.critest = self.critest.clone().unwrap_or(clients.critest);
+        clients
+    }
 }
 
 /// Builds what is needed, and runs the suite; an error where something fails that should not.
 pub(crate) fn run(args: &[String]) -> Result<()> {
     let mut options = Options::parse(args)?;
     if !options.inside {
-        let clients = clients::build()?;
+        let clients = options.chosen(clients::build()?);
         images::build(&clients)?;
         if options.binary.is_none() && options.endpoint.is_none() {
             options.binary = Some(daemon::build()?);
@@ -83,8 +93,7 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
             return sandbox::enter(&options);
         }
     }
-    let mut clients = clients::built()?;
-    clients.crictl = options.crictl.clone().unwrap_or(clients.crictl);
+    let clients = options.chosen(clients::built()?);
     let registry = Registry::start()?;
     let daemon = match &options.endpoint {
         Some(endpoint) => Daemon::running(endpoint)?,

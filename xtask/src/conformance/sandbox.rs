@@ -37,6 +37,7 @@ pub(super) fn enter(options: &Options) -> Result<()> {
     };
     pass("--binary", options.binary.as_deref().map(|path| path.as_os_str()));
     pass("--crictl", options.crictl.as_deref().map(|path| path.as_os_str()));
+    pass("--critest", options.critest.as_deref().map(|path| path.as_os_str()));
     pass("--focus", options.focus.as_deref().map(str::as_ref));
     pass("--skip", options.skip.as_deref().map(str::as_ref));
     if options.websocket {

@@ -39,7 +39,9 @@ impl Coded for RunPodError {
         match self {
             RunPodError::UnknownHandler { .. } | RunPodError::Invalid { .. } => Code::InvalidArgument,
             RunPodError::NameTaken { .. } | RunPodError::NameInUse { .. } => Code::AlreadyExists,
-            RunPodError::Stopped { .. } | RunPodError::NoUserNamespaces { .. } => Code::FailedPrecondition,
+            RunPodError::Stopped { .. }
+            | RunPodError::NoUserNamespaces { .. }
+            | RunPodError::Refused { .. } => Code::FailedPrecondition,
             RunPodError::LogDirectory { source, .. } => of_io(source, Code::FailedPrecondition),
             RunPodError::Network { source, .. } => of_attach(source),
             RunPodError::Failed { fault, .. } => fault.code(),
@@ -52,6 +54,7 @@ impl Coded for UpdatePodError {
         match self {
             UpdatePodError::Lookup(error) => error.code(),
             UpdatePodError::Spec { source, .. } => of_spec(source),
+            UpdatePodError::Refused { .. } => Code::FailedPrecondition,
             UpdatePodError::Failed { fault, .. } => fault.code(),
         }
     }
@@ -82,9 +85,10 @@ impl Coded for CreateContainerError {
     fn code(&self) -> Code {
         match self {
             CreateContainerError::Lookup(error) => error.code(),
-            CreateContainerError::PodNotReady { .. } | CreateContainerError::Ended { .. } => {
-                Code::FailedPrecondition
-            }
+            CreateContainerError::PodNotReady { .. }
+            | CreateContainerError::Ended { .. }
+            | CreateContainerError::Refused { .. }
+            | CreateContainerError::Adjusted { .. } => Code::FailedPrecondition,
             CreateContainerError::NameTaken { .. } => Code::AlreadyExists,
             CreateContainerError::NoImage { .. } | CreateContainerError::NoVolumeImage { .. } => {
                 Code::NotFound
@@ -106,7 +110,8 @@ impl Coded for StartContainerError {
             StartContainerError::Lookup(error) => error.code(),
             StartContainerError::NotCreated { .. }
             | StartContainerError::TargetEnded { .. }
-            | StartContainerError::NotExecuted { .. } => Code::FailedPrecondition,
+            | StartContainerError::NotExecuted { .. }
+            | StartContainerError::Refused { .. } => Code::FailedPrecondition,
             StartContainerError::Failed { fault, .. } => fault.code(),
         }
     }
@@ -169,7 +174,9 @@ impl Coded for UpdateError {
     fn code(&self) -> Code {
         match self {
             UpdateError::Lookup(error) => error.code(),
-            UpdateError::Refused { .. } => Code::FailedPrecondition,
+            UpdateError::Refused { .. } | UpdateError::Plugins { .. } | UpdateError::Adjusted { .. } => {
+                Code::FailedPrecondition
+            }
             UpdateError::Spec { source, .. } => of_spec(source),
             UpdateError::Cgroup { source, .. } => of_limits(source),
             UpdateError::Failed { fault, .. } => fault.code(),

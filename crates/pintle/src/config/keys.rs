@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::declare::{Applies, Key, sections};
 use super::shape::{
     AbsolutePath, AbsolutePaths, AddressAndPort, Choice, Count, HostAndPort, Hosts, OneOf, OrNone, Seconds,
+    YesOrNo,
 };
 
 sections! {
@@ -72,6 +73,22 @@ sections! {
         tls_client_ca: Option<PathBuf> = None, OrNone(AbsolutePath), AtRestart;
         /// How long a session may stand still before it is closed. The kubelet's own limit is four hours too.
         idle_timeout_secs: Duration = Duration::from_secs(4 * 3600), Seconds(1..=31_536_000), AtRestart;
+    }
+
+    /// NRI plugins: programs of the node's administrator that are told of every pod and container and may adjust containers.
+    nri: Nri {
+        /// Whether plugins may connect, and those of the plugin folder are started. Without plugins it costs nothing.
+        enabled: bool = true, YesOrNo, AtRestart;
+        /// Where plugins connect (mode 0600). `/var/run/nri/nri.sock` is where they look.
+        socket: PathBuf = PathBuf::from("/var/run/nri/nri.sock"), AbsolutePath, AtRestart;
+        /// Plugins that are started with the daemon: executable files named `NN-name`, NN being their place in the order of calls.
+        plugin_dir: PathBuf = PathBuf::from("/opt/nri/plugins"), AbsolutePath, AtRestart;
+        /// What a started plugin is given as its configuration: `NN-name.conf`, else `name.conf`.
+        config_dir: PathBuf = PathBuf::from("/etc/nri/conf.d"), AbsolutePath, AtRestart;
+        /// How long a plugin may take to register, and then to be told of all pods and containers. Pods and containers change only before and after the latter.
+        registration_timeout_secs: Duration = Duration::from_secs(5), Seconds(1..=60), AtRestart;
+        /// How long a plugin may take for one request. One that takes longer is disconnected, and the request goes on without it.
+        request_timeout_secs: Duration = Duration::from_secs(2), Seconds(1..=60), AtRestart;
     }
 
     /// Running containers.

@@ -15,7 +15,7 @@ pub use declare::{Applies, Key};
 pub use error::{ConfigError, Place, Problem};
 pub use example::{example, reference};
 pub use keys::{
-    CgroupDriver, Config, Daemon, Image, Log, LogFormat, LogLevel, Network, Runtime, Streaming, keys,
+    CgroupDriver, Config, Daemon, Image, Log, LogFormat, LogLevel, Network, Nri, Runtime, Streaming, keys,
 };
 
 /// Where the configuration is when nobody says otherwise.

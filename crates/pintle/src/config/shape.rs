@@ -94,6 +94,23 @@ impl Shape<String> for HostAndPort {
     }
 }
 
+/// Yes or no.
+pub(super) struct YesOrNo;
+
+impl Shape<bool> for YesOrNo {
+    fn takes(&self) -> String {
+        "true or false".into()
+    }
+
+    fn read(&self, value: &DeValue<'_>) -> Result<bool, Refusal> {
+        value.as_bool().ok_or_else(|| refuse(value))
+    }
+
+    fn write(&self, value: &bool) -> String {
+        value.to_string()
+    }
+}
+
 /// An IP address with a port.
 pub(super) struct AddressAndPort;
 

@@ -68,7 +68,7 @@ async fn serve(
     observe(&config, &observer, &node).await?;
     let (stop, stopped) = tokio::sync::watch::channel(false);
     let streaming = streaming::start(&config.streaming, &node)?;
-    let server = tokio::spawn(cri::serve(node, streaming.clone(), listener, async move {
+    let server = tokio::spawn(cri::serve(node.clone(), streaming.clone(), listener, async move {
         let mut stopped = stopped;
         let _ = stopped.wait_for(|stop| *stop).await;
     }));
@@ -85,6 +85,7 @@ async fn serve(
             "calls were still under way after ten seconds; what they began is settled at the next start"
         ),
     }
+    node.close().await;
     streaming::stop(streaming).await;
     listen::unbind(&reloading.config().daemon.socket);
     drop(folders);
@@ -154,8 +155,24 @@ async fn open(config: &Config) -> Result<Node, ServeError> {
             config::CgroupDriver::Systemd => return Err(ServeError::SystemdDriver),
         },
     };
-    let parts = Parts { config: node_config, store, images, networks: Arc::new(networks), shim };
+    let nri = nri(&config.nri);
+    let parts = Parts { config: node_config, store, images, networks: Arc::new(networks), nri, shim };
     Node::open(parts).await.map_err(ServeError::Node)
+}
+
+fn nri(config: &config::Nri) -> nri::Nri {
+    if !config.enabled {
+        return nri::Nri::off();
+    }
+    nri::Nri::new(nri::Config {
+        socket: config.socket.clone(),
+        plugin_dir: config.plugin_dir.clone(),
+        config_dir: config.config_dir.clone(),
+        registration_timeout: config.registration_timeout_secs,
+        request_timeout: config.request_timeout_secs,
+        runtime_name: "pintle".into(),
+        runtime_version: env!("CARGO_PKG_VERSION").into(),
+    })
 }
 
 /// Tells the service manager, where there is one.

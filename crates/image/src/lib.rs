@@ -5,6 +5,7 @@
 //! Queries are answered from memory. What a registry sends is hostile: it is bounded, checked against its digest, and unpacked by
 //! descriptors.
 
+mod artifact;
 mod catalog;
 mod client;
 mod config;

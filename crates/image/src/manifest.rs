@@ -16,6 +16,8 @@ pub(crate) const ACCEPT: &str = "application/vnd.oci.image.index.v1+json, applic
 const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
 const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
+/// The configuration of what has none (OCI image specification, "Guidance for an Empty Descriptor").
+const EMPTY_CONFIG: &str = "application/vnd.oci.empty.v1+json";
 const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
 
 /// A pointer to bytes: what they are, their digest and their size.
@@ -28,6 +30,8 @@ pub(crate) struct Descriptor {
     pub size: i64,
     #[serde(default, deserialize_with = "nullable")]
     pub platform: Option<RawPlatform>,
+    #[serde(default, deserialize_with = "nullable")]
+    pub annotations: BTreeMap<String, String>,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -51,6 +55,34 @@ pub(crate) enum Document {
 pub(crate) struct Manifest {
     pub config: Descriptor,
     pub layers: Vec<Descriptor>,
+    /// What an artifact is; empty for an image.
+    pub artifact_type: String,
+}
+
+impl Manifest {
+    /// Whether its blobs are files and no layers: it says of what type it is, and has no image's configuration.
+    pub(crate) fn is_artifact(&self) -> bool {
+        let config = self.config.media_type.as_str();
+        config == EMPTY_CONFIG || (!self.artifact_type.is_empty() && !is_image_config(config))
+    }
+}
+
+/// Whether configurations of this type are an image's.
+pub(crate) fn is_image_config(media_type: &str) -> bool {
+    matches!(
+        media_type,
+        "" | "application/vnd.oci.image.config.v1+json" | "application/vnd.docker.container.image.v1+json"
+    )
+}
+
+/// A blob that becomes a layer.
+#[derive(Debug, Clone)]
+pub(crate) struct LayerSource {
+    pub blob: Descriptor,
+    /// The layer's name: the digest of its archive.
+    pub diff_id: Digest,
+    /// It is no archive but this file.
+    pub file: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -60,6 +92,8 @@ struct Raw {
     schema_version: i64,
     #[serde(default)]
     media_type: Option<String>,
+    #[serde(default, deserialize_with = "nullable")]
+    artifact_type: String,
     config: Option<Descriptor>,
     layers: Option<Vec<Descriptor>>,
     manifests: Option<Vec<Descriptor>>,
@@ -116,7 +150,7 @@ pub(crate) fn parse(
             if let Some(bad) = layers.iter().chain([&config]).find(|d| d.size < 0) {
                 return Err(PullCause::malformed(what, format!("{} has a negative size", bad.digest)));
             }
-            Ok(Document::Manifest(Manifest { config, layers }))
+            Ok(Document::Manifest(Manifest { config, layers, artifact_type: shorten(&raw.artifact_type) }))
         }
         _ => Err(PullCause::malformed(what, "it has neither 'manifests' nor 'config' and 'layers'")),
     }

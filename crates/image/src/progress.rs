@@ -66,11 +66,10 @@ impl Progress {
         self.0.send_modify(|progress| progress.stage = stage);
     }
 
-    pub(crate) fn layers(&self, layers: &[Descriptor]) {
+    pub(crate) fn layers<'a>(&self, layers: impl Iterator<Item = &'a Descriptor>) {
         self.0.send_modify(|progress| {
             progress.stage = Stage::Layers;
             progress.layers = layers
-                .iter()
                 .map(|layer| LayerProgress {
                     digest: layer.digest.clone(),
                     total: u64::try_from(layer.size).unwrap_or(0),

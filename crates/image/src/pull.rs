@@ -3,11 +3,13 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use model::digest::{Digest, ImageId};
 use model::reference::ImageReference;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
+use crate::artifact;
 use crate::catalog::{self, Catalog, NewImage};
 use crate::client::Session;
 use crate::config::ImageConfig;
@@ -15,7 +17,7 @@ use crate::error::PullCause;
 use crate::flight::Flights;
 use crate::graft::{Above, graft};
 use crate::layers::{Layers, Partial, Ready};
-use crate::manifest::{self, Config, Descriptor, Document, Manifest};
+use crate::manifest::{self, Config, Document, LayerSource, Manifest};
 use crate::pieces::{self, Piece, Pieces};
 use crate::progress::{LayerState, Progress, Stage};
 use crate::unpack::{self, Expected, LooseEnds, Options, UnpackError, Unpacked};
@@ -44,6 +46,9 @@ impl Pull {
     /// Runs the pull to its end.
     pub(crate) async fn run(&self) -> Result<ImageId, PullCause> {
         let (manifest, digest) = self.resolve().await?;
+        if manifest.is_artifact() {
+            return self.artifact(&manifest, &digest).await;
+        }
         let id = ImageId::of_config(manifest.config.digest.clone());
         let names = self.names(&digest);
         if self.name_existing(&id, &names).await? {
@@ -55,12 +60,39 @@ impl Pull {
         let body = self.session.blob(&what, id.digest(), limits.config_bytes).await?;
         let config = manifest::parse_config(&what, &body)?;
         check_config(&what, &config, &manifest, &self.shared.config)?;
-        let diff_ids = &config.rootfs.diff_ids;
-        let _lease = self.shared.layers.lease(diff_ids.iter().map(|d| d.as_str().to_owned()));
-        let layers = self.layers(&manifest, diff_ids).await?;
+        let layers = manifest.layers.into_iter().zip(config.rootfs.diff_ids);
+        let sources = layers.map(|(blob, diff_id)| LayerSource { blob, diff_id, file: None }).collect();
+        self.take(id, body, sources, names).await
+    }
+
+    /// An artifact: its files, each as a layer.
+    async fn artifact(&self, manifest: &Manifest, digest: &Digest) -> Result<ImageId, PullCause> {
+        let sources = artifact::sources(&format!("manifest {digest}"), manifest)?;
+        let config = artifact::config(manifest, &sources);
+        let mut hasher = unpack::Hasher::like(&Digest::sha256([0; 32]));
+        hasher.update(&config);
+        let id = ImageId::of_config(hasher.finish());
+        let names = self.names(digest);
+        if self.name_existing(&id, &names).await? {
+            return Ok(id);
+        }
+        self.take(id, config.into(), sources, names).await
+    }
+
+    /// Fetches what is not here, and makes all of it an image.
+    async fn take(
+        &self,
+        id: ImageId,
+        config: Bytes,
+        sources: Vec<LayerSource>,
+        names: Vec<String>,
+    ) -> Result<ImageId, PullCause> {
+        let ids = sources.iter().map(|source| source.diff_id.as_str().to_owned());
+        let _lease = self.shared.layers.lease(ids);
+        let layers = self.layers(sources).await?;
         self.progress.stage(Stage::Publishing);
         let (pull, image) = (self.clone(), id.clone());
-        blocking(move || pull.publish(&image, &body, &layers, &names)).await?;
+        blocking(move || pull.publish(&image, &config, &layers, &names)).await?;
         Ok(id)
     }
 
@@ -115,19 +147,19 @@ impl Pull {
     }
 
     /// All layers, each fetched unless it is here.
-    async fn layers(&self, manifest: &Manifest, diff_ids: &[Digest]) -> Result<Vec<Ready>, PullCause> {
-        self.progress.layers(&manifest.layers);
+    async fn layers(&self, sources: Vec<LayerSource>) -> Result<Vec<Ready>, PullCause> {
+        self.progress.layers(sources.iter().map(|source| &source.blob));
         let at_once = Arc::new(Semaphore::new(self.shared.config.parallel_layers.max(1)));
+        let mut ready: Vec<Option<Ready>> = vec![None; sources.len()];
         let mut running = JoinSet::new();
-        for (index, (blob, diff_id)) in manifest.layers.iter().zip(diff_ids).enumerate() {
-            let (pull, blob, diff_id) = (self.clone(), blob.clone(), diff_id.clone());
+        for (index, source) in sources.into_iter().enumerate() {
+            let pull = self.clone();
             let at_once = Arc::clone(&at_once);
             running.spawn(async move {
                 let _slot = at_once.acquire_owned().await;
-                (index, pull.layer(index, &blob, &diff_id).await)
+                (index, pull.layer(index, &source).await)
             });
         }
-        let mut ready: Vec<Option<Ready>> = vec![None; diff_ids.len()];
         let mut failed = None;
         while let Some(joined) = running.join_next().await {
             match joined {
@@ -153,7 +185,8 @@ impl Pull {
     }
 
     /// One layer: here already, being fetched by another pull, or fetched now.
-    async fn layer(&self, index: usize, blob: &Descriptor, diff_id: &Digest) -> Result<Ready, PullCause> {
+    async fn layer(&self, index: usize, source: &LayerSource) -> Result<Ready, PullCause> {
+        let diff_id = &source.diff_id;
         loop {
             if let Some(ready) = self.shared.layers.find(diff_id.as_str()) {
                 self.progress.layer(index, |layer| layer.state = LayerState::Present);
@@ -165,23 +198,20 @@ impl Pull {
                 Ok(_leading) => {
                     // It may have come between the look and the lead.
                     if self.shared.layers.find(diff_id.as_str()).is_none() {
-                        return self.fetch(index, blob, diff_id).await.map(Ready::Unpacked);
+                        return self.fetch(index, source).await.map(Ready::Unpacked);
                     }
                 }
             }
         }
     }
 
-    async fn fetch(
-        &self,
-        index: usize,
-        blob: &Descriptor,
-        diff_id: &Digest,
-    ) -> Result<Arc<Partial>, PullCause> {
+    async fn fetch(&self, index: usize, source: &LayerSource) -> Result<Arc<Partial>, PullCause> {
+        let LayerSource { blob, diff_id, file } = source;
         let _slot = self.shared.slots.acquire().await;
         self.progress.layer(index, |layer| layer.state = LayerState::Downloading);
         let size = u64::try_from(blob.size).unwrap_or(0);
-        let expected = Expected { blob: blob.digest.clone(), size, diff_id: diff_id.clone() };
+        let expected =
+            Expected { blob: blob.digest.clone(), size, diff_id: diff_id.clone(), file: file.clone() };
         let (sender, receiver) = pieces::channel();
         let shared = Arc::clone(&self.shared);
         let unpacking = tokio::task::spawn_blocking(move || unpack_blob(&shared, receiver, &expected));
@@ -335,7 +365,11 @@ fn unpack_blob(
     let guard = Directory { layers: Arc::clone(&shared.layers), path: Some(path) };
     let options = Options { limits: shared.config.limits.clone(), user_xattr: shared.config.user_xattr };
     let fd = std::os::fd::AsFd::as_fd(&directory);
-    match unpack::unpack(pieces, fd, expected, &options) {
+    let unpacked = match &expected.file {
+        Some(name) => artifact::write(pieces, fd, name, expected),
+        None => unpack::unpack(pieces, fd, expected, &options),
+    };
+    match unpacked {
         Ok(unpacked) => Ok((guard, unpacked)),
         Err(UnpackError::NoSpace { .. }) => {
             Err(PullCause::NoSpace { path: shared.layers.folder().to_owned() })
@@ -352,14 +386,12 @@ pub(crate) async fn blocking<T: Send + 'static>(
 }
 
 fn check_types(manifest: &Manifest) -> Result<(), PullCause> {
-    const CONFIGS: [&str; 3] =
-        ["", "application/vnd.oci.image.config.v1+json", "application/vnd.docker.container.image.v1+json"];
     let refuse = |what: String, media_type: &str| {
         let media_type = media_type.chars().take(120).collect();
         Err(PullCause::UnsupportedMediaType { what, media_type })
     };
     let config = &manifest.config;
-    if !CONFIGS.contains(&config.media_type.as_str()) {
+    if !manifest::is_image_config(&config.media_type) {
         return refuse(format!("configuration {}", config.digest), &config.media_type);
     }
     for layer in &manifest.layers {

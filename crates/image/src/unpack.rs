@@ -121,6 +121,8 @@ pub(crate) struct Expected {
     /// Bytes, as the manifest says.
     pub size: u64,
     pub diff_id: Digest,
+    /// It is no archive but this file.
+    pub file: Option<String>,
 }
 
 /// Unpacks a blob into `root`, an empty directory, and checks it against what was expected.
@@ -202,8 +204,17 @@ pub(crate) struct Counted<R> {
 }
 
 impl<R: Read> Counted<R> {
-    fn new(stream: R, like: &Digest, size: u64) -> Self {
+    pub(crate) fn new(stream: R, like: &Digest, size: u64) -> Self {
         Counted { stream, hasher: Hasher::like(like), count: 0, size, failed: false }
+    }
+
+    pub(crate) fn failed(&self) -> bool {
+        self.failed
+    }
+
+    /// How many bytes were read, and their digest.
+    pub(crate) fn finish(self) -> (u64, Digest) {
+        (self.count, self.hasher.finish())
     }
 }
 
@@ -268,7 +279,7 @@ mod tests {
             let before = state();
             let bytes = archive(&entries);
             let digest = Digest::parse(&sha256(&bytes)).unwrap();
-            let expected = Expected { blob: digest.clone(), size: bytes.len() as u64, diff_id: digest };
+            let expected = Expected { blob: digest.clone(), size: bytes.len() as u64, diff_id: digest, file: None };
             let options = Options { limits: Limits::default(), user_xattr: false };
             let directory = std::fs::File::open(&root).unwrap();
             let result = unpack(&bytes[..], directory.as_fd(), &expected, &options);

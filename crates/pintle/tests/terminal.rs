@@ -223,3 +223,38 @@ async fn ports_of_this_machine_lead_into_a_pod() {
     let said = String::from_utf8_lossy(&ended.stderr).into_owned();
     assert!(said.contains("7001") && said.contains("refused"), "{said}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn streams_are_as_private_as_the_configuration_wants() {
+    needs_a_node!();
+    let folder = tempfile::tempdir().unwrap();
+    let (cert, key) = (folder.path().join("cert.pem"), folder.path().join("key.pem"));
+    let made = Command::new("openssl")
+        .args(
+            "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=test"
+                .split(' '),
+        )
+        .args(["-addext", "subjectAltName=IP:127.0.0.1", "-addext", "basicConstraints=critical,CA:FALSE"])
+        .arg("-keyout")
+        .arg(&key)
+        .arg("-out")
+        .arg(&cert)
+        .output();
+    if !made.is_ok_and(|made| made.status.success()) {
+        println!("SKIPPED: no openssl that makes a certificate");
+        return;
+    }
+    let config = format!("[streaming]\ntls_cert = {cert:?}\ntls_key = {key:?}\n");
+    let daemon = Daemon::start_as(support::Setup { config, ..Default::default() }).await;
+    let sandbox = daemon.pod("p");
+    let pod = daemon.run_pod(&sandbox).await.unwrap();
+    let id = daemon.run(&pod, &sandbox, "c", "exec sleep 1000").await;
+    let line = pintle(&daemon, &["exec", &id, "echo", "private"]);
+    let run = |trusted: &str| {
+        Command::new(&line[0]).args(&line[1..]).env("SSL_CERT_FILE", trusted).output().unwrap()
+    };
+    let trusting = run(&cert.display().to_string());
+    assert_eq!(&trusting.stdout[..], b"private\n", "{trusting:?}");
+    let wary = run("/dev/null");
+    assert!(wary.status.code() == Some(125) && wary.stdout.is_empty(), "{wary:?}");
+}

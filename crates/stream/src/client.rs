@@ -13,9 +13,12 @@ use http_body_util::{BodyExt, Empty, Limited};
 use hyper::body::Bytes;
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncWriteExt, BufReader, ReadHalf, WriteHalf, split};
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, RootCertStore};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufReader, ReadHalf, WriteHalf, split};
 use tokio::net::TcpStream;
 use tokio::sync::Mutex;
+use tokio_rustls::TlsConnector;
 
 use crate::websocket::frame::{self, Event, NORMAL, ReadError, Reader};
 use crate::websocket::framing::{Framing, Meaning, Parser};
@@ -64,15 +67,23 @@ pub enum ClientError {
 pub async fn connect(url: &str, protocols: &[&str]) -> Result<(Sender, Receiver), ClientError> {
     let bad = |why| ClientError::Url { url: url.into(), why };
     let uri: Uri = url.parse().map_err(|_| bad("it cannot be read"))?;
-    if uri.scheme_str() != Some("http") {
-        return Err(bad("only http is spoken here"));
-    }
+    let (tls, port) = match uri.scheme_str() {
+        Some("http") => (false, 80),
+        Some("https") => (true, 443),
+        _ => return Err(bad("only http and https are spoken here")),
+    };
     let authority = uri.authority().ok_or_else(|| bad("it names no host"))?;
-    let address = format!("{}:{}", authority.host(), authority.port_u16().unwrap_or(80));
-    let stream = TcpStream::connect(&address)
-        .await
-        .map_err(|source| ClientError::Connect { address: address.clone(), source })?;
+    let address = format!("{}:{}", authority.host(), authority.port_u16().unwrap_or(port));
+    let not_connected = |source| ClientError::Connect { address: address.clone(), source };
+    let stream = TcpStream::connect(&address).await.map_err(not_connected)?;
     stream.set_nodelay(true).ok();
+    let stream: Box<dyn Stream> = if tls {
+        let name = authority.host().trim_matches(['[', ']']).to_owned();
+        let name = ServerName::try_from(name).map_err(|_| bad("its host is no name for a certificate"))?;
+        Box::new(trusting_the_system().connect(name, stream).await.map_err(not_connected)?)
+    } else {
+        Box::new(stream)
+    };
     let failed = |source| ClientError::Http { address: address.clone(), source };
     let (mut sending, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(failed)?;
@@ -108,6 +119,19 @@ pub async fn connect(url: &str, protocols: &[&str]) -> Result<(Sender, Receiver)
         first: None,
     };
     Ok((sender, receiver))
+}
+
+/// What a connection is made of.
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
+/// Trusts whom this system trusts, or the file that the variable `SSL_CERT_FILE` names.
+fn trusting_the_system() -> TlsConnector {
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    let config = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+    TlsConnector::from(Arc::new(config))
 }
 
 /// Speaks on the channels. Clones speak on the same connection.

@@ -89,6 +89,17 @@ fn ten_thousand_failed_connections_leave_nothing() {
     });
 }
 
+/// Waits for data on a stream, as a client that does no flow control.
+async fn data_on(client: &mut Client, wanted: u32) {
+    loop {
+        match client.receive.frame().await.unwrap() {
+            Frame::Data { stream, .. } if stream == wanted => return,
+            Frame::Ping(id) => client.send.ping(id).await,
+            _ => {}
+        }
+    }
+}
+
 #[test]
 fn a_client_may_vanish_at_any_step() {
     alone(async {
@@ -106,13 +117,35 @@ fn a_client_may_vanish_at_any_step() {
                 client.send.data(3, &vec![b'x'; 10_000], false).await;
             }
             if step > 5 {
-                while !matches!(client.receive.frame().await.unwrap(), Frame::Data { stream: 5, .. }) {}
+                data_on(&mut client, 5).await;
             }
             if step > 6 {
                 client.send.data(3, b"", true).await;
-                while !matches!(client.receive.frame().await.unwrap(), Frame::Data { stream: 7, .. }) {}
+                data_on(&mut client, 7).await;
             }
             drop(client);
+            nothing_stays(files, tasks).await;
+        }
+    });
+}
+
+#[test]
+fn so_may_one_of_a_websocket() {
+    alone(async {
+        let (server, _) = server(Config::default());
+        let (files, tasks) = (descriptors(), Handle::current().metrics().num_alive_tasks());
+        let protocol = "Sec-WebSocket-Protocol: v5.channel.k8s.io\r\n";
+        // After the upgrade; in a frame's head; in a message; after one; after the end of input; after a close.
+        let all = [
+            0x82, 0x85, 0, 0, 0, 0, 0, b'w', b'o', b'r', b'd', 0x82, 0x82, 0, 0, 0, 0, 255, 0, 0x88, 0x80, 0,
+            0, 0, 0,
+        ];
+        for step in [0, 3, 8, 11, 19, all.len()] {
+            let url = server.exec_url(sh("ioe", "cat; echo err >&2; cat /dev/zero")).unwrap();
+            let (mut socket, _) = request(&url, "GET", &[WEBSOCKET, protocol].concat()).await;
+            socket.write_all(&all[..step]).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            drop(socket);
             nothing_stays(files, tasks).await;
         }
     });

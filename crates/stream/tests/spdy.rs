@@ -190,38 +190,37 @@ async fn bulk_both_ways_without_windows() {
     writing.await.unwrap();
 }
 
+/// Waits until so many bytes of data came, makes sure that no more come, and returns the last ping.
+async fn exactly(client: &mut Client, expected: usize) -> Option<u32> {
+    let (mut got, mut asked) = (0, None);
+    loop {
+        let patience = Duration::from_millis(if got < expected { 5000 } else { 300 });
+        match timeout(patience, client.receive.frame()).await {
+            Ok(Some(Frame::Data { bytes, .. })) => got += bytes.len(),
+            Ok(Some(Frame::Ping(id))) => asked = Some(id),
+            Ok(Some(_)) => {}
+            Ok(None) | Err(_) => break,
+        }
+    }
+    assert_eq!(got, expected);
+    asked
+}
+
 #[tokio::test]
 async fn a_window_is_never_overrun() {
     let (server, _) = server(config());
     let mut client = Client::connect(&server.exec_url(sh("o", "yes")).unwrap(), V4).await;
     client.send.first_window(1000).await;
     let ids = client.open(&["error", "stdout"]).await;
-    let mut receive = async |expected: usize| {
-        let mut got = 0;
-        loop {
-            match timeout(Duration::from_millis(300), client.receive.frame()).await {
-                Ok(Some(Frame::Data { bytes, .. })) => got += bytes.len(),
-                Ok(Some(Frame::Ping(id))) => client.send.ping(id).await,
-                Ok(other) => {
-                    assert!(matches!(other, Some(Frame::Settings(_) | Frame::Window { .. })), "{other:?}")
-                }
-                Err(_) => break,
-            }
-        }
-        assert_eq!(got, expected);
-        client.send.window(ids[1], 500).await;
-    };
-    receive(1000).await;
-    receive(500).await;
+    exactly(&mut client, 1000).await;
+    client.send.window(ids[1], 500).await;
+    exactly(&mut client, 500).await;
     client.send.window(ids[1], 1 << 20).await;
     // The session's window is what is left of 64 KiB, and nothing was added to that one.
-    let mut got = 0;
-    while let Ok(Some(frame)) = timeout(Duration::from_millis(300), client.receive.frame()).await {
-        if let Frame::Data { bytes, .. } = frame {
-            got += bytes.len();
-        }
-    }
-    assert_eq!(got, 65_536 - 1500);
+    let asked = exactly(&mut client, 65_536 - 1500).await;
+    assert_eq!(asked, None, "it has shown that it counts");
+    client.send.window(0, 1).await;
+    exactly(&mut client, 1).await;
 }
 
 #[tokio::test]
@@ -229,16 +228,10 @@ async fn a_client_that_does_not_count_is_asked_with_a_ping() {
     let (server, _) = server(config());
     let mut client = Client::connect(&server.exec_url(sh("o", "yes")).unwrap(), V4).await;
     client.open(&["error", "stdout"]).await;
-    let (mut got, mut asked) = (0, None);
-    while let Ok(Some(frame)) = timeout(Duration::from_millis(300), client.receive.frame()).await {
-        match frame {
-            Frame::Data { bytes, .. } => got += bytes.len(),
-            Frame::Ping(id) => asked = Some(id),
-            _ => {}
-        }
-    }
-    assert_eq!(got, 65_536, "no more until the ping is answered");
+    // No more until the ping is answered.
+    let asked = exactly(&mut client, 65_536).await;
     client.send.ping(asked.unwrap()).await;
+    let mut got = 0;
     while got < 1 << 20 {
         if let Frame::Data { bytes, .. } = client.receive.frame().await.unwrap() {
             got += bytes.len();

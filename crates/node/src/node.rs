@@ -299,12 +299,13 @@ impl Node {
         Ok(stats::of_containers(&self.context, vec![record], LayerAge::Fresh).await.remove(0))
     }
 
-    /// What the containers that `wanted` picks use now.
+    /// What the running containers that `wanted` picks use now.
     pub async fn list_container_stats(
         &self,
         wanted: impl Fn(&ContainerRecord) -> bool,
     ) -> Vec<ContainerStats> {
-        let records = self.snapshot().containers.values().filter(|record| wanted(record)).cloned().collect();
+        let wanted = |record: &&Arc<ContainerRecord>| stats::is_alive(record) && wanted(record);
+        let records = self.snapshot().containers.values().filter(wanted).cloned().collect();
         stats::of_containers(&self.context, records, LayerAge::Any).await
     }
 

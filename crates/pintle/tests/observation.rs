@@ -63,6 +63,8 @@ async fn pods_and_containers_tell_what_they_use() {
     let request = v1::ContainerStatsRequest { container_id: id.clone() };
     let stats = daemon.runtime().container_stats(request).await.unwrap().into_inner().stats.unwrap();
     assert!(stats.cpu.is_none() && stats.memory.is_none(), "it does not run: {stats:?}");
+    let listed = daemon.runtime().list_container_stats(v1::ListContainerStatsRequest::default()).await;
+    assert_eq!(listed.unwrap().into_inner().stats, vec![], "only what runs is listed");
     daemon.stop_pod(&pod).await.unwrap();
     let request = v1::PodSandboxStatsRequest { pod_sandbox_id: pod.clone() };
     let linux = daemon.runtime().pod_sandbox_stats(request).await.unwrap().into_inner().stats.unwrap().linux;

@@ -59,6 +59,7 @@ pub struct PodStats {
     pub processes: Option<u64>,
     /// Of its own network namespace; empty in the host's network, and when it does not run.
     pub interfaces: Vec<InterfaceStats>,
+    /// Those that run.
     pub containers: Vec<ContainerStats>,
 }
 
@@ -94,7 +95,8 @@ pub(crate) async fn of_pods(context: &Arc<Context>, records: Vec<Arc<PodRecord>>
     let looked = blocking(move || {
         let snapshot = shared.published.load();
         let look = |record: Arc<PodRecord>| {
-            let containers = snapshot.containers_of(&record.id).cloned().collect::<Vec<_>>();
+            let containers = snapshot.containers_of(&record.id).filter(|container| is_alive(container));
+            let containers = containers.cloned().collect::<Vec<_>>();
             pod(&shared, record, containers)
         };
         let looked: Vec<_> = records.into_iter().map(look).collect();
@@ -164,11 +166,12 @@ fn interfaces(context: &Context, record: &PodRecord) -> Vec<InterfaceStats> {
     })
 }
 
-fn is_alive(record: &ContainerRecord) -> bool {
+/// It runs, or waits to be started: it has a cgroup.
+pub(crate) fn is_alive(record: &ContainerRecord) -> bool {
     matches!(record.state.container, Container::Running { .. } | Container::Created { .. })
 }
 
-/// Looks at all pods and containers, kept between two looks under their ids.
+/// What is kept of all pods and containers between two looks, under their ids.
 #[derive(Debug, Default)]
 pub(crate) struct Kept {
     pub(crate) containers: Samples<ContainerId>,

@@ -119,11 +119,25 @@ async fn attach(daemon: &Daemon, id: &str, ask: Ask) -> Session {
 
 /// A pod, and in it a container that runs `script` with an input of this kind.
 async fn run(daemon: &Daemon, name: &str, script: &str, ask: Ask, stdin_once: bool) -> (String, String) {
-    let sandbox = daemon.pod(name);
-    let pod = daemon.run_pod(&sandbox).await.unwrap();
-    let container =
+    run_in(daemon, &daemon.pod(name), script, ask, stdin_once).await
+}
+
+async fn run_in(
+    daemon: &Daemon,
+    sandbox: &v1::PodSandboxConfig,
+    script: &str,
+    ask: Ask,
+    stdin_once: bool,
+) -> (String, String) {
+    let pod = daemon.run_pod(sandbox).await.unwrap();
+    let mut container =
         v1::ContainerConfig { stdin: ask.stdin, tty: ask.tty, stdin_once, ..daemon.container("c", script) };
-    let id = daemon.create(&pod, &sandbox, &container).await.unwrap();
+    let context = sandbox.linux.clone().unwrap().security_context.unwrap_or_default();
+    container.linux.get_or_insert_default().security_context = Some(v1::LinuxContainerSecurityContext {
+        namespace_options: context.namespace_options,
+        ..Default::default()
+    });
+    let id = daemon.create(&pod, sandbox, &container).await.unwrap();
     daemon.start_container(&id).await.unwrap();
     (pod, id)
 }
@@ -456,4 +470,41 @@ fn ports_of_pods_are_reached() {
         let refused = forward_url(&daemon, &host, 80).await.unwrap_err();
         assert_eq!(refused.code(), tonic::Code::FailedPrecondition, "{refused}");
     });
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pod_with_users_of_its_own_streams_as_any_other() {
+    needs_a_node!();
+    let daemon = Daemon::start().await;
+    let mut sandbox = daemon.pod("users");
+    let ids = vec![v1::IdMapping { host_id: 500_000, container_id: 0, length: 65_536 }];
+    let users = v1::UserNamespace { mode: v1::NamespaceMode::Pod.into(), uids: ids.clone(), gids: ids };
+    let options = v1::NamespaceOption {
+        pid: v1::NamespaceMode::Container.into(),
+        userns_options: Some(users),
+        ..Default::default()
+    };
+    sandbox.linux.get_or_insert_default().security_context =
+        Some(v1::LinuxSandboxSecurityContext { namespace_options: Some(options), ..Default::default() });
+    let script = "nc -ll -p 7000 -e cat & while read line; do echo \"$line there\"; stty size; done";
+    let (pod, id) = run_in(&daemon, &sandbox, script, TERMINAL, false).await;
+    let mut session = exec(&daemon, &id, TERMINAL, "read go; id -u; stty size; cat /proc/self/uid_map").await;
+    session.resize(101, 31).await;
+    session.send("\n").await;
+    assert_eq!(session.end().await, 0);
+    assert!(
+        session.text().contains("0\r\n31 101\r\n") && session.text().contains("500000"),
+        "{}",
+        session.text()
+    );
+    let mut session = attach(&daemon, &id, TERMINAL).await;
+    session.resize(77, 17).await;
+    within("the size has arrived", async || {
+        session.send("you\n").await;
+        session.until("you there").await;
+        session.until("\n").await;
+        session.text().contains("17 77")
+    })
+    .await;
+    assert_eq!(through(&daemon, &pod, 7000, "hello").await.0, "hello");
 }

@@ -105,12 +105,12 @@ impl Server {
     }
 
     /// Takes no more connections, gives those that are there so long to end by themselves, and ends the others.
-    pub async fn stop(mut self, grace: Duration) {
+    pub async fn stop(&self, grace: Duration) {
         self.stop.send_replace(true);
-        if timeout(grace, &mut self.accepting).await.is_err() {
+        // The task that takes connections holds the other end, and ends after the last of them.
+        if timeout(grace, self.stop.closed()).await.is_err() {
             self.accepting.abort();
-            // Its end is the end of every connection.
-            let _aborted = (&mut self.accepting).await;
+            self.stop.closed().await;
         }
     }
 

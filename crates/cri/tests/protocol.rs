@@ -275,11 +275,7 @@ async fn what_is_not_served_says_its_name() {
     let mut runtime = served.runtime();
     let answers = [
         ("CheckpointPod", runtime.checkpoint_pod(CheckpointPodRequest::default()).await.map(drop)),
-        ("GetContainerEvents", runtime.get_container_events(GetEventsRequest {}).await.map(drop)),
-        (
-            "ListMetricDescriptors",
-            runtime.list_metric_descriptors(ListMetricDescriptorsRequest {}).await.map(drop),
-        ),
+        ("RestorePod", runtime.restore_pod(RestorePodRequest::default()).await.map(drop)),
     ];
     for (name, answer) in answers {
         let refused = answer.unwrap_err();

@@ -86,7 +86,7 @@ async fn serve(
         ),
     }
     node.close().await;
-    streaming::stop(streaming).await;
+    streaming::stop(&streaming).await;
     listen::unbind(&reloading.config().daemon.socket);
     drop(folders);
     Ok(())

@@ -24,11 +24,8 @@ pub(super) fn start(config: &Streaming, node: &Node) -> Result<Arc<Server>, Serv
 }
 
 /// Ends it. What runs in containers runs on.
-pub(super) async fn stop(server: Arc<Server>) {
-    // A call that is still under way has it too, and ends it with itself.
-    if let Ok(server) = Arc::try_unwrap(server) {
-        server.stop(GRACE).await;
-    }
+pub(super) async fn stop(server: &Server) {
+    server.stop(GRACE).await;
 }
 
 fn tls(config: &Streaming) -> Result<Option<stream::Tls>, ServeError> {

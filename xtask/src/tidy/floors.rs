@@ -23,6 +23,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("network", 2),
     ("stream", 2),
     ("nri", 2),
+    ("cdi", 2),
     ("registry", 2),
     ("node", 3),
     ("cri", 4),

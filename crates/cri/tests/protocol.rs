@@ -60,7 +60,11 @@ async fn served() -> Option<Served> {
     });
     let parts = Parts {
         nri: nri::Nri::off(),
-        config: NodeConfig { state_dir: at("state"), cgroup_driver: CgroupDriver::Cgroupfs },
+        config: NodeConfig {
+            state_dir: at("state"),
+            cgroup_driver: CgroupDriver::Cgroupfs,
+            cdi_dirs: Vec::new(),
+        },
         store,
         images,
         networks: Arc::new(networks.unwrap()),

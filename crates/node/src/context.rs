@@ -17,6 +17,8 @@ pub struct NodeConfig {
     pub state_dir: PathBuf,
     /// Which driver the kubelet is told to use.
     pub cgroup_driver: CgroupDriver,
+    /// Where files describe CDI devices, the later the more they count.
+    pub cdi_dirs: Vec<PathBuf>,
 }
 
 /// Who lays out cgroups: CRI's `CgroupDriver`.
@@ -34,6 +36,8 @@ pub(crate) struct Context {
     pub(crate) networks: Arc<network::Networks>,
     /// The plugins that are told of every pod and container; possibly none.
     pub(crate) nri: nri::Nri,
+    /// The devices that files describe.
+    pub(crate) devices: cdi::Registry,
     pub(crate) shim: ShimBinary,
     pub(crate) cgroups: cgroup::Host,
     pub(crate) host: spec::HostFacts,

@@ -8,13 +8,13 @@ use model::container::Container;
 use model::id::ContainerId;
 use model::request::{ContainerRequest, NamespaceMode, PidNamespace, Resources};
 use nri::Pass;
-use nri::api::{ContainerAdjustment, Event};
-use oci_spec::runtime::Spec;
+use nri::api::Event;
 use spec::{ImageFacts, NamespacePlan, PidPlan, PodFiles, ResolvedUser, SeccompPlan, SpecInput};
 
 use crate::actor::{Answer, Fact, Facts};
 use crate::context::{Context, blocking};
 use crate::error::{CreateContainerError, Fault};
+use crate::planned::Planned;
 use crate::plugins::{self, About};
 use crate::pod_shim::PodShim;
 use crate::record::{ContainerFacts, ContainerRecord, ContainerState, PodRecord};
@@ -162,7 +162,8 @@ async fn build(
         if let Some(wanted) = adjust.linux.as_ref().and_then(|linux| linux.resources.as_ref()) {
             resources = spec::resources::merge(&resources, &plugins::to_request(wanted));
         }
-        planned = blocking(move || planned.adjusted(&adjust)?.written()).await?;
+        let with = context.clone();
+        planned = blocking(move || planned.adjusted(&with.devices, &adjust)?.written()).await?;
         plugins::fulfil(context, nri::Wishes { updates, evictions }).await;
     }
     let cgroup = planned.cgroup();
@@ -203,53 +204,6 @@ fn facts_of(order: &Order, image: &image::Image) -> ContainerFacts {
         gid: 0,
         additional_gids: Vec::new(),
         volume_images: Vec::new(),
-    }
-}
-
-/// What is to be made.
-struct Planned {
-    name: String,
-    bundle: PathBuf,
-    spec: Spec,
-    /// What of the environment is no text.
-    raw: Vec<u8>,
-    user: ResolvedUser,
-    rootfs: OwnedFd,
-}
-
-impl Planned {
-    /// With what plugins want.
-    fn adjusted(mut self, adjust: &ContainerAdjustment) -> Result<Planned, CreateContainerError> {
-        nri::adjust_spec(&mut self.spec, adjust)
-            .map_err(|source| CreateContainerError::Adjusted { name: self.name.clone(), source })?;
-        if let Some(device) = adjust.cdi_devices.first() {
-            let what = format!("the CDI device {}", device.name);
-            let source = nri::SpecError { what, why: "there are no CDI devices here yet".into() };
-            return Err(CreateContainerError::Adjusted { name: self.name, source });
-        }
-        Ok(self)
-    }
-
-    /// As a bundle on disk.
-    fn written(self) -> Result<Planned, CreateContainerError> {
-        let write = || -> std::io::Result<()> {
-            std::fs::create_dir(&self.bundle)?;
-            if !self.raw.is_empty() {
-                std::fs::write(self.bundle.join(shim::config::RAW_ENVIRONMENT), &self.raw)?;
-            }
-            std::fs::write(self.bundle.join("config.json"), serde_json::to_vec(&self.spec)?)
-        };
-        write().map_err(|source| CreateContainerError::Failed {
-            name: self.name.clone(),
-            stage: "its bundle",
-            fault: Fault::File { path: self.bundle.clone(), source },
-        })?;
-        Ok(self)
-    }
-
-    fn cgroup(&self) -> Option<String> {
-        let path = self.spec.linux().as_ref()?.cgroups_path().as_ref()?;
-        Some(path.to_string_lossy().into_owned())
     }
 }
 
@@ -307,9 +261,17 @@ impl Work {
             seccomp: &seccomp,
         })
         .map_err(spec_failed)?;
-        let bundle = self.context.bundle(&self.pod.id, &self.id);
-        let raw = spec::raw_environment(&self.request);
-        Ok(Planned { name: name.clone(), bundle, spec, raw, user, rootfs: root.into_fd() })
+        let planned = Planned {
+            name: name.clone(),
+            bundle: self.context.bundle(&self.pod.id, &self.id),
+            spec,
+            raw: spec::raw_environment(&self.request),
+            user,
+            rootfs: root.into_fd(),
+        };
+        let devices = cdi::requested(&self.request.cdi_devices, &self.request.annotations)
+            .map_err(|source| CreateContainerError::Device { name: name.clone(), source })?;
+        planned.with_devices(&self.context.devices, &devices)
     }
 
     /// Who it runs as: names are looked up in the image's own files, read through descriptors below its root.

@@ -133,6 +133,8 @@ pub enum CreateContainerError {
     Refused { name: String, source: nri::Refusal },
     #[error("container {name:?}: {source}")]
     Adjusted { name: String, source: nri::SpecError },
+    #[error("container {name:?}: {source}")]
+    Device { name: String, source: cdi::DeviceError },
     /// The OCI runtime refused; its message names stage, object and cause.
     #[error("container {name:?}: {source}")]
     Runtime { name: String, source: ShimError },

@@ -16,6 +16,7 @@ mod join;
 mod lost;
 mod node;
 mod open_files;
+mod planned;
 mod plugins;
 mod pod_files;
 mod pod_limits;

@@ -75,6 +75,7 @@ impl Node {
             images,
             networks,
             nri,
+            devices: cdi::Registry::new(config.cdi_dirs.clone()),
             shim,
             host: crate::host::facts(&cgroups).map_err(OpenNodeError::Host)?,
             actors: Mutex::default(),

@@ -17,6 +17,7 @@ const OCI_VERSION: &str = "1.2.0";
 ///
 /// Its root is `rootfs`, relative to the bundle. Sysctls and the hostname are not in it: they are the pod's, and set once, when the
 /// pod's namespaces are made.
+/// CDI devices are left to whoever has the files that describe them.
 ///
 /// # Errors
 /// What the request asks for and cannot have; [`SpecError::refusal`] says whose fault it is.
@@ -24,9 +25,6 @@ pub fn container_spec(input: &SpecInput<'_>) -> Result<Spec, SpecError> {
     let security = &input.container.security;
     if security.privileged && !input.pod.privileged {
         return Err(SpecError::PrivilegedInPlainPod);
-    }
-    if let Some(name) = input.container.cdi_devices.first() {
-        return Err(SpecError::CdiDevice { name: name.chars().take(128).collect() });
     }
     let (process, capabilities) = process::of_container(input)?;
     let devices = devices::of_container(input)?;

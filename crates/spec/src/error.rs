@@ -53,8 +53,6 @@ pub enum SpecError {
     UserNamespace,
     #[error("{what} {id} is nobody in the pod's user namespace, which has {count} of them")]
     UnmappedId { what: &'static str, id: u32, count: u32 },
-    #[error("CDI device {name:?}: CDI is not implemented by this version")]
-    CdiDevice { name: String },
     #[error("device {path:?}: permissions {permissions:?} are not made of r, w and m, each once")]
     DevicePermissions { path: PathBuf, permissions: String },
     #[error("devices[{index}].container_path: {path}")]
@@ -80,8 +78,6 @@ pub enum Refusal {
     Invalid,
     /// The request is right, but this machine or daemon cannot do it.
     HostLacks,
-    /// This version cannot do it.
-    NotImplemented,
 }
 
 impl SpecError {
@@ -115,7 +111,6 @@ impl SpecError {
             | Seccomp(_) => Refusal::Invalid,
             CapabilityNotHeld { .. } | Apparmor { .. } => Refusal::HostLacks,
             Resources(error) => error.refusal(),
-            CdiDevice { .. } => Refusal::NotImplemented,
         }
     }
 }

@@ -89,6 +89,13 @@ impl Coded for CreateContainerError {
             | CreateContainerError::Ended { .. }
             | CreateContainerError::Refused { .. }
             | CreateContainerError::Adjusted { .. } => Code::FailedPrecondition,
+            CreateContainerError::Device { source, .. } => match source {
+                cdi::DeviceError::Name { .. } | cdi::DeviceError::Annotation { .. } => Code::InvalidArgument,
+                cdi::DeviceError::Unknown { .. } => Code::NotFound,
+                cdi::DeviceError::Ambiguous { .. } | cdi::DeviceError::Edit { .. } => {
+                    Code::FailedPrecondition
+                }
+            },
             CreateContainerError::NameTaken { .. } => Code::AlreadyExists,
             CreateContainerError::NoImage { .. } | CreateContainerError::NoVolumeImage { .. } => {
                 Code::NotFound
@@ -283,7 +290,6 @@ fn of_spec(error: &SpecError) -> Code {
     match error.refusal() {
         Refusal::Invalid => Code::InvalidArgument,
         Refusal::HostLacks => Code::FailedPrecondition,
-        Refusal::NotImplemented => Code::Unimplemented,
     }
 }
 
@@ -410,9 +416,12 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_implemented_is_unimplemented() {
-        let cdi = SpecError::CdiDevice { name: "a".into() };
-        assert_eq!(of_spec(&cdi), Code::Unimplemented);
+    fn a_device_that_nobody_describes_is_not_found() {
+        let refused = |source| CreateContainerError::Device { name: "c".into(), source }.code();
+        let device = || "v/c=d".to_owned();
+        assert_eq!(refused(cdi::DeviceError::Name { given: device() }), Code::InvalidArgument);
+        let unknown = cdi::DeviceError::Unknown { device: device(), unreadable: Vec::new() };
+        assert_eq!(refused(unknown), Code::NotFound);
         assert_eq!(of_spec(&SpecError::NoCommand), Code::InvalidArgument);
     }
 }

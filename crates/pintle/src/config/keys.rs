@@ -91,6 +91,13 @@ sections! {
         request_timeout_secs: Duration = Duration::from_secs(2), Seconds(1..=60), AtRestart;
     }
 
+    /// CDI: devices that vendors describe in files.
+    cdi: Cdi {
+        /// Where those files are looked for; a later folder replaces what an earlier one says of the same device. An empty list: there are no such devices. The files are
+        /// read when a container asks for a device.
+        dirs: Vec<PathBuf> = vec![PathBuf::from("/etc/cdi"), PathBuf::from("/var/run/cdi")], AbsolutePaths, AtRestart;
+    }
+
     /// Running containers.
     runtime: Runtime {
         /// Who makes control groups, and what the kubelet is told of it: `cgroupfs` writes them itself. `systemd`, which asks systemd for slices and scopes, is not

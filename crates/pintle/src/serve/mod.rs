@@ -150,6 +150,7 @@ async fn open(config: &Config) -> Result<Node, ServeError> {
     .map_err(ServeError::Shim)?;
     let node_config = NodeConfig {
         state_dir: state.clone(),
+        cdi_dirs: config.cdi.dirs.clone(),
         cgroup_driver: match config.runtime.cgroup_driver {
             config::CgroupDriver::Auto | config::CgroupDriver::Cgroupfs => CgroupDriver::Cgroupfs,
             config::CgroupDriver::Systemd => return Err(ServeError::SystemdDriver),

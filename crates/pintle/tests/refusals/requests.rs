@@ -245,7 +245,7 @@ fn containers_that_cannot_be_are_refused() {
                 permissions: "rwm".into(),
             });
         }),
-        ("a CDI device", Code::Unimplemented, &["vendor.example/gpu=0"], |asked| {
+        ("a CDI device that no file describes", Code::NotFound, &["vendor.example/gpu=0"], |asked| {
             asked.cdi_devices.push(v1::CdiDevice { name: "vendor.example/gpu=0".into() });
         }),
         ("the processes of a stranger", Code::InvalidArgument, &["no-such-container"], |asked| {

@@ -121,9 +121,9 @@ impl Daemon {
         }
         let bin = folder.path().join("bin");
         std::fs::create_dir(&bin).unwrap();
-        let (nri, plugins) = (folder.path().join("nri.sock"), folder.path().join("plugins"));
+        let [nri, plugins, cdi] = ["nri.sock", "plugins", "cdi"].map(|name| folder.path().join(name));
         let config = format!(
-            "[network]\nconf_dir = {conf:?}\nbin_dirs = [{bin:?}]\nplugin_deadline_secs = 2\n[nri]\nsocket = {nri:?}\nplugin_dir = {plugins:?}\nconfig_dir = {plugins:?}\n[log]\nlevel = \"info\"\n{}",
+            "[network]\nconf_dir = {conf:?}\nbin_dirs = [{bin:?}]\nplugin_deadline_secs = 2\n[nri]\nsocket = {nri:?}\nplugin_dir = {plugins:?}\nconfig_dir = {plugins:?}\n[cdi]\ndirs = [{cdi:?}]\n[log]\nlevel = \"info\"\n{}",
             setup.config
         );
         std::fs::write(folder.path().join("config.toml"), config).unwrap();

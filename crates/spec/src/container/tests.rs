@@ -478,13 +478,6 @@ fn the_host_is_not_reached_past_the_pod() {
 }
 
 #[test]
-fn what_is_not_implemented_says_so() {
-    let error = Case::error(|case| case.container.cdi_devices = vec!["vendor.com/gpu=0".into()]);
-    assert_eq!(error.refusal(), Refusal::NotImplemented);
-    assert!(error.to_string().contains("not implemented"));
-}
-
-#[test]
 fn seccomp_follows_the_plan() {
     let of = |seccomp: SeccompPlan| {
         let case = Case::with(|case| case.seccomp = seccomp);

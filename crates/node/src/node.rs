@@ -328,9 +328,9 @@ impl Node {
         stats::of_layers(&self.context).await
     }
 
-    /// How control groups are laid out on this host.
-    pub fn cgroup_mode(&self) -> cgroup::Mode {
-        self.context.cgroups.mode()
+    /// The control groups of this host.
+    pub fn cgroups(&self) -> &cgroup::Host {
+        &self.context.cgroups
     }
 
     /// Everything that can be measured of the pods that run.

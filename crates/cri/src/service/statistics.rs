@@ -47,7 +47,10 @@ pub(super) async fn list_pods(
 }
 
 pub(super) fn descriptors(node: &Node) -> Vec<proto::MetricDescriptor> {
-    metrics::descriptors(node.cgroup_mode() == cgroup::Mode::V2)
+    let cgroups = node.cgroups();
+    let (version2, huge_pages) =
+        (cgroups.mode() == cgroup::Mode::V2, cgroups.has(cgroup::Controller::Hugetlb));
+    metrics::descriptors(metrics::Here { version2, huge_pages })
 }
 
 pub(super) async fn metrics(node: &Node) -> Vec<proto::PodSandboxMetrics> {

@@ -2,7 +2,7 @@
 
 use cgroup::{HugetlbStats, MemoryDetail, MemoryStats};
 
-use super::{Family, Look, Sink, counter, counters, gauge, gauges};
+use super::{Family, Look, Needs, Sink, counter, counters, gauge, gauges};
 
 fn memory<'a>(look: &Look<'a>) -> Option<&'a MemoryStats> {
     Some(&look.cgroup?.memory)
@@ -86,16 +86,17 @@ pub(super) const FAMILIES: &[Family] = &[
     counter("container_memory_pgscan_total", "Pages looked at to find some to evict.", |look| {
         memory(look)?.scanned
     })
-    .version2(),
-    counter("container_memory_pgsteal_total", "Pages evicted.", |look| memory(look)?.reclaimed).version2(),
+    .needs(Needs::Version2),
+    counter("container_memory_pgsteal_total", "Pages evicted.", |look| memory(look)?.reclaimed)
+        .needs(Needs::Version2),
     counter("container_memory_events_high_total", "How often memory.high slowed the group down.", |look| {
         detail(look)?.high_events
     })
-    .version2(),
+    .needs(Needs::Version2),
     counter("container_memory_events_max_total", "How often usage was about to exceed memory.max.", |look| {
         detail(look)?.max_events
     })
-    .version2(),
+    .needs(Needs::Version2),
     counter("container_oom_events_total", "Processes killed for want of memory.", |look| {
         Some(look.cgroup?.oom_kills)
     }),
@@ -115,17 +116,20 @@ pub(super) const FAMILIES: &[Family] = &[
     ),
     gauges("container_hugetlb_usage_bytes", "Huge pages in use, in bytes.", &["pagesize"], |look, sink| {
         huge_pages(look, sink, |pages| pages.usage);
-    }),
+    })
+    .needs(Needs::HugePages),
     gauges(
         "container_hugetlb_max_usage_bytes",
         "Most huge pages ever in use, in bytes.",
         &["pagesize"],
         |look, sink| huge_pages(look, sink, |pages| pages.max_usage),
-    ),
+    )
+    .needs(Needs::HugePages),
     counters(
         "container_hugetlb_failcnt",
         "Huge pages refused because of their limit.",
         &["pagesize"],
         |look, sink| huge_pages(look, sink, |pages| pages.failures),
-    ),
+    )
+    .needs(Needs::HugePages),
 ];

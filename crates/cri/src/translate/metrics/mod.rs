@@ -26,9 +26,35 @@ struct Family {
     name: &'static str,
     help: &'static str,
     kind: proto::MetricType,
-    /// Only version 2 of control groups tells.
-    version2: bool,
+    needs: Needs,
     values: Values,
+}
+
+/// What a host has to have for a family to have values.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Needs {
+    Nothing,
+    /// Version 2 of control groups.
+    Version2,
+    /// A controller of huge pages.
+    HugePages,
+}
+
+/// What this host has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Here {
+    pub version2: bool,
+    pub huge_pages: bool,
+}
+
+impl Here {
+    fn has(self, needs: Needs) -> bool {
+        match needs {
+            Needs::Nothing => true,
+            Needs::Version2 => self.version2,
+            Needs::HugePages => self.huge_pages,
+        }
+    }
 }
 
 /// How the values of a family are come by.
@@ -79,11 +105,11 @@ impl Sink<'_> {
 }
 
 const fn counter(name: &'static str, help: &'static str, value: fn(&Look<'_>) -> Option<u64>) -> Family {
-    Family { name, help, kind: proto::MetricType::Counter, version2: false, values: Values::One(value) }
+    Family { name, help, kind: proto::MetricType::Counter, needs: Needs::Nothing, values: Values::One(value) }
 }
 
 const fn gauge(name: &'static str, help: &'static str, value: fn(&Look<'_>) -> Option<u64>) -> Family {
-    Family { name, help, kind: proto::MetricType::Gauge, version2: false, values: Values::One(value) }
+    Family { name, help, kind: proto::MetricType::Gauge, needs: Needs::Nothing, values: Values::One(value) }
 }
 
 const fn counters(
@@ -93,7 +119,7 @@ const fn counters(
     values: fn(&Look<'_>, &mut Sink<'_>),
 ) -> Family {
     let values = Values::Many(labels, values);
-    Family { name, help, kind: proto::MetricType::Counter, version2: false, values }
+    Family { name, help, kind: proto::MetricType::Counter, needs: Needs::Nothing, values }
 }
 
 const fn gauges(
@@ -103,12 +129,12 @@ const fn gauges(
     values: fn(&Look<'_>, &mut Sink<'_>),
 ) -> Family {
     let values = Values::Many(labels, values);
-    Family { name, help, kind: proto::MetricType::Gauge, version2: false, values }
+    Family { name, help, kind: proto::MetricType::Gauge, needs: Needs::Nothing, values }
 }
 
 impl Family {
-    const fn version2(mut self) -> Family {
-        self.version2 = true;
+    const fn needs(mut self, needs: Needs) -> Family {
+        self.needs = needs;
         self
     }
 }
@@ -118,20 +144,21 @@ fn families() -> impl Iterator<Item = &'static Family> {
 }
 
 /// The families that this host has values for. They stay the same as long as the daemon runs.
-pub fn descriptors(version2: bool) -> Vec<proto::MetricDescriptor> {
-    let here = families().filter(|family| version2 || !family.version2);
-    here.map(|family| {
-        let extra = match family.values {
-            Values::One(_) => &[],
-            Values::Many(labels, _) => labels,
-        };
-        proto::MetricDescriptor {
-            name: family.name.into(),
-            help: family.help.into(),
-            label_keys: BASE.iter().chain(extra).map(|key| (*key).to_owned()).collect(),
-        }
-    })
-    .collect()
+pub fn descriptors(here: Here) -> Vec<proto::MetricDescriptor> {
+    let families = families().filter(|family| here.has(family.needs));
+    families
+        .map(|family| {
+            let extra = match family.values {
+                Values::One(_) => &[],
+                Values::Many(labels, _) => labels,
+            };
+            proto::MetricDescriptor {
+                name: family.name.into(),
+                help: family.help.into(),
+                label_keys: BASE.iter().chain(extra).map(|key| (*key).to_owned()).collect(),
+            }
+        })
+        .collect()
 }
 
 /// The metrics of every pod that was measured.

@@ -120,21 +120,26 @@ fn measured() -> Measurements {
 
 #[test]
 fn every_name_of_the_kubelets_endpoint_is_there_once() {
-    let here = descriptors(false);
+    let here = descriptors(Here { version2: false, huge_pages: true });
     let names: BTreeSet<&str> = here.iter().map(|descriptor| descriptor.name.as_str()).collect();
     assert_eq!(names.len(), here.len(), "no name stands twice");
     for expected in EXPECTED {
         assert!(names.contains(expected), "{expected}");
     }
     assert!(here.iter().all(|descriptor| !descriptor.help.is_empty()));
-    assert!(descriptors(true).len() > here.len());
+    let more = descriptors(Here { version2: true, huge_pages: true });
+    assert!(more.len() > here.len());
+    let fewer = descriptors(Here { version2: false, huge_pages: false });
+    assert!(!fewer.iter().any(|descriptor| descriptor.name.contains("hugetlb")));
 }
 
 #[test]
 fn each_family_has_a_value_for_every_key_and_nothing_else() {
     let measured = pods(&measured());
-    let keys: BTreeMap<String, usize> =
-        descriptors(true).into_iter().map(|family| (family.name, family.label_keys.len())).collect();
+    let keys: BTreeMap<String, usize> = descriptors(Here { version2: true, huge_pages: true })
+        .into_iter()
+        .map(|family| (family.name, family.label_keys.len()))
+        .collect();
     let container = &measured[0].container_metrics[0];
     let all: Vec<&proto::Metric> = measured[0].metrics.iter().chain(&container.metrics).collect();
     let mut series = BTreeSet::new();

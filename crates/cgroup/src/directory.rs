@@ -30,6 +30,11 @@ impl Directory {
         Ok(Directory(fs::open(path, OPEN_DIRECTORY, Mode::empty())?))
     }
 
+    /// Where it is, for a program that takes only paths.
+    pub(crate) fn path(&self) -> io::Result<std::path::PathBuf> {
+        std::fs::read_link(format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&self.0)))
+    }
+
     /// Opens the directory `path` below this one.
     pub(crate) fn open(&self, path: &str) -> io::Result<Directory> {
         Ok(Directory(fs::openat2(&self.0, path, OPEN_DIRECTORY, Mode::empty(), BENEATH)?))

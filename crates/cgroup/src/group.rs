@@ -8,7 +8,7 @@ use std::time::Duration;
 use oci_spec::runtime::LinuxResources;
 
 use crate::error::{ApplyError, CgroupError, Warning};
-use crate::host::Hierarchies;
+use crate::host::{Hierarchies, Layout};
 use crate::meter::Meter;
 use crate::stats::Stats;
 use crate::{v1, v2};
@@ -119,6 +119,23 @@ impl Cgroup {
         match &self.group {
             Group::V1(group) => group.is_frozen(),
             Group::V2(group) => group.is_frozen(),
+        }
+    }
+
+    /// The directory with the files that freeze the group, for a program that takes only a path.
+    pub fn freezer_path(&self) -> Result<std::path::PathBuf, CgroupError> {
+        match &self.group {
+            Group::V1(group) => group.freezer_path(),
+            Group::V2(group) => group.freezer_path(),
+        }
+    }
+
+    /// Moves the process `pid` from the group to that of the caller as far as freezing goes: what freezes the group leaves it alone.
+    pub fn spare_from_freezing(&self, pid: i32) -> Result<(), CgroupError> {
+        match (&self.group, &self.host.layout) {
+            (Group::V1(group), Layout::V1(mounts)) => group.spare_from_freezing(mounts, pid),
+            (Group::V2(group), Layout::V2(mount)) => group.spare_from_freezing(mount, pid),
+            _ => Ok(()),
         }
     }
 

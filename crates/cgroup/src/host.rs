@@ -252,6 +252,22 @@ impl<'a> Mounted<'a> {
     }
 }
 
+/// The caller's group in the hierarchy that has `controller`, none of which is version 2's, as a path below its root.
+pub(crate) fn own_path(controller: &str) -> std::io::Result<String> {
+    let text = std::fs::read_to_string("/proc/self/cgroup")?;
+    let path = text.lines().find_map(|line| {
+        let (controllers, path) = line.split_once(':')?.1.split_once(':')?;
+        let path = path.trim_start_matches('/');
+        controllers.split(',').any(|name| name == controller).then_some(if path.is_empty() {
+            "."
+        } else {
+            path
+        })
+    });
+    path.map(str::to_owned)
+        .ok_or_else(|| std::io::Error::other("/proc/self/cgroup does not name this process's group"))
+}
+
 /// Undoes the octal escapes of mountinfo.
 fn unescape(path: &str) -> String {
     ["\\040", "\\011", "\\012", "\\134"]

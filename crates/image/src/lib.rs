@@ -7,6 +7,7 @@
 
 mod artifact;
 mod catalog;
+mod changes;
 mod client;
 mod config;
 mod credentials;
@@ -36,12 +37,14 @@ use store::Store;
 use tokio::sync::{Semaphore, watch};
 
 pub use catalog::{Ambiguous, Image, ImageUser};
+pub use changes::{Deletions, export_folder, import_folder};
 pub use config::{ImageConfig, Limits, Timeouts};
 pub use credentials::Credentials;
 pub use error::{Attempt, PullCause, PullError};
 pub use manifest::RunConfig;
 pub use progress::{LayerProgress, LayerState, PullProgress, Stage};
 pub use rootfs::{RootFilesystems, Rootfs, RootfsError};
+pub use tar::{Metadata as TarMetadata, Writer as TarWriter};
 pub use tree::Usage;
 pub use unpack::{TarError, UnpackError};
 

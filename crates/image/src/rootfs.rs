@@ -2,21 +2,22 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io;
+use std::io::{self, Read, Write};
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use model::digest::ImageId;
+use model::digest::{Digest, ImageId};
 use model::request::UserNamespace;
 use store::rusqlite::{self, params};
 use store::{Durability, Store, StoreError};
 
+use crate::changes::{self, Deletions};
 use crate::layers::Layers;
 use crate::overlay::{Stack, mount_stack};
 use crate::tree::{self, Usage};
-use crate::unpack::copy_directory;
+use crate::unpack::{UnpackError, copy_directory};
 
 /// Why a root file system could not be made, mounted or removed.
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +38,8 @@ pub enum RootfsError {
     Mount { owner: String, layers: usize, source: io::Error },
     #[error("root file system of {owner} in {path}: {source}", path = .path.display())]
     Io { owner: String, path: PathBuf, source: io::Error },
+    #[error("what {owner} is to find changed in its root file system: {source}")]
+    Changes { owner: String, source: UnpackError },
     #[error(transparent)]
     Store(#[from] StoreError),
 }
@@ -162,6 +165,43 @@ impl RootFilesystems {
         attempt()
             .inspect_err(|error| tracing::info!(%error, "pods cannot have users of their own here"))
             .is_ok()
+    }
+
+    /// Writes what the owner changed as an archive, and gives the paths, relative to the root, of what it deleted if those are to be
+    /// listed. The owner must not change anything meanwhile.
+    ///
+    /// # Errors
+    /// [`RootfsError::Absent`], or what the disk or `sink` says.
+    pub fn export_changes(
+        &self,
+        owner: &str,
+        deletions: Deletions,
+        sink: impl Write,
+    ) -> Result<Vec<Vec<u8>>, RootfsError> {
+        let rootfs = self.get(owner)?;
+        let image = || self.mount_lowers(&rootfs, None, None).map_err(io::Error::other);
+        changes::export(&rootfs, image, self.user_xattr, deletions, sink).map_err(|source| RootfsError::Io {
+            owner: owner.to_owned(),
+            path: rootfs.upper.clone(),
+            source,
+        })
+    }
+
+    /// Puts changes that were written with whiteouts, and that have this digest and size, into a root file system that was prepared and not
+    /// mounted yet.
+    ///
+    /// # Errors
+    /// [`RootfsError::Absent`]; [`RootfsError::Changes`] for an archive that is not what it should be.
+    pub fn import_changes(
+        &self,
+        owner: &str,
+        archive: impl Read + Send,
+        digest: &Digest,
+        size: u64,
+    ) -> Result<(), RootfsError> {
+        let rootfs = self.get(owner)?;
+        changes::import(&rootfs, archive, digest, size, self.user_xattr)
+            .map_err(|source| RootfsError::Changes { owner: owner.to_owned(), source })
     }
 
     /// What the owner wrote, on disk. It walks the whole writable part: call it on a thread that may wait.

@@ -1,4 +1,4 @@
-//! Reading tar archives: ustar, GNU and pax, in a stream and in bounded memory. Pure: it knows no file system.
+//! Reading tar archives: ustar, GNU and pax, in a stream and in bounded memory; and writing them. Pure: it knows no file system.
 //!
 //! Where formats contradict each other it does what Go's archive/tar does, since that wrote nearly every image: an archive must not
 //! have two readings. A pax size counts for the entry it stands before; links, directories and devices have no data whatever they claim.
@@ -7,8 +7,10 @@ mod header;
 mod pax;
 mod reader;
 mod sparse;
+mod writer;
 
 pub(crate) use reader::{Entry, Kind, Reader};
+pub use writer::{Metadata, Writer};
 
 use std::io;
 use std::sync::Arc;

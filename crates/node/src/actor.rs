@@ -3,6 +3,9 @@
 //! Work that takes time runs as an [`Operation`] beside it, so the actor always answers. What an operation finds out comes back as a
 //! [`Fact`], which the actor records durably, then publishes, then lets the operation go on.
 
+mod checkpointing;
+mod command;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -11,85 +14,29 @@ use model::container::{self, Container};
 use model::exit::Exit;
 use model::id::{ContainerId, PodId};
 use model::pod::{self, Pod, Verdict};
-use model::request::{ContainerRequest, PidNamespace, Resources};
+use model::request::{ContainerRequest, PidNamespace};
 use model::time::Timestamp;
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{info, warn};
+
+use command::Asked;
+pub(crate) use command::{Command, Fact};
 
 use crate::context::Context;
 use crate::error::*;
 use crate::events::{self, EventKind};
 use crate::join::Operation;
 use crate::pod_shim::PodShim;
-use crate::record::{ContainerRecord, ContainerState, PodLimits, PodRecord, PodState};
+use crate::record::{ContainerRecord, ContainerState, PodRecord, PodState};
 use crate::slot::{Slot, exit_of};
 use crate::stop_container::StopOrder;
-use crate::{create_container, remove_container, remove_pod, start_container, stop_container, stop_pod};
+use crate::{
+    checkpoint, create_container, remove_container, remove_pod, start_container, stop_container, stop_pod,
+};
 
 /// A finished operation's answer: failures are shared by everybody who waits.
 pub(crate) type Answer<T, E> = Result<T, Shared<E>>;
 pub(crate) type Reply<T, E> = oneshot::Sender<Operation<Answer<T, E>>>;
-
-/// What a client wants of a pod.
-#[derive(Debug)]
-pub(crate) enum Command {
-    CreateContainer {
-        request: Box<ContainerRequest>,
-        reply: Reply<ContainerId, CreateContainerError>,
-    },
-    StartContainer {
-        id: ContainerId,
-        reply: Reply<(), StartContainerError>,
-    },
-    StopContainer {
-        id: ContainerId,
-        timeout: std::time::Duration,
-        reply: Reply<(), StopContainerError>,
-    },
-    RemoveContainer {
-        id: ContainerId,
-        reply: Reply<(), RemoveContainerError>,
-    },
-    /// Where its exit will be told; nothing for a container that is not there.
-    Ended {
-        id: ContainerId,
-        reply: oneshot::Sender<Option<watch::Receiver<Option<Exit>>>>,
-    },
-    StopPod {
-        reply: Reply<(), StopPodError>,
-    },
-    RemovePod {
-        reply: Reply<(), RemovePodError>,
-    },
-}
-
-/// A command with the span of whoever gave it, to which what it begins belongs.
-#[derive(Debug)]
-struct Asked {
-    command: Command,
-    span: tracing::Span,
-}
-
-/// What an operation found out. The sender waits until it is recorded and published.
-#[derive(Debug)]
-pub(crate) enum Fact {
-    /// A container has been made.
-    Made(Box<ContainerRecord>),
-    /// A container's life went on.
-    Container(ContainerId, Container),
-    /// Its limits were changed.
-    Limits(ContainerId, Box<Resources>),
-    /// It is removed.
-    ContainerGone(ContainerId),
-    /// The pod's own state went on.
-    Pod(Box<PodState>),
-    /// What the pod as a whole may use was changed.
-    PodLimits(Box<PodLimits>),
-    /// The shim ended without being asked to. Exits it recorded before are in the list.
-    ShimLost { why: String, exits: Vec<(ContainerId, Container)> },
-    /// The pod is removed; the actor ends.
-    PodGone,
-}
 
 /// How everybody else reaches an actor.
 #[derive(Debug, Clone)]
@@ -140,6 +87,7 @@ pub(crate) struct Actor {
     shim: watch::Sender<Option<PodShim>>,
     slots: HashMap<ContainerId, Slot>,
     creating: Vec<Creating>,
+    checkpointing: Option<Operation<Answer<(), CheckpointError>>>,
     stopping: Option<Operation<Answer<(), StopPodError>>>,
     removing: Option<Operation<Answer<(), RemovePodError>>>,
     /// Plugins have been told that the pod stops.
@@ -175,6 +123,7 @@ impl Actor {
             shim: shim_sender,
             slots,
             creating: Vec::new(),
+            checkpointing: None,
             stopping: None,
             removing: None,
             told: Arc::new(AtomicBool::new(over)),
@@ -218,7 +167,12 @@ impl Actor {
     fn command(&mut self, command: Command) {
         // A reply that nobody waits for any more is no failure: the operation goes on.
         match command {
-            Command::CreateContainer { request, reply } => drop(reply.send(self.create(*request))),
+            Command::CreateContainer { request, restore, reply } => {
+                drop(reply.send(self.create(*request, restore)));
+            }
+            Command::Checkpoint { containers, target, deadline, reply } => {
+                drop(reply.send(self.checkpoint(&containers, target, deadline)));
+            }
             Command::StartContainer { id, reply } => drop(reply.send(self.start(&id))),
             Command::StopContainer { id, timeout, reply } => drop(reply.send(self.stop(&id, timeout))),
             Command::RemoveContainer { id, reply } => drop(reply.send(self.remove(&id))),
@@ -230,7 +184,11 @@ impl Actor {
         }
     }
 
-    fn create(&mut self, request: ContainerRequest) -> Operation<Answer<ContainerId, CreateContainerError>> {
+    fn create(
+        &mut self,
+        request: ContainerRequest,
+        restore: Option<Box<checkpoint::RestoreFrom>>,
+    ) -> Operation<Answer<ContainerId, CreateContainerError>> {
         self.creating.retain(|creating| !creating.operation.is_finished());
         let same_name =
             |other: &ContainerRequest| other.name == request.name && other.attempt == request.attempt;
@@ -283,6 +241,7 @@ impl Actor {
                 shim,
                 facts: self.facts.clone(),
                 siblings: self.slots.values().map(|slot| slot.record.clone()).collect(),
+                restore,
             },
         ));
         self.creating.push(Creating { request, id, operation: operation.clone() });

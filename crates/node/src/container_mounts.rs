@@ -7,6 +7,7 @@ use model::digest::ImageId;
 use model::id::ContainerId;
 use model::request::{ContainerRequest, UserNamespace};
 
+use crate::checkpoint::RestoreFrom;
 use crate::context::Context;
 use crate::error::{CreateContainerError, Fault};
 
@@ -20,6 +21,8 @@ pub(crate) struct Wanted<'a> {
     pub(crate) image: &'a ImageId,
     /// The pod's own users, and the path of the namespace that maps them.
     pub(crate) users: Option<(&'a UserNamespace, std::path::PathBuf)>,
+    /// What it had changed when it was saved.
+    pub(crate) restore: Option<&'a RestoreFrom>,
 }
 
 /// Mounts that are attached nowhere.
@@ -47,7 +50,10 @@ pub(crate) fn make(context: &Context, wanted: &Wanted<'_>) -> Result<Mounts, Cre
     let rootfs = context.images.rootfs();
     let root = rootfs
         .prepare(wanted.owner.as_str(), wanted.image, users)
-        .and_then(|_| rootfs.mount(wanted.owner.as_str(), id_map))
+        .and_then(|_| {
+            wanted.restore.map_or(Ok(()), |from| from.import_changes(context, wanted.owner.as_str()))
+        })
+        .and_then(|()| rootfs.mount(wanted.owner.as_str(), id_map))
         .map_err(|source| CreateContainerError::Rootfs { name: name.clone(), source })?;
     let images = wanted.request.mounts.iter().filter(|mount| mount.image.is_some()).count();
     if images > MOST_VOLUMES {

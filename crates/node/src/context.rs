@@ -19,6 +19,16 @@ pub struct NodeConfig {
     pub cgroup_driver: CgroupDriver,
     /// Where files describe CDI devices, the later the more they count.
     pub cdi_dirs: Vec<PathBuf>,
+    pub checkpoint: CheckpointConfig,
+}
+
+/// How containers are checkpointed and restored.
+#[derive(Debug, Clone)]
+pub struct CheckpointConfig {
+    /// The program CRIU: a path, or a name that is looked for where programs are.
+    pub criu: PathBuf,
+    /// Where checkpoints are put together. It belongs to this daemon, which empties it when it starts.
+    pub work_dir: PathBuf,
 }
 
 /// Who lays out cgroups: CRI's `CgroupDriver`.
@@ -45,6 +55,7 @@ pub(crate) struct Context {
     pub(crate) open_files: crate::open_files::Inherited,
     pub(crate) samples: crate::stats::Kept,
     pub(crate) layers: crate::stats::Layers,
+    pub(crate) criu: crate::checkpoint::Criu,
     /// Whether pods can have users of their own, once somebody has asked.
     pub(crate) can_map_ids: std::sync::OnceLock<bool>,
 }

@@ -12,6 +12,7 @@ use nri::api::Event;
 use spec::{ImageFacts, NamespacePlan, PidPlan, PodFiles, ResolvedUser, SeccompPlan, SpecInput};
 
 use crate::actor::{Answer, Fact, Facts};
+use crate::checkpoint::RestoreFrom;
 use crate::context::{Context, blocking};
 use crate::error::{CreateContainerError, Fault};
 use crate::planned::Planned;
@@ -20,7 +21,7 @@ use crate::pod_shim::PodShim;
 use crate::record::{ContainerFacts, ContainerRecord, ContainerState, PodRecord};
 use crate::stage::stage;
 use crate::{container_mounts, devices, lost, propagation, teardown};
-use shim::protocol::CreateRequest;
+use shim::protocol::{CreateRequest, Method, Restore};
 
 const SIGTERM: u8 = 15;
 
@@ -33,6 +34,8 @@ pub(crate) struct Order {
     pub(crate) facts: Facts,
     /// The pod's other containers, one of whose process namespaces may be asked for.
     pub(crate) siblings: Vec<Arc<ContainerRecord>>,
+    /// Its processes are those of a checkpoint.
+    pub(crate) restore: Option<Box<RestoreFrom>>,
 }
 
 pub(crate) async fn run(context: Arc<Context>, order: Order) -> Answer<ContainerId, CreateContainerError> {
@@ -120,12 +123,14 @@ async fn build(
     let (id, name) = (&order.id, &order.request.name);
     let (image_of, pod, request) = (image.clone(), order.pod.clone(), order.request.clone());
     let (mounting, owner, namespace) = (context.clone(), id.clone(), order.shim.user_namespace());
+    let restore = order.restore.clone();
     let mounts = blocking(move || {
         let wanted = container_mounts::Wanted {
             owner: &owner,
             request: &request,
             image: &image_of.id,
             users: pod.request.namespaces.user.as_ref().zip(namespace),
+            restore: restore.as_deref(),
         };
         container_mounts::make(&mounting, &wanted)
     });
@@ -176,12 +181,23 @@ async fn build(
         stdin_once: order.request.stdin_once,
         log_path: log_path.map(|path| path.to_string_lossy().into_owned()).unwrap_or_default(),
         log_max_bytes: 0,
+        restore: order.restore.as_ref().map(|from| Restore {
+            criu: from.criu.to_string_lossy().into_owned(),
+            images: from.images.to_string_lossy().into_owned(),
+            work: context.bundle(&order.pod.id, id).to_string_lossy().into_owned(),
+        }),
         ..CreateRequest::default()
     };
-    let created = order.shim.client.create(create, Some(rootfs), mounts.volumes);
-    let pid = stage("init", &order.pod.id, created)
-        .await
-        .map_err(|source| CreateContainerError::Runtime { name: name.clone(), source })?;
+    let client = &order.shim.client;
+    let creating = stage("init", &order.pod.id, client.create(create, Some(rootfs), mounts.volumes));
+    let created = match &order.restore {
+        None => creating.await,
+        Some(from) => {
+            let left = from.deadline.saturating_duration_since(std::time::Instant::now());
+            client.within(left, Method::Create, creating).await
+        }
+    };
+    let pid = created.map_err(|source| CreateContainerError::Runtime { name: name.clone(), source })?;
     let ResolvedUser { uid, gid, additional_gids, .. } = user;
     let pid = i32::try_from(pid).unwrap_or(0);
     let cgroup = cgroup.unwrap_or(facts.cgroup.clone());

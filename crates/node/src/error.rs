@@ -269,6 +269,63 @@ pub enum UpdatePodError {
 }
 
 #[derive(Debug, thiserror::Error)]
+pub enum CheckpointError {
+    #[error(transparent)]
+    Lookup(#[from] LookupError),
+    #[error("pod {pod} is not running; only what runs can be checkpointed")]
+    PodNotReady { pod: PodId },
+    #[error("container {id} is {state}; only a running container can be checkpointed")]
+    NotRunning { id: ContainerId, state: &'static str },
+    #[error("pod {pod} is being checkpointed already; try again when that is done")]
+    Busy { pod: PodId },
+    /// Says what to install.
+    #[error("checkpoints need CRIU: {why}")]
+    NoCriu { why: String },
+    #[error("{why}")]
+    Invalid { why: String },
+    #[error("{path} cannot be written: {source}", path = path.display())]
+    Location { path: PathBuf, source: std::io::Error },
+    #[error("pod {pod}: its containers were not paused: {source}")]
+    Pause { pod: PodId, source: ShimError },
+    #[error("pod {pod}: its containers do not run again yet: {source}")]
+    Resume { pod: PodId, source: ShimError },
+    /// CRIU refused; its message names the cause.
+    #[error("container {id}: {source}")]
+    Processes { id: ContainerId, source: ShimError },
+    #[error("container {id}: {source}")]
+    Rootfs { id: ContainerId, source: image::RootfsError },
+    #[error("container {id}: {path}: {source}", path = path.display())]
+    Write { id: ContainerId, path: PathBuf, source: std::io::Error },
+    #[error("pod {pod}: its shared memory: {source}")]
+    SharedMemory { pod: PodId, source: std::io::Error },
+    #[error("pod {pod}: {stage}: {fault}")]
+    Failed { pod: PodId, stage: &'static str, fault: Fault },
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum RestorePodError {
+    /// Says what to install.
+    #[error("restoring needs CRIU: {why}")]
+    NoCriu { why: String },
+    #[error("{why}")]
+    Invalid { why: String },
+    /// What is in the folder is no checkpoint that this version can restore.
+    #[error("the checkpoint in {path}: {why}", path = path.display())]
+    Unusable { path: PathBuf, why: String },
+    /// What was asked for is not what was checkpointed.
+    #[error("{object}: {why}")]
+    Incompatible { object: String, why: String },
+    #[error("the time for the restore was over at {stage}; nothing of it is left")]
+    TimedOut { stage: &'static str },
+    #[error(transparent)]
+    Pod(Shared<RunPodError>),
+    #[error(transparent)]
+    Container(Shared<CreateContainerError>),
+    #[error("pod {name}: {stage}: {fault}")]
+    Failed { name: PodName, stage: &'static str, fault: Fault },
+}
+
+#[derive(Debug, thiserror::Error)]
 pub enum ReopenLogError {
     #[error(transparent)]
     Lookup(#[from] LookupError),

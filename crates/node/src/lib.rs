@@ -3,6 +3,7 @@
 //! It knows no protobuf: requests come as [`model::request`] types and answers go out as records, outputs and errors of its own.
 
 mod actor;
+mod checkpoint;
 mod clock;
 mod container_mounts;
 mod context;
@@ -41,7 +42,7 @@ mod teardown;
 mod update;
 mod users;
 
-pub use context::{CgroupDriver, NodeConfig};
+pub use context::{CgroupDriver, CheckpointConfig, NodeConfig};
 pub use error::*;
 pub use events::{Event, EventKind, Events, Lagged, QUEUE as EVENT_QUEUE, Subject};
 pub use exec_sync::{ExecOutput, OUTPUT_LIMIT};

@@ -1,9 +1,9 @@
 //! The node's door: each call finds the pod, hands its actor a command, and awaits the operation, which goes on without the caller.
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use model::id::{ContainerId, PodId};
 use model::pod::{self, Verdict};
@@ -23,7 +23,7 @@ use crate::records::Records;
 use crate::shim_client::ShimBinary;
 use crate::snapshot::{LookupError, Published, Snapshot};
 use crate::stats::{ContainerStats, LayerAge, Measurements, PodStats};
-use crate::{pod_limits, recover, run_pod, stats, update};
+use crate::{checkpoint, pod_limits, recover, run_pod, stats, update};
 
 /// The pods of this node and all that is done with them.
 #[derive(Debug, Clone)]
@@ -43,7 +43,7 @@ struct Making {
 #[derive(Debug, thiserror::Error)]
 pub enum OpenNodeError {
     #[error("the state directory {path}: {source}", path = path.display())]
-    StateDir { path: std::path::PathBuf, source: std::io::Error },
+    StateDir { path: PathBuf, source: std::io::Error },
     #[error("cgroups: {0}")]
     Cgroups(cgroup::DetectError),
     #[error("what this host can do: {0}")]
@@ -82,10 +82,14 @@ impl Node {
             open_files: crate::open_files::raise(),
             samples: stats::Kept::default(),
             layers: stats::Layers::default(),
+            criu: Default::default(),
             can_map_ids: Default::default(),
             cgroups,
             config,
         });
+        if let Err(error) = checkpoint::sweep(&context.config.checkpoint.work_dir) {
+            tracing::warn!(%error, "what is left of unfinished checkpoints could not be removed");
+        }
         recover::run(&context).await?;
         let door = Arc::new(crate::plugins::Door(Arc::downgrade(&context)));
         if let Err(error) = context.nri.start(door).await {
@@ -128,6 +132,28 @@ impl Node {
         let vanished =
             RunPodError::Failed { name: name.clone(), stage: "running it", fault: Fault::Vanished };
         let operation = self.begin_pod(request)?;
+        operation.result().await.unwrap_or_else(|| Err(Arc::new(vanished)))
+    }
+
+    /// Runs a pod whose name nobody has yet.
+    pub(crate) async fn run_new_pod(&self, request: PodRequest) -> Answer<PodId, RunPodError> {
+        let name = request.name.clone();
+        let vanished =
+            RunPodError::Failed { name: name.clone(), stage: "running it", fault: Fault::Vanished };
+        let operation = {
+            let mut making = self.making.lock().unwrap_or_else(PoisonError::into_inner);
+            making.retain(|_, making| !making.operation.is_finished());
+            if making.contains_key(&name) {
+                return Err(Arc::new(RunPodError::NameInUse { name }));
+            }
+            if let Some(pod) = self.snapshot().pods.values().find(|pod| pod.request.name == name) {
+                return Err(Arc::new(RunPodError::NameTaken { name, id: pod.id.clone() }));
+            }
+            let request = Arc::new(request);
+            let operation = Operation::begin(run_pod::run(self.context.clone(), request.clone()));
+            making.insert(name, Making { request, operation: operation.clone() });
+            operation
+        };
         operation.result().await.unwrap_or_else(|| Err(Arc::new(vanished)))
     }
 
@@ -182,10 +208,29 @@ impl Node {
         request: ContainerRequest,
     ) -> Answer<ContainerId, CreateContainerError> {
         let pod = self.snapshot().pod(pod).map(|pod| pod.id.clone()).map_err(|why| Arc::new(why.into()))?;
+        self.make_container(pod, request, None).await
+    }
+
+    /// Makes a container of what was saved of one.
+    pub(crate) async fn restore_container(
+        &self,
+        pod: &PodId,
+        request: ContainerRequest,
+        from: checkpoint::RestoreFrom,
+    ) -> Answer<ContainerId, CreateContainerError> {
+        self.make_container(pod.clone(), request, Some(Box::new(from))).await
+    }
+
+    async fn make_container(
+        &self,
+        pod: PodId,
+        request: ContainerRequest,
+        restore: Option<Box<checkpoint::RestoreFrom>>,
+    ) -> Answer<ContainerId, CreateContainerError> {
         let name = request.name.clone();
         let lost = || CreateContainerError::Failed { name, stage: "creating it", fault: Fault::Vanished };
         let request = Box::new(request);
-        let done = self.ask(&pod, |reply| Command::CreateContainer { request, reply }).await;
+        let done = self.ask(&pod, |reply| Command::CreateContainer { request, restore, reply }).await;
         done.unwrap_or_else(|| {
             let gone = self.gone(&pod).map(|()| LookupError::Absent { what: "pod", given: pod.to_string() });
             Err(Arc::new(gone.map_or_else(lost, Into::into)))
@@ -263,6 +308,78 @@ impl Node {
             .result()
             .await
             .unwrap_or_else(|| Err(Arc::new(UpdateError::Failed { id, fault: Fault::Vanished })))
+    }
+
+    /// Saves a running container, which goes on, as an archive at `location`. No `timeout`: as long as is usual.
+    pub async fn checkpoint_container(
+        &self,
+        given: &str,
+        location: PathBuf,
+        timeout: Option<Duration>,
+    ) -> Answer<(), CheckpointError> {
+        let found = self.container(given).map_err(|why| Arc::new(why.into()))?;
+        let (pod, containers) = (found.pod.clone(), vec![found.id.clone()]);
+        let deadline = Instant::now() + timeout.unwrap_or(checkpoint::USUAL_TIME);
+        self.checkpoint(&pod, containers, checkpoint::Target::Archive(location), deadline).await
+    }
+
+    /// Saves running containers of a pod at one moment into the empty folder `path`. They go on.
+    pub async fn checkpoint_pod(
+        &self,
+        given: &str,
+        containers: &[String],
+        path: PathBuf,
+        deadline: Instant,
+    ) -> Answer<(), CheckpointError> {
+        let snapshot = self.snapshot();
+        let pod = snapshot.pod(given).map_err(|why| Arc::new(why.into()))?.id.clone();
+        let mut ids: Vec<ContainerId> = Vec::new();
+        for given in containers {
+            let found = snapshot.container(given).map_err(|why| Arc::new(why.into()))?;
+            if found.pod != pod {
+                let why = format!("container_ids: container {} is not in pod {pod}", found.id);
+                return Err(Arc::new(CheckpointError::Invalid { why }));
+            }
+            if ids.contains(&found.id) {
+                let why = format!("container_ids: container {} is listed twice", found.id);
+                return Err(Arc::new(CheckpointError::Invalid { why }));
+            }
+            ids.push(found.id.clone());
+        }
+        self.checkpoint(&pod, ids, checkpoint::Target::Folder(path), deadline).await
+    }
+
+    async fn checkpoint(
+        &self,
+        pod: &PodId,
+        containers: Vec<ContainerId>,
+        target: checkpoint::Target,
+        deadline: Instant,
+    ) -> Answer<(), CheckpointError> {
+        let lost = || CheckpointError::Failed {
+            pod: pod.clone(),
+            stage: "checkpointing it",
+            fault: Fault::Vanished,
+        };
+        let done = self.ask(pod, |reply| Command::Checkpoint { containers, target, deadline, reply }).await;
+        done.unwrap_or_else(|| Err(Arc::new(lost())))
+    }
+
+    /// Makes a pod of a checkpoint. Its containers are created and wait to be started: of each its name and its id.
+    pub async fn restore_pod(
+        &self,
+        path: PathBuf,
+        pod: PodRequest,
+        containers: Vec<ContainerRequest>,
+        deadline: Instant,
+    ) -> Answer<(PodId, Vec<(String, ContainerId)>), RestorePodError> {
+        let name = pod.name.clone();
+        let restoring =
+            checkpoint::restore_pod(self.clone(), self.context.clone(), path, pod, containers, deadline);
+        // On a task of its own: a client that leaves must not leave half a pod behind.
+        let operation = Operation::begin(async move { restoring.await.map_err(Arc::new) });
+        let lost = || RestorePodError::Failed { name, stage: "restoring it", fault: Fault::Vanished };
+        operation.result().await.unwrap_or_else(|| Err(Arc::new(lost())))
     }
 
     /// Has the shim open the container's log anew, after a rotation.
@@ -359,7 +476,7 @@ impl Node {
     }
 
     /// The OCI bundle of a container, with its `config.json`.
-    pub fn bundle(&self, record: &ContainerRecord) -> std::path::PathBuf {
+    pub fn bundle(&self, record: &ContainerRecord) -> PathBuf {
         self.context.bundle(&record.pod, &record.id)
     }
 

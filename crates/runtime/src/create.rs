@@ -16,7 +16,7 @@ use crate::error::{At, CreateError, Failure, Lookup, Stage, Warning};
 use crate::idmap::{IdMaps, Users, ranges};
 use crate::init;
 use crate::namespaces::Namespaces;
-use crate::record::{Folder, OCI_VERSION, RECORD, Record, START, Status, check_id, start_name};
+use crate::record::{Folder, OCI_VERSION, RECORD, RESTORED, Record, START, Status, check_id, start_name};
 
 const LARGEST_CONFIG: u64 = 16 << 20;
 
@@ -61,11 +61,19 @@ pub struct Created {
 /// # Errors
 /// The first step that failed; all earlier steps were taken back.
 pub fn create(request: CreateRequest<'_>) -> Result<Created, CreateError> {
-    check_id(request.id)?;
-    let id = request.id.to_string();
-    let state_root = request.state_root.to_path_buf();
+    all_or_nothing(request.id, request.state_root, |made| make(request, made))
+}
+
+/// Makes a container, or takes back what was made of it.
+pub(crate) fn all_or_nothing(
+    id: &str,
+    state_root: &Path,
+    make: impl FnOnce(&mut Made) -> Result<Created, Refusal>,
+) -> Result<Created, CreateError> {
+    check_id(id)?;
+    let (id, state_root) = (id.to_string(), state_root.to_path_buf());
     let mut made = Made::default();
-    match make(request, &mut made) {
+    match make(&mut made) {
         Ok(created) => Ok(created),
         Err(Refusal::Exists) => Err(CreateError::Exists { id, state_root }),
         Err(Refusal::Failed(failure)) => {
@@ -76,7 +84,7 @@ pub fn create(request: CreateRequest<'_>) -> Result<Created, CreateError> {
 }
 
 /// Why nothing was created, before it is known what could be taken back.
-enum Refusal {
+pub(crate) enum Refusal {
     Exists,
     Failed(Box<Failure>),
 }
@@ -89,16 +97,21 @@ impl From<Failure> for Refusal {
 
 /// What has been made so far.
 #[derive(Default)]
-struct Made {
+pub(crate) struct Made {
     folder: Option<Folder>,
     /// Whether the state directory is ours to remove.
     new_folder: bool,
-    cgroup: Option<Cgroup>,
+    pub(crate) cgroup: Option<Cgroup>,
     child: Option<Child>,
     pid_file: Option<PathBuf>,
 }
 
 impl Made {
+    /// The state directory, open and locked.
+    pub(crate) fn folder(&self) -> Result<&Folder, Failure> {
+        self.folder.as_ref().ok_or_else(|| Failure::new(Stage::State, "state directory", "is gone"))
+    }
+
     /// Takes everything back, newest first, and goes on past what fails. The mounts go with the process's namespace.
     fn take_back(self) -> Vec<String> {
         let mut left = Vec::new();
@@ -114,7 +127,7 @@ impl Made {
             left.push(failure.to_string());
         }
         if let Some(folder) = self.folder {
-            let removed = [START, RECORD, crate::record::SECCOMP].map(|name| folder.remove(name));
+            let removed = [START, RESTORED, RECORD, crate::record::SECCOMP].map(|name| folder.remove(name));
             left.extend(
                 removed
                     .into_iter()
@@ -230,7 +243,7 @@ fn make(request: CreateRequest<'_>, made: &mut Made) -> Result<Created, Refusal>
 }
 
 /// Reads `config.json`.
-fn load(path: &Path) -> Result<Spec, Failure> {
+pub(crate) fn load(path: &Path) -> Result<Spec, Failure> {
     let object = || path.display().to_string();
     let file = std::fs::File::open(path).at(Stage::Configuration, object)?;
     let mut bytes = Vec::new();
@@ -242,7 +255,7 @@ fn load(path: &Path) -> Result<Spec, Failure> {
 }
 
 /// The parts that a Linux container must have, and refusals of what is not supported.
-fn parts(spec: &Spec, has_console: bool) -> Result<(&Linux, &Process), Failure> {
+pub(crate) fn parts(spec: &Spec, has_console: bool) -> Result<(&Linux, &Process), Failure> {
     let fail = |object: &str, cause: &str| Err(Failure::new(Stage::Configuration, object, cause));
     if !spec.version().starts_with("1.") {
         return fail("ociVersion", &format!("{:?} is not a version 1 of the runtime-spec", spec.version()));
@@ -283,7 +296,7 @@ fn maps(linux: &Linux) -> Option<(&[LinuxIdMapping], &[LinuxIdMapping])> {
 }
 
 /// Opens the state directory, made if it is missing, and locks it. What an interrupted create left there is removed.
-fn open_folder(state_root: &Path, id: &str, made: &mut Made) -> Result<(), Refusal> {
+pub(crate) fn open_folder(state_root: &Path, id: &str, made: &mut Made) -> Result<(), Refusal> {
     use std::os::unix::fs::DirBuilderExt;
     let path = state_root.join(id);
     let object = || path.display().to_string();
@@ -310,22 +323,20 @@ fn open_folder(state_root: &Path, id: &str, made: &mut Made) -> Result<(), Refus
     if folder.has(RECORD) {
         return Err(Refusal::Exists);
     }
-    folder.remove(START).at(Stage::State, object)?;
+    folder.remove(START).and_then(|()| folder.remove(RESTORED)).at(Stage::State, object)?;
     made.folder = Some(folder);
     Ok(())
 }
 
 /// The socket on which init waits for start, named in the state directory.
 fn listen_for_start(made: &Made) -> Result<OwnedFd, Failure> {
-    let Some(folder) = &made.folder else {
-        return Err(Failure::new(Stage::State, "state directory", "is gone"));
-    };
+    let folder = made.folder()?;
     sys::socket::listen_in(folder.fd.as_fd(), start_name(), 1)
         .at(Stage::State, || folder.path.join(START).display().to_string())
 }
 
 /// The root file system as a detached mount of its own, and its path on the host if it has one.
-fn root_filesystem(
+pub(crate) fn root_filesystem(
     given: Option<OwnedFd>,
     spec: &Spec,
     bundle: &Path,
@@ -362,7 +373,7 @@ fn bundle_root(spec: &Spec, bundle: &Path) -> Result<(OwnedFd, PathBuf), Failure
     Ok((tree, path))
 }
 
-fn new_record(id: &str, spec: &Spec, bundle: PathBuf, namespaces: &Namespaces) -> Record {
+pub(crate) fn new_record(id: &str, spec: &Spec, bundle: PathBuf, namespaces: &Namespaces) -> Record {
     let hooks = spec.hooks().clone().unwrap_or_default();
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     Record {
@@ -413,7 +424,7 @@ fn listen(
     }
 }
 
-/// Makes the container one that exists: its record, then its pid file, then init's go-ahead to wait for start.
+/// Makes the container one that exists, then gives init its go-ahead to wait for start.
 fn commit(
     channel: &Channel,
     made: &mut Made,
@@ -421,19 +432,28 @@ fn commit(
     filter: Option<Filter>,
     pid_file: Option<&Path>,
 ) -> Result<(), Failure> {
-    let Some(folder) = &made.folder else {
-        return Err(Failure::new(Stage::State, "state directory", "is gone"));
-    };
+    keep(made, record, filter.as_ref(), pid_file)?;
+    channel.order(&Order::Commit(filter))
+}
+
+/// Makes the container one that exists: its filter, its pid file, then its record.
+pub(crate) fn keep(
+    made: &mut Made,
+    record: &Record,
+    filter: Option<&Filter>,
+    pid_file: Option<&Path>,
+) -> Result<(), Failure> {
+    let folder = made.folder()?;
     let object = || folder.path.display().to_string();
-    if let Some(filter) = &filter {
+    if let Some(filter) = filter {
         crate::seccomp_filter::save(folder, filter).at(Stage::State, object)?;
     }
     if let Some(path) = pid_file {
         write_pid_file(path, record.pid)?;
-        made.pid_file = Some(path.into());
     }
-    folder.write(record).at(Stage::State, object)?;
-    channel.order(&Order::Commit(filter))
+    let kept = folder.write(record).at(Stage::State, object);
+    made.pid_file = pid_file.map(Path::to_path_buf);
+    kept
 }
 
 pub(crate) fn write_pid_file(path: &Path, pid: i32) -> Result<(), Failure> {

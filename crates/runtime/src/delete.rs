@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::error::{At, DeleteError, Failure, Stage, Warning};
-use crate::record::{Folder, RECORD, Record, SECCOMP, START, Status, status};
+use crate::record::{Folder, RECORD, RESTORED, Record, SECCOMP, START, Status, status};
 
 /// How long a forced delete waits for the end of init.
 const FORCE_WAIT_MILLIS: u64 = 10_000;
@@ -69,6 +69,7 @@ fn stuck(record: &Record) -> Failure {
 /// Removes the runtime's own files; the directory goes too unless the caller keeps other things in it.
 pub(crate) fn remove_files(folder: &Folder) -> std::io::Result<()> {
     folder.remove(START)?;
+    folder.remove(RESTORED)?;
     folder.remove(SECCOMP)?;
     folder.remove(RECORD)?;
     match rustix::fs::rmdir(&folder.path) {

@@ -42,6 +42,10 @@ pub enum Stage {
     Seccomp,
     /// Executing the command.
     Command,
+    /// CRIU, and what it reads and writes.
+    Criu,
+    /// The time that was given is over.
+    Deadline,
 }
 
 impl std::fmt::Display for Stage {
@@ -63,6 +67,8 @@ impl std::fmt::Display for Stage {
             Stage::Labels => "security label",
             Stage::Seccomp => "seccomp",
             Stage::Command => "command",
+            Stage::Criu => "checkpoint",
+            Stage::Deadline => "deadline",
         })
     }
 }
@@ -254,6 +260,30 @@ pub enum KillError {
         signal: i32,
         /// Why.
         cause: String,
+    },
+}
+
+/// Why a container was not saved. It goes on as it did before.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckpointError {
+    /// No such container, or its record is bad.
+    #[error(transparent)]
+    Lookup(#[from] Lookup),
+    /// It has no processes that could be saved.
+    #[error("container {id:?} is {status}; only a running container can be checkpointed")]
+    NotRunning {
+        /// Its id.
+        id: String,
+        /// What it is.
+        status: Status,
+    },
+    /// A step failed.
+    #[error("container {id:?} was not checkpointed: {failure}")]
+    Failed {
+        /// Its id.
+        id: String,
+        /// The step.
+        failure: Box<Failure>,
     },
 }
 

@@ -12,10 +12,12 @@
 mod capabilities;
 mod cgroups;
 mod channel;
+mod checkpoint;
 mod cli;
 mod command;
 mod console;
 mod create;
+mod criu;
 mod default_spec;
 mod delete;
 mod environment;
@@ -31,26 +33,31 @@ mod mounts;
 mod namespaces;
 mod process;
 mod record;
+mod restore;
 mod sealed;
 mod seccomp_filter;
 mod start;
 mod update;
 
 pub use cgroups::{pause, processes, resume, warm_up};
-pub use cli::main;
+pub use checkpoint::{CheckpointRequest, DUMP_LOG, checkpoint};
+pub use cli::{main, timestamp};
 pub use console::Console;
 pub use create::{CreateRequest, Created, create};
+pub use criu::{check as check_criu, locate as locate_criu};
 pub use default_spec::default_spec;
 pub use delete::{Deleted, delete};
 pub use environment::RAW_ENVIRONMENT;
 pub use error::{
-    CreateError, DeleteError, ExecError, Failure, KillError, Lookup, Stage, StartError, UpdateError, Warning,
+    CheckpointError, CreateError, DeleteError, ExecError, Failure, KillError, Lookup, Stage, StartError,
+    UpdateError, Warning,
 };
 pub use exec::{ExecRequest, Executed, exec};
 pub use features::features;
 pub use kill::kill;
 pub use oci_spec;
 pub use record::{Record, Status, list, state};
+pub use restore::{RESTORE_LOG, RestoreRequest, restore};
 pub use sealed::seal_self;
 pub use start::{StartAttempt, begin_start, start};
 pub use update::update;

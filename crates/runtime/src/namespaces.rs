@@ -225,6 +225,17 @@ impl Namespaces {
         self.own_mounts()
     }
 
+    /// In a process that becomes CRIU: enters what the container shares with its pod and CRIU is to share with the container.
+    pub(crate) fn enter_shared(&self) -> Result<(), Failure> {
+        const SHARED: u64 = kind::NETWORK | kind::IPC | kind::UTS;
+        self.joined.iter().filter(|joined| joined.kind & SHARED != 0).try_for_each(Joined::enter)
+    }
+
+    /// The pid namespace that the container shares, if it does.
+    pub(crate) fn shared_pids(&self) -> Option<&OwnedFd> {
+        self.joined.iter().find(|joined| joined.kind == kind::PID).map(|joined| &joined.fd)
+    }
+
     /// A joined mount namespace is somebody else's: what is mounted for this container goes to a copy.
     fn own_mounts(&self) -> Result<(), Failure> {
         if self.joins(kind::MOUNT) {

@@ -18,6 +18,8 @@ pub(crate) const RECORD: &str = "state.json";
 pub(crate) const SECCOMP: &str = "seccomp.bpf";
 /// The socket on which init waits for start.
 pub(crate) const START: &str = "start.sock";
+/// Marks a restored container that is frozen until start.
+pub(crate) const RESTORED: &str = "restored";
 /// The newest version of the runtime-spec that is understood.
 pub(crate) const OCI_VERSION: &str = "1.3.0";
 const RECORD_VERSION: u32 = 1;
@@ -153,6 +155,13 @@ impl Folder {
         sys::file::write_atomic(&self.path.join(RECORD), &bytes, 0o600, sys::file::Durability::Process)
     }
 
+    /// Makes an empty file, whose being there says something.
+    pub(crate) fn mark(&self, name: &str) -> io::Result<()> {
+        let flags = OFlags::CREATE | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        rustix::fs::openat(&self.fd, name, flags, Mode::RUSR)?;
+        Ok(())
+    }
+
     pub(crate) fn has(&self, name: &str) -> bool {
         rustix::fs::statat(&self.fd, name, rustix::fs::AtFlags::SYMLINK_NOFOLLOW).is_ok()
     }
@@ -201,7 +210,7 @@ pub(crate) fn status(folder: &Folder, record: &Record) -> io::Result<Status> {
     if record.init()?.is_none() {
         return Ok(Status::Stopped);
     }
-    if folder.has(START) {
+    if folder.has(START) || folder.has(RESTORED) {
         return Ok(Status::Created);
     }
     Ok(if crate::cgroups::is_frozen(record) { Status::Paused } else { Status::Running })

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use crate::error::{At, Failure, Stage, StartError};
-use crate::record::{Folder, Record, START, Status, start_name, status};
+use crate::record::{Folder, RESTORED, Record, START, Status, start_name, status};
 
 /// A start under way. Its descriptor is readable when the outcome is known; then [`StartAttempt::try_finish`] says it.
 #[derive(Debug)]
@@ -27,6 +27,9 @@ impl AsFd for StartAttempt {
 /// # Errors
 /// The command could not be executed, a hook failed, or the container is not in the state created.
 pub fn start(state_root: &Path, id: &str) -> Result<(), StartError> {
+    if let Some(result) = start_restored(state_root, id) {
+        return result;
+    }
     let mut attempt = begin(state_root, id)?;
     loop {
         match attempt.advance() {
@@ -35,6 +38,27 @@ pub fn start(state_root: &Path, id: &str) -> Result<(), StartError> {
             Err(error) => return Err(error),
         }
     }
+}
+
+/// A restored container has its command already, and only has to be thawed. `None`: it is no such container.
+fn start_restored(state_root: &Path, id: &str) -> Option<Result<(), StartError>> {
+    let folder = Folder::open(state_root, id).ok().filter(|folder| folder.has(RESTORED))?;
+    let thaw = || -> Result<(), StartError> {
+        folder.lock().at(Stage::State, || "lock").map_err(|failure| failed(id, failure))?;
+        let record = folder.read()?;
+        let now =
+            status(&folder, &record).at(Stage::State, || "init").map_err(|failure| failed(id, failure))?;
+        if now != Status::Created {
+            return Err(StartError::NotCreated { id: id.into(), status: now });
+        }
+        crate::cgroups::thaw(&record)
+            .at(Stage::Cgroup, || "thawing")
+            .map_err(|failure| failed(id, failure))?;
+        folder.remove(RESTORED).at(Stage::State, || RESTORED).map_err(|failure| failed(id, failure))?;
+        crate::hooks::run(&record.poststart, "poststart", &record.oci_state(Status::Running))
+            .map_err(|failure| failed(id, failure))
+    };
+    Some(thaw())
 }
 
 /// Starts a created container without waiting: for a caller with a poll loop.

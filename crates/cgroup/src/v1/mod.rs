@@ -223,6 +223,20 @@ impl Group {
             .map_err(|e| io_error("thaw", &self.path, "freezer.state", e))
     }
 
+    pub(crate) fn freezer_path(&self) -> Result<std::path::PathBuf, CgroupError> {
+        let freezer = self.freezer("freeze")?;
+        freezer.path().map_err(|e| io_error("find", &self.path, "freezer", e))
+    }
+
+    pub(crate) fn spare_from_freezing(&self, mounts: &Mounts, pid: i32) -> Result<(), CgroupError> {
+        let error = |e| io_error("spare a process of", &self.path, "freezer", e);
+        let own = crate::host::own_path("freezer").map_err(error)?;
+        let found = mounts.mounts.iter().find(|mount| mount.controllers.contains(&Controller::Freezer));
+        let Some(mount) = found else { return Ok(()) };
+        let own = mount.directory.open(&own).map_err(error)?;
+        own.write("cgroup.procs", &pid.to_string()).map_err(error)
+    }
+
     pub(crate) fn is_frozen(&self) -> Result<bool, CgroupError> {
         self.freezer("look at")?
             .read("freezer.state", |t| t.trim() == "FROZEN")

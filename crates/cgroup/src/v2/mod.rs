@@ -152,6 +152,17 @@ impl Group {
             .map_err(|e| io_error("thaw", &self.path, "cgroup.freeze", e))
     }
 
+    pub(crate) fn freezer_path(&self) -> Result<std::path::PathBuf, CgroupError> {
+        self.directory.path().map_err(|e| io_error("find", &self.path, "cgroup.freeze", e))
+    }
+
+    pub(crate) fn spare_from_freezing(&self, mount: &Mount, pid: i32) -> Result<(), CgroupError> {
+        let error = |e| io_error("spare a process of", &self.path, "cgroup.procs", e);
+        let own = crate::host::own_path("").map_err(error)?;
+        let own = mount.root.open(&own).map_err(error)?;
+        own.write("cgroup.procs", &pid.to_string()).map_err(error)
+    }
+
     pub(crate) fn is_frozen(&self) -> Result<bool, CgroupError> {
         self.directory
             .read("cgroup.events", |t| value_of(t, "frozen") == Some(1))

@@ -60,6 +60,45 @@ impl Coded for UpdatePodError {
     }
 }
 
+impl Coded for CheckpointError {
+    fn code(&self) -> Code {
+        match self {
+            CheckpointError::Lookup(error) => error.code(),
+            CheckpointError::PodNotReady { .. }
+            | CheckpointError::NotRunning { .. }
+            | CheckpointError::Busy { .. }
+            | CheckpointError::NoCriu { .. } => Code::FailedPrecondition,
+            CheckpointError::Invalid { .. } => Code::InvalidArgument,
+            CheckpointError::Location { source, .. }
+            | CheckpointError::Write { source, .. }
+            | CheckpointError::SharedMemory { source, .. } => of_checkpoint_io(source),
+            CheckpointError::Rootfs { source: image::RootfsError::Io { source, .. }, .. } => {
+                of_checkpoint_io(source)
+            }
+            CheckpointError::Rootfs { source, .. } => of_rootfs(source),
+            CheckpointError::Pause { source, .. }
+            | CheckpointError::Resume { source, .. }
+            | CheckpointError::Processes { source, .. } => of_shim(source),
+            CheckpointError::Failed { fault, .. } => fault.code(),
+        }
+    }
+}
+
+impl Coded for RestorePodError {
+    fn code(&self) -> Code {
+        match self {
+            RestorePodError::NoCriu { .. }
+            | RestorePodError::Unusable { .. }
+            | RestorePodError::Incompatible { .. } => Code::FailedPrecondition,
+            RestorePodError::Invalid { .. } => Code::InvalidArgument,
+            RestorePodError::TimedOut { .. } => Code::DeadlineExceeded,
+            RestorePodError::Pod(error) => error.code(),
+            RestorePodError::Container(error) => error.code(),
+            RestorePodError::Failed { fault, .. } => fault.code(),
+        }
+    }
+}
+
 impl Coded for StopPodError {
     fn code(&self) -> Code {
         match self {
@@ -325,13 +364,21 @@ fn of_io(error: &io::Error, otherwise: Code) -> Code {
     }
 }
 
+/// What is written for a checkpoint refuses to go on when the time is over.
+fn of_checkpoint_io(error: &io::Error) -> Code {
+    if error.kind() == io::ErrorKind::TimedOut {
+        return Code::DeadlineExceeded;
+    }
+    of_io(error, Code::FailedPrecondition)
+}
+
 fn of_rootfs(error: &image::RootfsError) -> Code {
     use image::RootfsError;
     match error {
         RootfsError::NoImage { .. } => Code::NotFound,
         RootfsError::Absent { .. } | RootfsError::Exists { .. } => Code::FailedPrecondition,
         RootfsError::BadOwner { .. } | RootfsError::NoPath { .. } => Code::InvalidArgument,
-        RootfsError::NoLayer { .. } => Code::DataLoss,
+        RootfsError::NoLayer { .. } | RootfsError::Changes { .. } => Code::DataLoss,
         RootfsError::Mount { source, .. } | RootfsError::Io { source, .. } => of_io(source, Code::Internal),
         RootfsError::Store(error) => of_store(error),
     }

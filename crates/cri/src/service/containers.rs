@@ -135,7 +135,7 @@ fn fitting(mut stdout: Vec<u8>, mut stderr: Vec<u8>) -> (Vec<u8>, Vec<u8>) {
 }
 
 /// A time of the protocol, which counts whole seconds.
-fn seconds(field: &str, seconds: i64) -> Result<Duration, BadField> {
+pub(super) fn seconds(field: &str, seconds: i64) -> Result<Duration, BadField> {
     let in_range = u64::try_from(seconds.min(LONGEST));
     in_range
         .map(Duration::from_secs)

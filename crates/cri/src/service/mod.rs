@@ -1,6 +1,7 @@
 //! The services: CRI's two and Pintle's own, on one socket.
 
 mod authority;
+mod checkpoints;
 mod code;
 mod connections;
 mod containers;
@@ -40,14 +41,6 @@ pub async fn serve(
         node.end_events();
     };
     connections::serve(router, listener, stop).await;
-}
-
-/// The answer to a call that this version does not serve; it names itself, and clients fall back where they can.
-fn unimplemented(call: &str) -> Status {
-    let version = env!("CARGO_PKG_VERSION");
-    Status::unimplemented(format!(
-        "{call} is not implemented by pintle {version}; a later version may serve it"
-    ))
 }
 
 /// Nanoseconds since the Unix epoch.

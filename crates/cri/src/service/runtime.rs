@@ -1,4 +1,4 @@
-//! CRI's RuntimeService: each call is one line that leads to where it is done. What this version does not serve says so by name.
+//! CRI's RuntimeService: each call is one line that leads to where it is done.
 
 use std::sync::Arc;
 
@@ -6,7 +6,7 @@ use node::Node;
 use tonic::{Request, Response, Status};
 
 use super::stream::{Answers, pieces};
-use super::{containers, events, pods, statistics, streaming, unimplemented};
+use super::{checkpoints, containers, events, pods, statistics, streaming};
 use crate::runtime_v1::runtime_service_server::RuntimeService;
 use crate::runtime_v1::*;
 
@@ -227,23 +227,23 @@ impl RuntimeService for Runtime {
 
     async fn checkpoint_container(
         &self,
-        _: Request<CheckpointContainerRequest>,
+        request: Request<CheckpointContainerRequest>,
     ) -> Result<Response<CheckpointContainerResponse>, Status> {
-        Err(unimplemented("CheckpointContainer"))
+        checkpoints::container(&self.node, request.into_inner()).await.map(Response::new)
     }
 
     async fn checkpoint_pod(
         &self,
-        _: Request<CheckpointPodRequest>,
+        request: Request<CheckpointPodRequest>,
     ) -> Result<Response<CheckpointPodResponse>, Status> {
-        Err(unimplemented("CheckpointPod"))
+        checkpoints::pod(&self.node, request).await.map(Response::new)
     }
 
     async fn restore_pod(
         &self,
-        _: Request<RestorePodRequest>,
+        request: Request<RestorePodRequest>,
     ) -> Result<Response<RestorePodResponse>, Status> {
-        Err(unimplemented("RestorePod"))
+        checkpoints::restore(&self.node, request).await.map(Response::new)
     }
 
     type GetContainerEventsStream = Answers<ContainerEventResponse>;

@@ -9,10 +9,10 @@ use connection::Connection;
 use prost::Message;
 use shim::config::socket_path;
 use shim::protocol::{
-    AttachRequest, CallError, CreateRequest, CreateResponse, DeleteRequest, DeleteResponse, Empty, ErrorCode,
-    ExecRequest, ExecResponse, Exit, InfoRequest, InfoResponse, KillExecRequest, KillRequest, Method,
-    PROTOCOL_VERSION, ReopenLogRequest, ResizeRequest, ShutdownRequest, StartRequest, StartResponse,
-    WaitExecRequest, WaitRequest, WaitResponse,
+    AttachRequest, CallError, CheckpointRequest, CreateRequest, CreateResponse, DeleteRequest,
+    DeleteResponse, Empty, ErrorCode, ExecRequest, ExecResponse, Exit, InfoRequest, InfoResponse,
+    KillExecRequest, KillRequest, Method, PROTOCOL_VERSION, PauseRequest, ReopenLogRequest, ResizeRequest,
+    ResumeRequest, ShutdownRequest, StartRequest, StartResponse, WaitExecRequest, WaitRequest, WaitResponse,
 };
 use std::io;
 use std::os::fd::OwnedFd;
@@ -208,6 +208,32 @@ impl ShimClient {
     pub async fn reopen_log(&self, id: &str) -> Result<(), ShimError> {
         let request = ReopenLogRequest { id: id.into() };
         self.call(Method::ReopenLog, &request, Vec::new()).await.map(|Empty {}| ())
+    }
+
+    /// Freezes running containers, all or none, until [`ShimClient::resume`], and not longer than `limit` or than this connection lasts.
+    pub async fn pause(&self, ids: Vec<String>, limit: Duration) -> Result<(), ShimError> {
+        let limit_ms = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
+        let request = PauseRequest { ids, limit_ms };
+        self.call(Method::Pause, &request, Vec::new()).await.map(|Empty {}| ())
+    }
+
+    /// Lets what is paused run again.
+    pub async fn resume(&self) -> Result<(), ShimError> {
+        self.call(Method::Resume, &ResumeRequest {}, Vec::new()).await.map(|Empty {}| ())
+    }
+
+    /// Saves the processes of a paused container into the folder `images`; CRIU's log goes to the folder `work`.
+    pub async fn checkpoint(
+        &self,
+        id: &str,
+        criu: &Path,
+        images: &Path,
+        work: &Path,
+    ) -> Result<(), ShimError> {
+        let text = |path: &Path| path.to_string_lossy().into_owned();
+        let (criu, images, work) = (text(criu), text(images), text(work));
+        let request = CheckpointRequest { id: id.into(), criu, images, work };
+        self.call(Method::Checkpoint, &request, Vec::new()).await.map(|Empty {}| ())
     }
 
     /// Kills and removes all containers of the pod and ends the shim.

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use super::declare::{Applies, Key, sections};
 use super::shape::{
-    AbsolutePath, AbsolutePaths, AddressAndPort, Choice, Count, HostAndPort, Hosts, OneOf, OrNone, Seconds,
-    YesOrNo,
+    AbsolutePath, AbsolutePaths, AddressAndPort, Choice, Count, HostAndPort, Hosts, OneOf, OrNone, Program,
+    Seconds, YesOrNo,
 };
 
 sections! {
@@ -96,6 +96,12 @@ sections! {
         /// Where those files are looked for; a later folder replaces what an earlier one says of the same device. An empty list: there are no such devices. The files are
         /// read when a container asks for a device.
         dirs: Vec<PathBuf> = vec![PathBuf::from("/etc/cdi"), PathBuf::from("/var/run/cdi")], AbsolutePaths, AtRestart;
+    }
+
+    /// Saving running containers into files, and restoring pods of them.
+    checkpoint: Checkpoint {
+        /// The program CRIU, which is not a part of Pintle: an absolute path, or a name that is looked for in `PATH`. Where there is none, only the calls about checkpoints fail.
+        criu: PathBuf = PathBuf::from("criu"), Program, AtRestart;
     }
 
     /// Running containers.

@@ -111,6 +111,26 @@ impl Shape<bool> for YesOrNo {
     }
 }
 
+/// A program: a path from `/` on, or a name.
+pub(super) struct Program;
+
+impl Shape<PathBuf> for Program {
+    fn takes(&self) -> String {
+        "an absolute path, or a name without a slash".into()
+    }
+
+    fn read(&self, value: &DeValue<'_>) -> Result<PathBuf, Refusal> {
+        match value.as_str() {
+            Some(name) if !name.is_empty() && !name.contains(['/', '\0']) => Ok(name.into()),
+            _ => AbsolutePath.read(value),
+        }
+    }
+
+    fn write(&self, value: &PathBuf) -> String {
+        quoted(&value.display().to_string())
+    }
+}
+
 /// An IP address with a port.
 pub(super) struct AddressAndPort;
 
@@ -358,6 +378,9 @@ mod tests {
             assert!(HostAndPort.read(&value(bad)).is_err(), "{bad}");
         }
         assert_eq!(AddressAndPort.read(&value("'[::1]:5'")), Ok("[::1]:5".parse().unwrap()));
+        assert_eq!(Program.read(&value("'criu'")), Ok("criu".into()));
+        assert_eq!(Program.read(&value("'/opt/criu'")), Ok("/opt/criu".into()));
+        assert!(Program.read(&value("'./criu'")).is_err() && Program.read(&value("''")).is_err());
         for bad in ["'localhost:1'", "'127.0.0.1'", "'127.0.0.1:65536'", "10010"] {
             assert!(AddressAndPort.read(&value(bad)).is_err(), "{bad}");
         }

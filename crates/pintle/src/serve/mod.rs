@@ -12,7 +12,7 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use node::{CgroupDriver, Node, NodeConfig, Parts};
+use node::{CgroupDriver, CheckpointConfig, Node, NodeConfig, Parts};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{error, info, warn};
 
@@ -154,6 +154,10 @@ async fn open(config: &Config) -> Result<Node, ServeError> {
         cgroup_driver: match config.runtime.cgroup_driver {
             config::CgroupDriver::Auto | config::CgroupDriver::Cgroupfs => CgroupDriver::Cgroupfs,
             config::CgroupDriver::Systemd => return Err(ServeError::SystemdDriver),
+        },
+        checkpoint: CheckpointConfig {
+            criu: config.checkpoint.criu.clone(),
+            work_dir: root.join("checkpoints"),
         },
     };
     let nri = nri(&config.nri);

@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 use std::path::Path;
 
 use super::arguments::{Flag, Parsed, parse};
-use super::{Context, Outcome, Problem, exec, resources, text};
+use super::{Context, Outcome, Problem, checkpoint, exec, resources, text};
 use crate::{Console, CreateRequest, Status};
 
 /// A command: its name, its flags, its other words, and what it does.
@@ -20,7 +20,8 @@ struct Command {
     action: fn(&Context, &Parsed) -> Outcome,
 }
 
-const BUNDLE: Flag = Flag::value("bundle", Some('b'), "DIR", "the bundle, by default the working directory");
+pub(super) const BUNDLE: Flag =
+    Flag::value("bundle", Some('b'), "DIR", "the bundle, by default the working directory");
 pub(super) const CONSOLE: Flag =
     Flag::value("console-socket", None, "SOCKET", "where the terminal's master goes");
 pub(super) const PID_FILE: Flag = Flag::value("pid-file", None, "FILE", "write the pid to a file");
@@ -138,6 +139,22 @@ const COMMANDS: &[Command] = &[
         flags: resources::FLAGS,
         in_front: false,
         action: resources::update,
+    },
+    Command {
+        name: "checkpoint",
+        words: "ID",
+        help: "write the state of a running container's processes into files (CRIU)",
+        flags: checkpoint::CHECKPOINT,
+        in_front: false,
+        action: checkpoint::checkpoint,
+    },
+    Command {
+        name: "restore",
+        words: "ID",
+        help: "make a container with the processes of a checkpoint (CRIU)",
+        flags: checkpoint::RESTORE,
+        in_front: false,
+        action: checkpoint::restore,
     },
     Command {
         name: "features",

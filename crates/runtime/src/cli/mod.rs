@@ -1,6 +1,7 @@
 //! The OCI command line (`pintle oci ...`), with the words and exit codes of runc, so that shims and engines written for it can use it.
 
 mod arguments;
+mod checkpoint;
 mod commands;
 mod exec;
 mod log;
@@ -13,6 +14,7 @@ use std::process::ExitCode;
 
 use arguments::{Flag, Parsed};
 use log::{Format, Log};
+pub use text::timestamp;
 
 /// Where states are kept unless `--root` says otherwise.
 const DEFAULT_ROOT: &str = "/run/pintle/oci";
@@ -24,7 +26,7 @@ const GLOBAL: &[Flag] = &[
     Flag::switch("debug", None, "accepted, changes nothing"),
     Flag::switch("systemd-cgroup", None, "cgroupsPath is slice:prefix:name"),
     Flag::value("rootless", None, "auto|true|false", "accepted, changes nothing"),
-    Flag::value("criu", None, "PATH", "accepted, changes nothing"),
+    Flag::value("criu", None, "PATH", "the program for checkpoint and restore, by default criu"),
     Flag::switch("help", Some('h'), "show this help"),
     Flag::switch("version", Some('v'), "show the version"),
 ];
@@ -34,6 +36,7 @@ const GLOBAL: &[Flag] = &[
 struct Context {
     root: PathBuf,
     systemd_cgroup: bool,
+    criu: PathBuf,
     log: Log,
 }
 
@@ -105,6 +108,7 @@ fn context(global: &Parsed) -> Result<Context, Problem> {
     Ok(Context {
         root: global.path("root").unwrap_or_else(|| DEFAULT_ROOT.into()),
         systemd_cgroup: global.has("systemd-cgroup"),
+        criu: global.path("criu").unwrap_or_else(|| "criu".into()),
         log: Log::open(global.path("log").as_deref(), format)?,
     })
 }

@@ -3,7 +3,7 @@
 use rustix::process::Signal;
 
 /// Seconds since 1970 by RFC 3339, in UTC.
-pub(super) fn timestamp(secs: u64) -> String {
+pub fn timestamp(secs: u64) -> String {
     let (days, rest) = (secs / 86_400, secs % 86_400);
     // Days are counted from 0000-03-01, so that the leap day is the last of its year (Hinnant, "chrono-compatible low-level date
     // algorithms").

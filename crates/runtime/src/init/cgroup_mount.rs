@@ -15,7 +15,8 @@ use crate::cgroups::Version;
 use crate::error::{At, Failure, Stage};
 use crate::mounts::Prepared;
 
-const HOST: &str = "/sys/fs/cgroup";
+/// Where the host has its hierarchies.
+pub(crate) const HOST: &str = "/sys/fs/cgroup";
 const CGROUP_SUPER_MAGIC: u64 = 0x0027_e0eb;
 const CGROUP2_SUPER_MAGIC: u64 = 0x6367_7270;
 
@@ -96,7 +97,7 @@ fn version1(plan: &Plan<'_>, mount: &Prepared, place: &OwnedFd) -> io::Result<()
 }
 
 /// A detached copy of the group `path` of the hierarchy mounted at `hierarchy`.
-fn bind(hierarchy: &Path, path: &str, attributes: u64) -> io::Result<OwnedFd> {
+pub(crate) fn bind(hierarchy: &Path, path: &str, attributes: u64) -> io::Result<OwnedFd> {
     let root =
         rustix::fs::open(hierarchy, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
     let magic = rustix::fs::fstatfs(&root)?.f_type as u64;

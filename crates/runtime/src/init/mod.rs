@@ -16,6 +16,7 @@ use oci_spec::runtime::{Linux, Process, Spec};
 use sys::namespace::kind;
 use sys::root::Root;
 
+pub(crate) use cgroup_mount::{HOST as CGROUPS, bind as bind_cgroup};
 pub(crate) use devices::{Devices, prepare as prepare_devices};
 pub(crate) use target::{Kind, open_or_make, plain_directory};
 
@@ -107,8 +108,35 @@ fn build(plan: &Plan<'_>) -> Result<Built, Failure> {
     })?;
     paths::protect(plan, &root)?;
     rootfs::finish(plan)?;
+    own_null_device();
     drop(peer);
     Ok(Built { cwd, labels })
+}
+
+/// Opens the container's own null device for each standard stream that is the host's: nothing of the container is then open on a mount
+/// that it does not have, which nobody could checkpoint.
+fn own_null_device() {
+    use rustix::fs::{FileType, Mode, OFlags, makedev};
+    let is_null = |fd: std::os::fd::BorrowedFd<'_>| {
+        rustix::fs::fstat(fd).is_ok_and(|stat| {
+            FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice
+                && stat.st_rdev == makedev(1, 3)
+        })
+    };
+    let streams = [rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr()];
+    let [stdin, stdout, stderr] = streams.map(is_null);
+    if !(stdin || stdout || stderr) {
+        return;
+    }
+    let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NOCTTY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    // Not every container has one; then the host's is as good.
+    let Ok(own) = rustix::fs::open("/dev/null", flags, Mode::empty()) else { return };
+    if !is_null(own.as_fd()) || rustix::fs::fcntl_setfl(&own, OFlags::empty()).is_err() {
+        return;
+    }
+    let _ = stdin.then(|| rustix::stdio::dup2_stdin(&own));
+    let _ = stdout.then(|| rustix::stdio::dup2_stdout(&own));
+    let _ = stderr.then(|| rustix::stdio::dup2_stderr(&own));
 }
 
 fn warn(plan: &Plan<'_>, warning: Warning) {

@@ -145,6 +145,13 @@ fn set_tree_attributes(tree: &OwnedFd, recursive: bool, options: &Options) -> st
     options.set_recursive(tree)
 }
 
+/// Whether what the mount shows is a part of the host's tree.
+pub(crate) fn is_bind(mount: &Mount) -> bool {
+    let by_type = mount.typ().as_deref().is_some_and(|kind| ["bind", "rbind", "descriptor"].contains(&kind));
+    let by_option = mount.options().iter().flatten().any(|option| option == "bind" || option == "rbind");
+    by_type || by_option
+}
+
 /// The absolute form of a path in the container, without `.`, `..` and double slashes; `..` is taken by the letter, as other runtimes do.
 pub(crate) fn clean(path: &Path) -> PathBuf {
     let mut clean = PathBuf::from("/");

@@ -31,6 +31,7 @@ pub enum ErrorCode {
     KillFailed,
     DeleteFailed,
     LogFailed,
+    CheckpointFailed,
     /// Somebody deleted the container while it was being created.
     Cancelled,
     /// The shim is ending.
@@ -42,7 +43,7 @@ pub enum ErrorCode {
 }
 
 impl ErrorCode {
-    const ALL: [(ErrorCode, &'static str, i32); 17] = [
+    const ALL: [(ErrorCode, &'static str, i32); 18] = [
         (ErrorCode::NotFound, "not-found", 5),
         (ErrorCode::AlreadyExists, "already-exists", 6),
         (ErrorCode::WrongState, "wrong-state", 9),
@@ -57,6 +58,7 @@ impl ErrorCode {
         (ErrorCode::KillFailed, "kill-failed", 2),
         (ErrorCode::DeleteFailed, "delete-failed", 2),
         (ErrorCode::LogFailed, "log-failed", 2),
+        (ErrorCode::CheckpointFailed, "checkpoint-failed", 2),
         (ErrorCode::Cancelled, "cancelled", 10),
         (ErrorCode::ShuttingDown, "shutting-down", 14),
         (ErrorCode::Internal, "internal", 13),

@@ -132,6 +132,9 @@ pub struct CreateRequest {
     pub has_rootfs: bool,
     #[prost(uint32, tag = "9")]
     pub volumes: u32,
+    /// Make its processes of a checkpoint; then they are there, and frozen until start.
+    #[prost(message, optional, tag = "10")]
+    pub restore: Option<Restore>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -268,6 +271,52 @@ pub struct ResizeRequest {
     pub width: u32,
     #[prost(uint32, tag = "3")]
     pub height: u32,
+}
+
+/// From what, and by what, processes are restored. All paths are absolute.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Restore {
+    /// The program CRIU.
+    #[prost(string, tag = "1")]
+    pub criu: String,
+    /// The folder with its images, in which nothing is changed.
+    #[prost(string, tag = "2")]
+    pub images: String,
+    /// The folder for its log.
+    #[prost(string, tag = "3")]
+    pub work: String,
+}
+
+/// Freezes running containers, all or none, for checkpoints that belong together.
+///
+/// They stay frozen until `Resume`, and not longer than `limit_ms` or than the connection on which this was called: whoever asked for it
+/// may be killed. Only one such pause is there at a time.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct PauseRequest {
+    #[prost(string, repeated, tag = "1")]
+    pub ids: Vec<String>,
+    #[prost(uint64, tag = "2")]
+    pub limit_ms: u64,
+}
+
+/// Lets the containers of the pause run again. What was being saved of them is broken off.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct ResumeRequest {}
+
+/// Saves the processes of a container of the pause. All paths are absolute, the folders exist.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct CheckpointRequest {
+    #[prost(string, tag = "1")]
+    pub id: String,
+    /// The program CRIU.
+    #[prost(string, tag = "2")]
+    pub criu: String,
+    /// The folder for its images.
+    #[prost(string, tag = "3")]
+    pub images: String,
+    /// The folder for its log.
+    #[prost(string, tag = "4")]
+    pub work: String,
 }
 
 /// Opens the log's path anew, as after a rotation. On an error the old file goes on being written and no file was made.

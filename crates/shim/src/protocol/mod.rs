@@ -37,12 +37,15 @@ pub enum Method {
     Attach,
     Resize,
     ReopenLog,
+    Pause,
+    Resume,
+    Checkpoint,
     Shutdown,
 }
 
 impl Method {
     /// Every call.
-    pub const ALL: [Method; 13] = [
+    pub const ALL: [Method; 16] = [
         Method::Info,
         Method::Create,
         Method::Start,
@@ -55,6 +58,9 @@ impl Method {
         Method::Attach,
         Method::Resize,
         Method::ReopenLog,
+        Method::Pause,
+        Method::Resume,
+        Method::Checkpoint,
         Method::Shutdown,
     ];
 
@@ -73,6 +79,9 @@ impl Method {
             Method::Attach => "Attach",
             Method::Resize => "Resize",
             Method::ReopenLog => "ReopenLog",
+            Method::Pause => "Pause",
+            Method::Resume => "Resume",
+            Method::Checkpoint => "Checkpoint",
             Method::Shutdown => "Shutdown",
         }
     }

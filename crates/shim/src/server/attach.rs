@@ -23,7 +23,7 @@ impl Shim {
         let serial = self.serial();
         let container = &mut self.containers[index];
         match container.phase {
-            Phase::Created | Phase::Starting(_) | Phase::StartingWithHooks | Phase::Running => {}
+            Phase::Created | Phase::Starting(_) | Phase::StartingInHelper | Phase::Running => {}
             Phase::Creating { .. } | Phase::Draining { .. } | Phase::Exited | Phase::Deleting => {
                 let state = container.phase_name();
                 let why = format!("container {} is {state}, nobody can attach to it", request.container_id);

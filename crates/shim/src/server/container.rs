@@ -7,7 +7,7 @@ use crate::log::{Line, LogFile, Stream};
 use crate::protocol::{ContainerInfo, ContainerState, ExecInfo, Exit};
 use runtime::StartAttempt;
 use rustix::io::Errno;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -29,8 +29,8 @@ pub(super) enum Phase {
     Created,
     /// Init was told to become the command.
     Starting(Box<StartAttempt>),
-    /// The same, by a helper, because hooks have to be run.
-    StartingWithHooks,
+    /// The same, by a helper, because hooks have to be run or a cgroup has to be thawed.
+    StartingInHelper,
     Running,
     /// Init is dead and its output is read to the end, but not longer than `until`.
     /// `looking` while a helper looks at its cgroup.
@@ -67,7 +67,7 @@ pub(super) struct Container {
     pub(super) bundle: PathBuf,
     pub(super) cgroup: Option<PathBuf>,
     pub(super) own_pid_namespace: bool,
-    pub(super) has_start_hooks: bool,
+    pub(super) start_in_helper: bool,
     pub(super) execs: Vec<Exec>,
 }
 
@@ -76,7 +76,7 @@ impl Container {
         let state = match self.phase {
             Phase::Creating { .. } => ContainerState::Creating,
             Phase::Created => ContainerState::Created,
-            Phase::Starting(_) | Phase::StartingWithHooks => ContainerState::Created,
+            Phase::Starting(_) | Phase::StartingInHelper => ContainerState::Created,
             Phase::Running | Phase::Draining { .. } => ContainerState::Running,
             Phase::Exited => ContainerState::Exited,
             Phase::Deleting => ContainerState::Deleting,
@@ -104,7 +104,7 @@ impl Container {
         match self.phase {
             Phase::Creating { .. } => "being created",
             Phase::Created => "created and not started",
-            Phase::Starting(_) | Phase::StartingWithHooks => "starting",
+            Phase::Starting(_) | Phase::StartingInHelper => "starting",
             Phase::Running => "running",
             Phase::Draining { .. } => "ending",
             Phase::Exited => "not running any more",
@@ -196,6 +196,12 @@ impl Output {
         };
         poller.add(&source, Token::Output(container, index), READ)?;
         Ok(Output { source, line: Line::new(stream, terminal) })
+    }
+}
+
+impl AsFd for Output {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.source.as_fd()
     }
 }
 

@@ -9,7 +9,7 @@ use super::message;
 use super::pending::Key;
 use crate::log::{LogFile, Stream};
 use crate::messages::warning;
-use crate::protocol::{CallError, CreateRequest, CreateResponse, ErrorCode};
+use crate::protocol::{CallError, CreateRequest, CreateResponse, ErrorCode, Restore};
 use rustix::fs::{Mode, OFlags};
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use rustix::pipe::PipeFlags;
@@ -134,7 +134,7 @@ impl Shim {
             bundle: request.bundle.clone().into(),
             cgroup: None,
             own_pid_namespace: true,
-            has_start_hooks: false,
+            start_in_helper: false,
             execs: Vec::new(),
         };
         if request.terminal {
@@ -163,9 +163,9 @@ impl Shim {
     fn start_create(&mut self, container: u32, request: &CreateRequest, handed: Handed) -> io::Result<()> {
         let state_root = self.runtime_root.clone();
         let (id, bundle) = (request.id.clone(), PathBuf::from(&request.bundle));
-        let has_terminal = request.terminal;
+        let (has_terminal, restore) = (request.terminal, request.restore.clone());
         self.start_helper(Purpose::Create { container }, handed, move |handed| {
-            make(&id, &bundle, &state_root, handed, has_terminal)
+            make(&id, &bundle, &state_root, handed, has_terminal, restore.as_ref())
         })
     }
 
@@ -240,13 +240,20 @@ impl Container {
         self.pid = report.pid;
         self.cgroup = report.cgroup;
         self.own_pid_namespace = report.own_pid_namespace;
-        self.has_start_hooks = report.has_start_hooks;
+        self.start_in_helper = report.start_in_helper;
         Ok(report.pid)
     }
 }
 
 /// Runs in the helper.
-fn make(id: &str, bundle: &Path, state_root: &Path, mut handed: Handed, has_terminal: bool) -> Report {
+fn make(
+    id: &str,
+    bundle: &Path,
+    state_root: &Path,
+    mut handed: Handed,
+    has_terminal: bool,
+    restore: Option<&Restore>,
+) -> Report {
     if let Err(cause) = handed.wire() {
         return Report::failed(ErrorCode::CreateFailed, "standard streams", cause);
     }
@@ -262,7 +269,22 @@ fn make(id: &str, bundle: &Path, state_root: &Path, mut handed: Handed, has_term
         preserve_fds: 0,
         systemd_cgroup: false,
     };
-    let created = match runtime::create(request) {
+    let made = match restore {
+        None => runtime::create(request),
+        Some(from) => runtime::restore(runtime::RestoreRequest {
+            create: request,
+            criu: Path::new(&from.criu),
+            images: Path::new(&from.images),
+            work: Path::new(&from.work),
+            wait_for_start: true,
+            tcp_established: false,
+            external_unix: false,
+            file_locks: true,
+            shell_job: has_terminal,
+            deadline: None,
+        }),
+    };
+    let created = match made {
         Ok(created) => created,
         Err(error) => {
             let stage = match &error {
@@ -280,7 +302,7 @@ fn make(id: &str, bundle: &Path, state_root: &Path, mut handed: Handed, has_term
         pid: created.pid,
         cgroup: record.as_ref().ok().and_then(|record| record.cgroup.clone()),
         own_pid_namespace: record.as_ref().is_ok_and(|record| record.own_pid_namespace),
-        has_start_hooks: record.is_ok_and(|record| !record.poststart.is_empty()),
+        start_in_helper: restore.is_some() || record.is_ok_and(|record| !record.poststart.is_empty()),
         warnings,
     })
 }

@@ -34,7 +34,7 @@ impl Shim {
                 self.begin_delete(serial, force);
             }
             Phase::Deleting => {}
-            Phase::Starting(_) | Phase::StartingWithHooks | Phase::Running | Phase::Draining { .. } => {
+            Phase::Starting(_) | Phase::StartingInHelper | Phase::Running | Phase::Draining { .. } => {
                 let what = format!(
                     "container {} is {}; kill it and wait for its exit",
                     request.id,

@@ -64,7 +64,7 @@ impl Shim {
                 let why = format!("this client waits for {MAX_OUTSTANDING} answers already");
                 CallError::new(ErrorCode::Exhausted, why).into()
             } else {
-                self.call(&request, descriptors, buffer)
+                self.call(&request, caller.connection, descriptors, buffer)
             };
             match outcome {
                 Outcome::Now(result) => self.reply(caller, &response(result)),
@@ -73,7 +73,13 @@ impl Shim {
         }
     }
 
-    fn call(&mut self, request: &Request, descriptors: Vec<OwnedFd>, buffer: &mut [u8]) -> Outcome {
+    fn call(
+        &mut self,
+        request: &Request,
+        connection: u32,
+        descriptors: Vec<OwnedFd>,
+        buffer: &mut [u8],
+    ) -> Outcome {
         let known = Some(&request.method).filter(|_| request.service == SERVICE);
         let Some(method) = known.and_then(|name| Method::parse(name)) else {
             let what = format!("this shim does not know {}/{}", request.service, request.method);
@@ -98,6 +104,9 @@ impl Shim {
             Method::Attach => decode(payload).and_then(|request| self.attach(request, descriptors)),
             Method::Resize => decode(payload).and_then(|request| self.resize(request)),
             Method::ReopenLog => decode(payload).and_then(|request| self.reopen_log(request)),
+            Method::Pause => decode(payload).and_then(|request| self.pause(request, connection)),
+            Method::Resume => decode(payload).and_then(|request| self.resume(request)),
+            Method::Checkpoint => decode(payload).and_then(|request| self.checkpoint(request)),
             Method::Shutdown => decode(payload).map(|request| self.shutdown(request)),
         };
         outcome.unwrap_or_else(Outcome::from)

@@ -36,6 +36,11 @@ pub(super) enum Purpose {
     Delete {
         container: u32,
     },
+    Pause,
+    Resume,
+    Checkpoint {
+        container: u32,
+    },
     /// `call` is what the callers wait for.
     Kill {
         call: u32,
@@ -58,8 +63,8 @@ pub(super) struct CreatedReport {
     /// Relative to the roots of the hierarchies.
     pub(super) cgroup: Option<PathBuf>,
     pub(super) own_pid_namespace: bool,
-    /// Start has hooks to run and is better done by a helper.
-    pub(super) has_start_hooks: bool,
+    /// Start has hooks to run or a cgroup to thaw, and is done by a helper.
+    pub(super) start_in_helper: bool,
     pub(super) warnings: Vec<String>,
 }
 

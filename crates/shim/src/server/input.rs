@@ -6,7 +6,7 @@ use super::container::Container;
 use super::poller::{Poller, READ, Token, WRITE};
 use rustix::io::Errno;
 use rustix::pipe::SpliceFlags;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// What one splice moves at most: as much as a pipe usually holds.
 const SPLICED: usize = 64 << 10;
@@ -25,6 +25,12 @@ pub(super) struct Input {
 impl Input {
     pub(super) fn new(to: OwnedFd, once: bool) -> Input {
         Input { to, once, full: false }
+    }
+}
+
+impl AsFd for Input {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.to.as_fd()
     }
 }
 

@@ -36,7 +36,7 @@ impl Shim {
             Phase::Draining { .. } | Phase::Exited | Phase::Deleting => {
                 return Ok(Outcome::Now(message(&Empty {})));
             }
-            Phase::Created | Phase::Starting(_) | Phase::StartingWithHooks | Phase::Running => {}
+            Phase::Created | Phase::Starting(_) | Phase::StartingInHelper | Phase::Running => {}
         }
         let failed = |why: &dyn std::fmt::Display| {
             let what = format!("signal {} was not sent to container {}: {why}", request.signal, request.id);

@@ -2,6 +2,7 @@
 
 mod attach;
 mod attached;
+mod checkpoint;
 mod connection;
 mod container;
 mod create;
@@ -51,6 +52,7 @@ struct Shim {
     containers: Vec<Container>,
     helpers: Vec<Helper>,
     pending: Pending,
+    pause: Option<checkpoint::Pause>,
     next_serial: u32,
     ending: Option<Ending>,
 }
@@ -74,6 +76,7 @@ pub(crate) fn serve(pod: Pod, first: OwnedFd) -> io::Result<()> {
         containers: Vec::new(),
         helpers: Vec::new(),
         pending: Pending::default(),
+        pause: None,
         next_serial: 1,
         ending: None,
     };
@@ -132,7 +135,8 @@ impl Shim {
     }
 
     fn deadline(&self) -> Option<Instant> {
-        [self.pending.deadline(), self.drain_deadline(), self.ending.as_ref().and_then(Ending::deadline)]
+        let ending = self.ending.as_ref().and_then(Ending::deadline);
+        [self.pending.deadline(), self.drain_deadline(), self.pause_deadline(), ending]
             .into_iter()
             .flatten()
             .min()
@@ -146,6 +150,7 @@ impl Shim {
             }
         }
         self.publish_drained(now, buffer);
+        self.end_overdue_pause(now);
         self.go_on_ending(now);
     }
 
@@ -221,6 +226,7 @@ impl Shim {
             Gone::Garbage | Gone::Slow => warning!("client {} was let go: {gone}", connection.serial),
         }
         self.pending.forget(connection.serial);
+        self.end_pause_of(connection.serial);
         connection.close(&self.poller);
     }
 

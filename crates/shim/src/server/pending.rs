@@ -12,6 +12,9 @@ pub(super) enum Key {
     Killed(u32),
     ExecStarted(u32),
     ExecExited(u32),
+    Paused,
+    Resumed,
+    Checkpointed(u32),
     ShutDown,
 }
 

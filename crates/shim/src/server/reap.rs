@@ -30,7 +30,10 @@ impl Shim {
         work: impl FnOnce(Handed) -> Report,
     ) -> io::Result<()> {
         // What ends a container must always be possible.
-        let bounded = matches!(purpose, Purpose::Create { .. } | Purpose::Exec { .. });
+        let bounded = matches!(
+            purpose,
+            Purpose::Create { .. } | Purpose::Exec { .. } | Purpose::Pause | Purpose::Checkpoint { .. }
+        );
         if bounded && self.helpers.len() >= MAX_HELPERS {
             return Err(io::Error::other(format!(
                 "{MAX_HELPERS} operations of this pod are under way already"
@@ -160,6 +163,9 @@ impl Shim {
             Purpose::Exec { container, exec } => self.executed(container, exec, report),
             Purpose::Look { container } => self.looked(container, report),
             Purpose::Delete { container } => self.deleted(container, report, buffer),
+            Purpose::Pause => self.paused(report),
+            Purpose::Resume => self.resumed(report),
+            Purpose::Checkpoint { container } => self.checkpointed(container, report),
             Purpose::Kill { call } => self.killed(call, report),
         }
     }

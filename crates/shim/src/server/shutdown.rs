@@ -46,7 +46,7 @@ impl Shim {
         let container = &self.containers[index];
         match container.phase {
             Phase::Creating { .. } => self.cancel(container.serial),
-            Phase::Created | Phase::Starting(_) | Phase::StartingWithHooks | Phase::Running => {
+            Phase::Created | Phase::Starting(_) | Phase::StartingInHelper | Phase::Running => {
                 const KILL: i32 = 9;
                 let id = container.id.clone();
                 if let Err(cause) = self.kill_by_helper(&id, KILL, true) {

@@ -15,7 +15,7 @@ impl Shim {
     pub(super) fn start(&mut self, request: StartRequest) -> Result<Outcome, CallError> {
         let index = self.find(&request.id)?;
         let container = &self.containers[index];
-        let (serial, hooks) = (container.serial, container.has_start_hooks);
+        let (serial, hooks) = (container.serial, container.start_in_helper);
         if !matches!(container.phase, Phase::Created) || container.exit.is_some() {
             let what =
                 format!("container {} is {} and cannot be started", request.id, container.phase_name());
@@ -32,7 +32,7 @@ impl Shim {
                 Err(error) => Report::failed(ErrorCode::StartFailed, stage(&error), error),
             })
             .map_err(failed)?;
-            Phase::StartingWithHooks
+            Phase::StartingInHelper
         } else {
             let attempt =
                 runtime::begin_start(&self.runtime_root, &request.id).map_err(|error| start_error(&error))?;
@@ -96,7 +96,7 @@ impl Shim {
                 exit.exited_at_ns = exit.exited_at_ns.max(now);
             }
         }
-        if matches!(container.phase, Phase::Starting(_) | Phase::StartingWithHooks) {
+        if matches!(container.phase, Phase::Starting(_) | Phase::StartingInHelper) {
             container.phase = if result.is_ok() { Phase::Running } else { Phase::Created };
         }
         let answer = result.and_then(|()| message(&StartResponse { started_at_ns: now }));

@@ -140,6 +140,8 @@ fn security_context(
     #[allow(deprecated)]
     let old = context.seccomp_profile_path;
     request.seccomp = security::profile("seccomp", context.seccomp, "seccomp_profile_path", &old)?;
+    // No process of the pod itself could have it; what cannot be understood is told all the same.
+    security::profile("apparmor", context.apparmor, "apparmor", "")?;
     Ok(request)
 }
 

@@ -2,6 +2,7 @@
 
 mod at_once;
 mod requests;
+mod states;
 #[path = "../support/mod.rs"]
 mod support;
 mod surroundings;

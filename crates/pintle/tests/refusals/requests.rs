@@ -12,6 +12,10 @@ fn linux(config: &mut v1::PodSandboxConfig) -> &mut v1::LinuxPodSandboxConfig {
     config.linux.get_or_insert_default()
 }
 
+fn context(config: &mut v1::PodSandboxConfig) -> &mut v1::LinuxSandboxSecurityContext {
+    linux(config).security_context.get_or_insert_default()
+}
+
 fn sysctl(config: &mut v1::PodSandboxConfig, name: &str, value: &str) {
     linux(config).sysctls.insert(name.into(), value.into());
 }
@@ -101,6 +105,68 @@ fn pods_that_cannot_be_are_refused() {
         ("a bandwidth that is none", Code::InvalidArgument, &["kubernetes.io/ingress-bandwidth"], |pod| {
             pod.annotations.insert("kubernetes.io/ingress-bandwidth".into(), "fast".into());
         }),
+        ("a namespace of two lines", Code::InvalidArgument, &["config.metadata.namespace"], |pod| {
+            pod.metadata.as_mut().unwrap().namespace = "a\nb".into();
+        }),
+        ("a log directory with NUL", Code::InvalidArgument, &["log_directory"], |pod| {
+            pod.log_directory = "/var/log/a\0b".into();
+        }),
+        ("a sysctl twice", Code::InvalidArgument, &["sysctls", "twice", "net.ipv4.ip_forward"], |pod| {
+            sysctl(pod, "net.ipv4.ip_forward", "1");
+            sysctl(pod, "net/ipv4/ip_forward", "0");
+        }),
+        ("a protocol of the future", Code::InvalidArgument, &["port_mappings[0].protocol", "9"], |pod| {
+            pod.port_mappings.push(v1::PortMapping { protocol: 9, ..Default::default() });
+        }),
+        ("port -1 inside", Code::InvalidArgument, &["port_mappings[0].container_port", "-1"], |pod| {
+            pod.port_mappings.push(v1::PortMapping { container_port: -1, ..Default::default() });
+        }),
+        ("a flood of ports", Code::InvalidArgument, &["port_mappings", "5000"], |pod| {
+            pod.port_mappings = vec![v1::PortMapping::default(); 5000];
+        }),
+        ("a cgroup parent that is no slice", Code::InvalidArgument, &["cgroup_parent", "a/b"], |pod| {
+            linux(pod).cgroup_parent = "a/b".into();
+        }),
+        ("an annotation with a key of two lines", Code::InvalidArgument, &["annotations"], |pod| {
+            pod.annotations.insert("a\nb".into(), "c".into());
+        }),
+        (
+            "the processes of a container",
+            Code::InvalidArgument,
+            &["namespace_options.pid", "TARGET"],
+            |pod| {
+                context(pod).namespace_options =
+                    Some(v1::NamespaceOption { pid: v1::NamespaceMode::Target.into(), ..Default::default() });
+            },
+        ),
+        ("user -1", Code::InvalidArgument, &["security_context.run_as_user", "-1"], |pod| {
+            context(pod).run_as_user = Some(v1::Int64Value { value: -1 });
+        }),
+        ("a group without a user", Code::InvalidArgument, &["security_context.run_as_group"], |pod| {
+            context(pod).run_as_group = Some(v1::Int64Value { value: 1 });
+        }),
+        ("a seccomp profile of the future", Code::InvalidArgument, &["seccomp.profile_type", "9"], |pod| {
+            context(pod).seccomp = Some(v1::SecurityProfile { profile_type: 9, ..Default::default() });
+        }),
+        (
+            "an AppArmor profile of the future",
+            Code::InvalidArgument,
+            &["apparmor.profile_type", "9"],
+            |pod| {
+                context(pod).apparmor = Some(v1::SecurityProfile { profile_type: 9, ..Default::default() });
+            },
+        ),
+        ("a label of two lines", Code::InvalidArgument, &["selinux_options.level"], |pod| {
+            context(pod).selinux_options =
+                Some(v1::SeLinuxOption { level: "s0\n".into(), ..Default::default() });
+        }),
+        ("limits below nothing", Code::InvalidArgument, &["resources.cpu_shares", "-5"], |pod| {
+            linux(pod).resources = Some(v1::LinuxContainerResources { cpu_shares: -5, ..Default::default() });
+        }),
+        ("overhead below nothing", Code::InvalidArgument, &["memory_limit_in_bytes", "-5"], |pod| {
+            linux(pod).overhead =
+                Some(v1::LinuxContainerResources { memory_limit_in_bytes: -5, ..Default::default() });
+        }),
     ];
     in_own_network(async {
         let daemon = Daemon::start().await;
@@ -135,6 +201,14 @@ fn mount(config: &mut v1::ContainerConfig, host: &str, container: &str) {
         host_path: host.into(),
         container_path: container.into(),
         ..Default::default()
+    });
+}
+
+fn device(config: &mut v1::ContainerConfig, host: &str, container: &str, permissions: &str) {
+    config.devices.push(v1::Device {
+        host_path: host.into(),
+        container_path: container.into(),
+        permissions: permissions.into(),
     });
 }
 
@@ -268,6 +342,120 @@ fn containers_that_cannot_be_are_refused() {
             resources(asked).cpuset_cpus = "0;reboot".into();
         }),
         ("a signal of the future", Code::InvalidArgument, &["stop_signal"], |asked| asked.stop_signal = 4000),
+        ("NUL in a command", Code::InvalidArgument, &["command[1]"], |asked| {
+            asked.command[1] = "a\0b".into()
+        }),
+        ("NUL in a variable", Code::InvalidArgument, &["\"A\""], |asked| {
+            asked.envs.push(v1::KeyValue { key: "A".into(), value: b"a\0b".to_vec() });
+        }),
+        ("NUL in a source", Code::InvalidArgument, &["mounts[0].host_path"], |asked| {
+            mount(asked, "/etc\0", "/data");
+        }),
+        ("a target of two lines", Code::InvalidArgument, &["mounts[0].container_path"], |asked| {
+            mount(asked, "/etc", "/a\nb");
+        }),
+        ("a flood of mounts", Code::InvalidArgument, &["config.mounts", "20000"], |asked| {
+            asked.mounts = vec![v1::Mount::default(); 20_000];
+        }),
+        (
+            "ids mapped without users of its own",
+            Code::InvalidArgument,
+            &["mounts[0]", "user namespace"],
+            |asked| {
+                let ids = v1::IdMapping { host_id: 1000, container_id: 0, length: 10 };
+                mount(asked, "/etc", "/data");
+                (asked.mounts[0].uid_mappings, asked.mounts[0].gid_mappings) = (vec![ids], vec![ids]);
+            },
+        ),
+        ("users mapped and groups not", Code::InvalidArgument, &["mounts[0]", "uids and gids"], |asked| {
+            let ids = v1::IdMapping { host_id: 1000, container_id: 0, length: 10 };
+            mount(asked, "/etc", "/data");
+            asked.mounts[0].uid_mappings = vec![ids];
+        }),
+        ("NUL in the log's path", Code::InvalidArgument, &["log_path"], |asked| {
+            asked.log_path = "a\0b".into();
+        }),
+        ("giant annotations", Code::InvalidArgument, &["annotations"], |asked| {
+            asked.annotations.insert("a".into(), "x".repeat(GIANT));
+        }),
+        ("a dropped capability nobody knows", Code::InvalidArgument, &["MAGIC"], |asked| {
+            security(asked).capabilities =
+                Some(v1::Capability { drop_capabilities: vec!["MAGIC".into()], ..Default::default() });
+        }),
+        ("an ambient capability nobody knows", Code::InvalidArgument, &["MAGIC"], |asked| {
+            security(asked).capabilities = Some(v1::Capability {
+                add_ambient_capabilities: vec!["CAP_MAGIC".into()],
+                ..Default::default()
+            });
+        }),
+        ("privilege in a plain pod", Code::InvalidArgument, &["privileged pod"], |asked| {
+            security(asked).privileged = true;
+        }),
+        ("the host's network past the pod", Code::InvalidArgument, &["network namespace"], |asked| {
+            security(asked).namespace_options =
+                Some(v1::NamespaceOption { network: v1::NamespaceMode::Node.into(), ..Default::default() });
+        }),
+        ("the host's processes past the pod", Code::InvalidArgument, &["PID namespace"], |asked| {
+            security(asked).namespace_options =
+                Some(v1::NamespaceOption { pid: v1::NamespaceMode::Node.into(), ..Default::default() });
+        }),
+        ("the processes of nobody", Code::InvalidArgument, &["namespace_options.target_id"], |asked| {
+            security(asked).namespace_options =
+                Some(v1::NamespaceOption { pid: v1::NamespaceMode::Target.into(), ..Default::default() });
+        }),
+        ("group 2^32", Code::InvalidArgument, &["supplemental_groups", "4294967296"], |asked| {
+            security(asked).supplemental_groups = vec![1 << 32];
+        }),
+        ("a policy of the future", Code::InvalidArgument, &["supplemental_groups_policy", "9"], |asked| {
+            security(asked).supplemental_groups_policy = 9;
+        }),
+        ("a user of two lines", Code::InvalidArgument, &["run_as_username"], |asked| {
+            security(asked).run_as_username = "root\nx".into();
+        }),
+        ("a label of two lines", Code::InvalidArgument, &["selinux_options.type"], |asked| {
+            security(asked).selinux_options =
+                Some(v1::SeLinuxOption { r#type: "a\nb".into(), ..Default::default() });
+        }),
+        ("a relative seccomp profile", Code::InvalidArgument, &["profile.json", "absolute"], |asked| {
+            security(asked).seccomp =
+                Some(v1::SecurityProfile { profile_type: 2, localhost_ref: "profile.json".into() });
+        }),
+        ("a seccomp profile of the future", Code::InvalidArgument, &["seccomp.profile_type", "9"], |asked| {
+            security(asked).seccomp = Some(v1::SecurityProfile { profile_type: 9, ..Default::default() });
+        }),
+        ("an AppArmor profile nobody has", Code::FailedPrecondition, &["AppArmor", "no-such"], |asked| {
+            security(asked).apparmor =
+                Some(v1::SecurityProfile { profile_type: 2, localhost_ref: "no-such".into() });
+        }),
+        ("a relative path to mask", Code::InvalidArgument, &["masked_paths[0]"], |asked| {
+            security(asked).masked_paths = vec!["proc/kcore".into()];
+        }),
+        ("rights no device has", Code::InvalidArgument, &["/dev/x", "rx"], |asked| {
+            device(asked, "/dev/null", "/dev/x", "rx");
+        }),
+        ("a file as a device", Code::InvalidArgument, &["/etc/passwd"], |asked| {
+            device(asked, "/etc/passwd", "/dev/x", "r");
+        }),
+        ("two devices at one place", Code::InvalidArgument, &["/dev/x"], |asked| {
+            device(asked, "/dev/null", "/dev/x", "r");
+            device(asked, "/dev/zero", "/dev/x", "r");
+        }),
+        ("a device at a relative path", Code::InvalidArgument, &["devices[0].container_path"], |asked| {
+            device(asked, "/dev/null", "x", "r");
+        }),
+        ("less swap than memory", Code::InvalidArgument, &["memory_swap_limit_in_bytes"], |asked| {
+            resources(asked).memory_limit_in_bytes = 64 << 20;
+            resources(asked).memory_swap_limit_in_bytes = 32 << 20;
+        }),
+        ("negative shares", Code::InvalidArgument, &["cpu_shares", "-1"], |asked| {
+            resources(asked).cpu_shares = -1;
+        }),
+        ("a quota of one microsecond", Code::InvalidArgument, &["cpu_quota"], |asked| {
+            resources(asked).cpu_quota = 1;
+        }),
+        ("a size of page that walks", Code::InvalidArgument, &["hugepage_limits", "../2MB"], |asked| {
+            resources(asked).hugepage_limits.push(v1::HugepageLimit { page_size: "../2MB".into(), limit: 1 });
+        }),
     ];
     in_own_network(async {
         let daemon = Daemon::start().await;
@@ -331,6 +519,22 @@ fn odd_ids_are_refused_everywhere_and_unknown_ones_are_not_found() {
             refused(&what, daemon.runtime().update_container_resources(request).await, code, &[]);
             let request = v1::PodSandboxStatusRequest { pod_sandbox_id: container(), verbose: true };
             refused(&what, daemon.runtime().pod_sandbox_status(request).await, code, &[]);
+            let request = v1::PodSandboxStatsRequest { pod_sandbox_id: container() };
+            refused(&what, daemon.runtime().pod_sandbox_stats(request).await, code, &[]);
+            let request = v1::UpdatePodSandboxResourcesRequest {
+                pod_sandbox_id: container(),
+                resources: Some(v1::LinuxContainerResources { cpu_shares: 10, ..Default::default() }),
+                ..Default::default()
+            };
+            refused(&what, daemon.runtime().update_pod_sandbox_resources(request).await, code, &[]);
+            let (container_id, stdout) = (container(), true);
+            let request =
+                v1::ExecRequest { container_id, cmd: vec!["true".into()], stdout, ..Default::default() };
+            refused(&what, daemon.runtime().exec(request).await, code, &[]);
+            let request = v1::AttachRequest { container_id: container(), stdout, ..Default::default() };
+            refused(&what, daemon.runtime().attach(request).await, code, &[]);
+            let request = v1::PortForwardRequest { pod_sandbox_id: container(), port: vec![80] };
+            refused(&what, daemon.runtime().port_forward(request).await, code, &[]);
             let sandbox = daemon.pod("x");
             refused(&what, daemon.create(id, &sandbox, &daemon.container("c", "true")).await, code, &[]);
             if code == Code::NotFound {

@@ -1,7 +1,7 @@
-//! Requests that come twice at once, and clients that do not wait for the answer.
+//! Requests that come many times at once, and clients that do not wait for the answer.
 
 use std::task::Poll;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use cri::runtime_v1 as v1;
 use registry::tar::Entry;
@@ -63,6 +63,54 @@ fn equal_requests_at_once_get_one_result() {
     });
 }
 
+/// How many equal requests there are on so many connections.
+const CROWD: usize = 1000;
+const CONNECTIONS: usize = 8;
+
+#[test]
+fn a_thousand_equal_requests_make_one_pod_and_one_container() {
+    needs_a_node!();
+    in_own_network(async {
+        let daemon = Daemon::start().await;
+        let connections: Vec<_> = (0..CONNECTIONS).map(|_| daemon.runtime()).collect();
+        let sandbox = daemon.pod("a");
+        let request = v1::RunPodSandboxRequest { config: Some(sandbox.clone()), ..Default::default() };
+        let run = |number: usize| {
+            let (mut runtime, request) = (connections[number % CONNECTIONS].clone(), request.clone());
+            async move { runtime.run_pod_sandbox(request).await.unwrap().into_inner().pod_sandbox_id }
+        };
+        let pods = join_all((0..CROWD).map(run)).await;
+        assert!(pods.iter().all(|pod| *pod == pods[0]), "{pods:?}");
+        assert_eq!(daemon.pods().await.len(), 1);
+        // The daemon is asked for it in the way that the harness remembers.
+        let pod = daemon.run_pod(&sandbox).await.unwrap();
+        assert_eq!(pod, pods[0]);
+        let request = v1::CreateContainerRequest {
+            pod_sandbox_id: pod.clone(),
+            config: Some(daemon.container("c", "sleep 1000")),
+            sandbox_config: Some(sandbox),
+        };
+        let create = |number: usize| {
+            let (mut runtime, request) = (connections[number % CONNECTIONS].clone(), request.clone());
+            async move { runtime.create_container(request).await.unwrap().into_inner().container_id }
+        };
+        let ids = join_all((0..CROWD).map(create)).await;
+        assert!(ids.iter().all(|id| *id == ids[0]), "{ids:?}");
+        let list = v1::ListContainersRequest::default();
+        assert_eq!(daemon.runtime().list_containers(list).await.unwrap().into_inner().containers.len(), 1);
+        daemon.start_container(&ids[0]).await.unwrap();
+        let remove = |number: usize| {
+            let mut runtime = connections[number % CONNECTIONS].clone();
+            let request = v1::RemovePodSandboxRequest { pod_sandbox_id: pod.clone() };
+            async move { runtime.remove_pod_sandbox(request).await.map(drop) }
+        };
+        for removed in join_all((0..CROWD).map(remove)).await {
+            removed.unwrap();
+        }
+        assert_eq!(daemon.remains(), Vec::<String>::new());
+    });
+}
+
 #[test]
 fn a_client_that_goes_away_finds_its_result_when_it_asks_again() {
     needs_a_node!();
@@ -73,8 +121,20 @@ fn a_client_that_goes_away_finds_its_result_when_it_asks_again() {
         daemon.empty().await;
         std::fs::remove_dir_all(daemon.path("logs")).unwrap();
         let before = daemon.inventory().await;
-        for delay in [0, 1, 2, 4, 8, 12] {
-            let gone = Duration::from_millis(delay);
+        // How long one call takes here: clients leave at any moment of it.
+        let begun = Instant::now();
+        daemon.run_pod(&daemon.pod("timed")).await.unwrap();
+        let longest = begun.elapsed();
+        daemon.empty().await;
+        let mut seed = std::time::UNIX_EPOCH.elapsed().unwrap().subsec_nanos();
+        for delay in 0..6 {
+            seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            let gone = if delay == 0 {
+                Duration::ZERO
+            } else {
+                longest.mul_f64(f64::from(seed) / f64::from(u32::MAX))
+            };
+            println!("leaving after {gone:?}");
             let config = daemon.pod(&format!("p{delay}"));
             let _ = tokio::time::timeout(gone, daemon.run_pod(&config)).await;
             let pod = daemon.run_pod(&config).await.unwrap();
@@ -97,7 +157,7 @@ fn a_client_that_goes_away_finds_its_result_when_it_asks_again() {
             daemon.remove_pod(&pod).await.unwrap();
             assert_eq!(daemon.pods().await, vec![]);
             let name = format!("other{delay}");
-            let file = Entry::file(&name, 0o644, vec![delay as u8; 100_000]);
+            let file = Entry::file(&name, 0o644, vec![delay; 100_000]);
             daemon.contents.add(&name, "1", &support::busybox_with(&[file], serde_json::json!({})));
             let image = format!("{}/{name}:1", daemon.registry.host());
             let _ = tokio::time::timeout(gone, daemon.pull(&image)).await;

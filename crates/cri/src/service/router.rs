@@ -69,7 +69,7 @@ impl Service<http::Request<Body>> for Router {
         let answer = span.in_scope(|| self.route(request));
         let noted = span.clone();
         let answer = async move {
-            let answer = answer.await?;
+            let answer = within_grpcs_codes(answer.await?);
             observed::answered(&noted, &answer);
             Ok(answer)
         };
@@ -101,6 +101,16 @@ impl Router {
             }
         }
     }
+}
+
+/// A message beyond the limit is ResourceExhausted to gRPC; tonic says OutOfRange, which nothing of ours ever means.
+fn within_grpcs_codes(mut answer: http::Response<Body>) -> http::Response<Body> {
+    if let Some(code) = answer.headers_mut().get_mut("grpc-status")
+        && *code == (tonic::Code::OutOfRange as i32).to_string().as_str()
+    {
+        *code = http::HeaderValue::from(tonic::Code::ResourceExhausted as i32);
+    }
+    answer
 }
 
 fn with_uri(mut request: http::Request<Body>, uri: http::Uri) -> http::Request<Body> {

@@ -19,6 +19,10 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use tokio::sync::Semaphore;
+
+/// How many processes are begun at one time in one pod. Others wait for their turn: a shim refuses what is too much for it.
+const BEGINNINGS: usize = 64;
 
 /// The pause before a wait is sent again over a new connection.
 const AGAIN: Duration = Duration::from_millis(50);
@@ -67,15 +71,14 @@ pub struct ShimClient {
 struct Shared {
     pod_dir: PathBuf,
     connection: Mutex<Option<Connection>>,
+    beginnings: Semaphore,
 }
 
 impl ShimClient {
     /// Uses a socket that is connected already.
     pub(crate) fn over(pod_dir: &Path, socket: OwnedFd) -> io::Result<ShimClient> {
         let connection = Connection::open(socket)?;
-        Ok(ShimClient {
-            shared: Arc::new(Shared { pod_dir: pod_dir.into(), connection: Mutex::new(Some(connection)) }),
-        })
+        Ok(ShimClient { shared: Arc::new(Shared::new(pod_dir, Some(connection))) })
     }
 
     /// Connects to the shim that listens in `pod_dir`, as a daemon does that was started anew. Must be called inside a tokio runtime.
@@ -83,7 +86,7 @@ impl ShimClient {
     /// # Errors
     /// `Unreachable`: nobody listens there.
     pub fn connect(pod_dir: &Path) -> Result<ShimClient, ShimError> {
-        let shared = Arc::new(Shared { pod_dir: pod_dir.into(), connection: Mutex::new(None) });
+        let shared = Arc::new(Shared::new(pod_dir, None));
         shared.connection()?;
         Ok(ShimClient { shared })
     }
@@ -116,6 +119,7 @@ impl ShimClient {
         request.has_rootfs = rootfs.is_some();
         request.volumes = volumes.len() as u32;
         let descriptors = rootfs.into_iter().chain(volumes).collect();
+        let _turn = self.shared.beginnings.acquire().await;
         let created: CreateResponse = self.call(Method::Create, &request, descriptors).await?;
         Ok(created.pid)
     }
@@ -173,6 +177,7 @@ impl ShimClient {
                 [stdin, stdout, stderr].into_iter().flatten().collect()
             }
         };
+        let _turn = self.shared.beginnings.acquire().await;
         let executed: ExecResponse = self.call(Method::Exec, &request, descriptors).await?;
         Ok(executed.pid)
     }
@@ -294,6 +299,11 @@ impl ShimClient {
 }
 
 impl Shared {
+    fn new(pod_dir: &Path, connection: Option<Connection>) -> Shared {
+        let (connection, beginnings) = (Mutex::new(connection), Semaphore::new(BEGINNINGS));
+        Shared { pod_dir: pod_dir.into(), connection, beginnings }
+    }
+
     /// The connection in use, or a new one if that broke. Connecting to a unix socket does not wait, unless its backlog is full.
     fn connection(&self) -> Result<Connection, ShimError> {
         let mut current = self.connection.lock().unwrap_or_else(PoisonError::into_inner);

@@ -4,7 +4,7 @@ use std::io;
 use std::path::Path;
 
 use seccomp::{Architecture, KernelVersion};
-use spec::{CgroupVersion, DeviceKind, HostDevice, HostFacts};
+use spec::{Apparmor, CgroupVersion, DeviceKind, HostDevice, HostFacts};
 
 /// Reads the facts that specs are made from.
 pub(crate) fn facts(cgroups: &cgroup::Host) -> io::Result<HostFacts> {
@@ -20,9 +20,16 @@ pub(crate) fn facts(cgroups: &cgroup::Host) -> io::Result<HostFacts> {
         devices: devices(),
         hugepage_sizes: hugepage_sizes(cgroups),
         oom_score_adj_floor: oom_score_adj_floor()?,
-        apparmor: None,
+        apparmor: apparmor(),
         selinux: Path::new("/sys/fs/selinux/enforce").exists(),
     })
+}
+
+/// Profiles of the node can be used where the kernel enforces them. A default one would have to be loaded first, and none is: a container
+/// that asks for it is refused, and does not run without.
+fn apparmor() -> Option<Apparmor> {
+    let enabled = std::fs::read("/sys/module/apparmor/parameters/enabled").ok()?;
+    enabled.starts_with(b"Y").then_some(Apparmor { default_profile: None })
 }
 
 /// The release that uname(2) tells: its first two numbers.

@@ -65,6 +65,7 @@ async fn served() -> Option<Served> {
             cgroup_driver: CgroupDriver::Cgroupfs,
             cdi_dirs: Vec::new(),
             checkpoint: CheckpointConfig { criu: "criu".into(), work_dir: at("checkpoints") },
+            hooks_dirs: Vec::new(),
         },
         store,
         images,

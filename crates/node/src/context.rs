@@ -19,6 +19,8 @@ pub struct NodeConfig {
     pub cgroup_driver: CgroupDriver,
     /// Where files describe CDI devices, the later the more they count.
     pub cdi_dirs: Vec<PathBuf>,
+    /// Where files say which hooks containers get.
+    pub hooks_dirs: Vec<PathBuf>,
     pub checkpoint: CheckpointConfig,
 }
 
@@ -48,6 +50,8 @@ pub(crate) struct Context {
     pub(crate) nri: nri::Nri,
     /// The devices that files describe.
     pub(crate) devices: cdi::Registry,
+    /// The hooks that the node's administrator gives containers.
+    pub(crate) hooks: hooks::Folders,
     pub(crate) shim: ShimBinary,
     pub(crate) cgroups: cgroup::Host,
     pub(crate) host: spec::HostFacts,

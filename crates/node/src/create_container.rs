@@ -150,9 +150,10 @@ async fn build(
     };
     let consults = pass.wants(Event::CreateContainer);
     // Reads the root file system and writes the bundle.
+    let finishing = context.clone();
     let bundle = blocking(move || {
         let planned = work.plan(mounts.root)?;
-        if consults { Ok(planned) } else { planned.written() }
+        if consults { Ok(planned) } else { planned.with_hooks(&finishing.hooks).written() }
     });
     let mut planned = stage("bundle", &order.pod.id, bundle).await?;
     let mut resources = order.request.resources.clone();
@@ -168,7 +169,9 @@ async fn build(
             resources = spec::resources::merge(&resources, &plugins::to_request(wanted));
         }
         let with = context.clone();
-        planned = blocking(move || planned.adjusted(&with.devices, &adjust)?.written()).await?;
+        planned =
+            blocking(move || planned.adjusted(&with.devices, &adjust)?.with_hooks(&with.hooks).written())
+                .await?;
         plugins::fulfil(context, nri::Wishes { updates, evictions }).await;
     }
     let cgroup = planned.cgroup();
@@ -279,6 +282,8 @@ impl Work {
         .map_err(spec_failed)?;
         let planned = Planned {
             name: name.clone(),
+            pod: self.pod.clone(),
+            request: self.request.clone(),
             bundle: self.context.bundle(&self.pod.id, &self.id),
             spec,
             raw: spec::raw_environment(&self.request),

@@ -76,6 +76,7 @@ impl Node {
             networks,
             nri,
             devices: cdi::Registry::new(config.cdi_dirs.clone()),
+            hooks: hooks::Folders::new(config.hooks_dirs.clone()),
             shim,
             host: crate::host::facts(&cgroups).map_err(OpenNodeError::Host)?,
             actors: Mutex::default(),

@@ -2,17 +2,22 @@
 
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
+use std::sync::Arc;
 
+use model::request::ContainerRequest;
 use nri::api::ContainerAdjustment;
 use oci_spec::runtime::Spec;
 use spec::ResolvedUser;
 use tracing::warn;
 
 use crate::error::{CreateContainerError, Fault};
+use crate::record::PodRecord;
 
 /// What is to be made.
 pub(crate) struct Planned {
     pub(crate) name: String,
+    pub(crate) pod: Arc<PodRecord>,
+    pub(crate) request: Arc<ContainerRequest>,
     pub(crate) bundle: PathBuf,
     pub(crate) spec: Spec,
     /// What of the environment is no text.
@@ -47,6 +52,21 @@ impl Planned {
             .map_err(|source| CreateContainerError::Adjusted { name: self.name.clone(), source })?;
         let names: Vec<String> = adjust.cdi_devices.iter().map(|device| device.name.clone()).collect();
         self.with_devices(devices, &names)
+    }
+
+    /// With the hooks that the node's administrator gives such a container. Annotations of the pod and its own decide.
+    pub(crate) fn with_hooks(mut self, folders: &hooks::Folders) -> Planned {
+        if folders.is_empty() {
+            return self;
+        }
+        let mut annotations = self.pod.request.annotations.clone();
+        annotations.extend(self.request.annotations.clone());
+        let bind_mounts = self.request.mounts.iter().any(|mount| mount.image.is_none());
+        let asked = hooks::Asked { annotations: &annotations, bind_mounts };
+        for error in folders.add(&mut self.spec, &asked) {
+            warn!(%error, "a file that describes a hook cannot be used");
+        }
+        self
     }
 
     /// As a bundle on disk.

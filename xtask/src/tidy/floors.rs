@@ -24,6 +24,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("stream", 2),
     ("nri", 2),
     ("cdi", 2),
+    ("hooks", 2),
     ("registry", 2),
     ("node", 3),
     ("cri", 4),

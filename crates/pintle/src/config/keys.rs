@@ -110,6 +110,9 @@ sections! {
         /// there yet and is refused, and `auto` is `cgroupfs`.
         /// It must be the same as the kubelet's.
         cgroup_driver: CgroupDriver = CgroupDriver::Auto, OneOf::new(), AtRestart;
+        /// Folders with files, after oci-hooks(5), that say which hooks of the node's administrator a container gets; a file of a later folder replaces the one of the same
+        /// name of an earlier one. Empty: none.
+        hooks_dirs: Vec<PathBuf> = Vec::new(), AbsolutePaths, AtRestart;
     }
 }
 

@@ -151,6 +151,7 @@ async fn open(config: &Config) -> Result<Node, ServeError> {
     let node_config = NodeConfig {
         state_dir: state.clone(),
         cdi_dirs: config.cdi.dirs.clone(),
+        hooks_dirs: config.runtime.hooks_dirs.clone(),
         cgroup_driver: match config.runtime.cgroup_driver {
             config::CgroupDriver::Auto | config::CgroupDriver::Cgroupfs => CgroupDriver::Cgroupfs,
             config::CgroupDriver::Systemd => return Err(ServeError::SystemdDriver),

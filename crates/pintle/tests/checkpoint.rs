@@ -86,7 +86,7 @@ async fn restore_pod(
 }
 
 fn last(log: &str) -> i64 {
-    log.lines().filter_map(|line| line.parse().ok()).next_back().unwrap_or(0)
+    log.lines().filter_map(|line| line.trim().parse().ok()).next_back().unwrap_or(0)
 }
 
 /// Waits until the container has counted on from `from`.
@@ -456,4 +456,56 @@ async fn without_criu_the_calls_say_what_to_install() {
         assert!(refused.message().contains("install CRIU"), "{refused}");
     }
     daemon.empty().await;
+}
+
+#[test]
+fn a_terminal_and_process_namespaces_of_containers_come_back() {
+    let criu = needs_criu!();
+    in_own_network(async {
+        let daemon = start(&criu).await;
+        // Without a word, as in the other tests, the containers of a pod share one.
+        let pid = v1::NamespaceMode::Container.into();
+        let options = Some(v1::NamespaceOption { pid, ..Default::default() });
+        let shared = |name: &str| {
+            let mut sandbox = daemon.pod(name);
+            let context =
+                v1::LinuxSandboxSecurityContext { namespace_options: options.clone(), ..Default::default() };
+            sandbox.linux.as_mut().unwrap().security_context = Some(context);
+            sandbox
+        };
+        let container = |name: &str| {
+            let mut config =
+                daemon.container(name, "i=0; while true; do i=$((i+1)); echo $i; sleep 0.05; done");
+            config.tty = name == "terminal";
+            config.linux.as_mut().unwrap().security_context = Some(v1::LinuxContainerSecurityContext {
+                namespace_options: options.clone(),
+                ..Default::default()
+            });
+            config
+        };
+        let sandbox = shared("a");
+        let pod = daemon.run_pod(&sandbox).await.unwrap();
+        let mut ids = Vec::new();
+        for name in ["terminal", "plain"] {
+            let id = daemon.create(&pod, &sandbox, &container(name)).await.unwrap();
+            daemon.start_container(&id).await.unwrap();
+            counts_on(&daemon, "a", name, 5).await;
+            ids.push(id);
+        }
+        let folder = daemon.path("saved");
+        std::fs::create_dir(&folder).unwrap();
+        let all: Vec<&str> = ids.iter().map(String::as_str).collect();
+        checkpoint_pod(&daemon, &pod, &all, &folder, Duration::from_secs(60)).await.unwrap();
+        daemon.remove_pod(&pod).await.unwrap();
+        let both = vec![container("terminal"), container("plain")];
+        let (pod, names) = restore_pod(&daemon, &folder, &shared("b"), both).await.unwrap();
+        for name in ["terminal", "plain"] {
+            daemon.start_container(&names[name]).await.unwrap();
+            assert!(counts_on(&daemon, "b", name, 5).await > 5);
+            let first = daemon.log_of("b", name).lines().find_map(|line| line.trim().parse::<i64>().ok());
+            assert!(first.is_some_and(|first| first > 5), "{first:?}");
+        }
+        daemon.remove_pod(&pod).await.unwrap();
+        assert_eq!(daemon.remains(), Vec::<String>::new());
+    });
 }

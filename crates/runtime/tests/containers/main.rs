@@ -1,6 +1,7 @@
 //! Real containers of a static busybox, made by the OCI command line. They need root and are skipped without it.
 
 mod bundle;
+mod checkpoint;
 mod errors;
 mod exec;
 mod hooks;

@@ -45,8 +45,9 @@ impl ResourceError {
 /// The limits as the runtime spec spells them, without device rules.
 ///
 /// A memory limit without a swap limit means no swap (both numbers are the same), as Kubernetes expects. CPU shares are brought into
-/// the kernel's range, 2 to 262144.
+/// the kernel's range, 2 to 262144. The out-of-memory score is a process's and stands elsewhere in a spec; it is only checked.
 pub fn to_linux(asked: &Resources, host: &HostFacts) -> Result<LinuxResources, ResourceError> {
+    oom_score_adj(asked, None)?;
     let mut linux = LinuxResources::default();
     linux.set_cpu(cpu(asked)?).set_memory(memory(asked)?);
     let pages = hugepages(asked, host)?;

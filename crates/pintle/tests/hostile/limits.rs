@@ -69,6 +69,7 @@ fn limits_change_wholly_or_not_at_all() {
             ("below what is used", limits(|limits| limits.memory_limit_in_bytes = 1 << 20)),
             ("a negative limit", limits(|limits| limits.memory_limit_in_bytes = -5)),
             ("a processor that is not there", limits(|limits| limits.cpuset_cpus = "4000".into())),
+            ("an out-of-memory score of 5000", limits(|limits| limits.oom_score_adj = 5000)),
             ("no list of processors", limits(|limits| limits.cpuset_cpus = "a-b".into())),
             ("a quota of nothing", limits(|limits| (limits.cpu_quota, limits.cpu_period) = (1, 1))),
             (

@@ -51,7 +51,7 @@ pub(super) async fn restore(
     no_options(&request.options)?;
     let pod = translate::pod::from_proto(request.config, request.runtime_handler)?;
     let containers = request.container_configs.into_iter().enumerate().map(|(index, config)| {
-        translate::container::from_proto(Some(config))
+        translate::container::config_from_proto(config)
             .map_err(|bad| bad.within(&format!("container_configs[{index}]")))
     });
     let containers = containers.collect::<Result<Vec<_>, BadField>>()?;
@@ -64,20 +64,16 @@ pub(super) async fn restore(
 }
 
 fn path(field: &str, given: String) -> Result<PathBuf, BadField> {
-    if given.contains('\0') {
-        return Err(BadField::new(field, "it holds a NUL byte"));
-    }
-    if !given.starts_with('/') {
-        return Err(BadField::new(field, format!("{given:?} is not an absolute path")));
-    }
-    Ok(given.into())
+    text::host_path(field, given)?.ok_or_else(|| BadField::new(field, "it is empty"))
 }
 
 /// There are none that could be set, and CRI has unknown ones refused.
 fn no_options(options: &BTreeMap<String, String>) -> Result<(), BadField> {
     match options.keys().next() {
         None => Ok(()),
-        Some(first) => Err(BadField::new("options", format!("there is no option {first:?}"))),
+        Some(first) => {
+            Err(BadField::new("options", format!("there is no option {:?}", text::beginning(first))))
+        }
     }
 }
 

@@ -17,7 +17,8 @@ pub fn from_proto(config: Option<proto::ContainerConfig>) -> Result<ContainerReq
     config_from_proto(config).map_err(|bad| bad.within("config"))
 }
 
-fn config_from_proto(config: proto::ContainerConfig) -> Result<ContainerRequest, BadField> {
+/// The same, of a message that is there.
+pub fn config_from_proto(config: proto::ContainerConfig) -> Result<ContainerRequest, BadField> {
     let metadata = config.metadata.ok_or_else(|| BadField::missing("metadata"))?;
     let image = config.image.ok_or_else(|| BadField::missing("image"))?;
     let linux = config.linux.unwrap_or_default();

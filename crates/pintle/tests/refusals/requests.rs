@@ -535,6 +535,17 @@ fn odd_ids_are_refused_everywhere_and_unknown_ones_are_not_found() {
             refused(&what, daemon.runtime().attach(request).await, code, &[]);
             let request = v1::PortForwardRequest { pod_sandbox_id: container(), port: vec![80] };
             refused(&what, daemon.runtime().port_forward(request).await, code, &[]);
+            let location = "/nowhere/checkpoint.tar".to_owned();
+            let request = v1::CheckpointContainerRequest { container_id: container(), location, timeout: 1 };
+            refused(&what, daemon.runtime().checkpoint_container(request).await, code, &[]);
+            let mut request = tonic::Request::new(v1::CheckpointPodRequest {
+                pod_sandbox_id: container(),
+                output_path: "/nowhere".into(),
+                container_ids: vec!["a".into()],
+                ..Default::default()
+            });
+            request.set_timeout(std::time::Duration::from_secs(5));
+            refused(&what, daemon.runtime().checkpoint_pod(request).await, code, &[]);
             let sandbox = daemon.pod("x");
             refused(&what, daemon.create(id, &sandbox, &daemon.container("c", "true")).await, code, &[]);
             if code == Code::NotFound {

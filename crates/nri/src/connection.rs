@@ -24,6 +24,8 @@ const RUNTIME_SERVICE: &str = "nri.pkg.api.v1alpha1.Runtime";
 const QUEUE: usize = 64;
 /// Calls of the plugin that wait to be handled; further ones are refused.
 const ASKED: usize = 16;
+/// How long a plugin may leave its refusals unread.
+const DEAF: Duration = Duration::from_secs(5);
 
 /// gRPC's numbers of the codes that are used here.
 pub(crate) mod code {
@@ -243,7 +245,7 @@ impl Reader {
                 left -= length;
                 let understood = match channel {
                     Channel::Plugin => self.answered(&mut answers, &buffer[..length]),
-                    Channel::Runtime => self.called(&mut calls, &buffer[..length]),
+                    Channel::Runtime => self.called(&mut calls, &buffer[..length]).await,
                     Channel::Other => Some(()),
                 };
                 if understood.is_none() {
@@ -271,7 +273,7 @@ impl Reader {
     }
 
     /// Passes calls of the plugin on. `None`: these bytes are no calls, or nobody is there to take them.
-    fn called(&self, decoder: &mut Decoder, bytes: &[u8]) -> Option<()> {
+    async fn called(&self, decoder: &mut Decoder, bytes: &[u8]) -> Option<()> {
         decoder.feed(bytes);
         while let Some(frame) = decoder.next_frame().ok()? {
             if frame.kind != FrameKind::Request {
@@ -293,10 +295,10 @@ impl Reader {
                     }
                 }
             };
-            // A plugin that asks and asks and reads no answers has more refusals waiting than it will ever read.
+            // One that asks and asks is not read from while its refusals wait, and one that reads none of them is given up.
             if let Some(response) = refused {
                 let bytes = self::frame(Channel::Runtime, frame.stream, FrameKind::Response, &response)?;
-                outgoing.try_send(bytes).ok()?;
+                tokio::time::timeout(DEAF, outgoing.send(bytes)).await.ok()?.ok()?;
             }
         }
         decoder.shrink();

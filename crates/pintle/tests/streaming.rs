@@ -486,7 +486,8 @@ async fn a_pod_with_users_of_its_own_streams_as_any_other() {
     };
     sandbox.linux.get_or_insert_default().security_context =
         Some(v1::LinuxSandboxSecurityContext { namespace_options: Some(options), ..Default::default() });
-    let script = "nc -ll -p 7000 -e cat & while read line; do echo \"$line there\"; stty size; done";
+    let script =
+        "nc -ll -p 7000 -e cat & while read line; do echo \"$line there $(stty size) end-$line\"; done";
     let (pod, id) = run_in(&daemon, &sandbox, script, TERMINAL, false).await;
     let mut session = exec(&daemon, &id, TERMINAL, "read go; id -u; stty size; cat /proc/self/uid_map").await;
     session.resize(101, 31).await;
@@ -499,10 +500,11 @@ async fn a_pod_with_users_of_its_own_streams_as_any_other() {
     );
     let mut session = attach(&daemon, &id, TERMINAL).await;
     session.resize(77, 17).await;
+    let mut said = 0;
     within("the size has arrived", async || {
-        session.send("you\n").await;
-        session.until("you there").await;
-        session.until("\n").await;
+        said += 1;
+        session.send(&format!("you{said}\n")).await;
+        session.until(&format!("end-you{said}")).await;
         session.text().contains("17 77")
     })
     .await;

@@ -20,6 +20,8 @@ pub(crate) struct Host {
     pub(crate) started: AtomicUsize,
     /// Every size that a terminal was given.
     pub(crate) sizes: std::sync::Arc<Mutex<Vec<(u16, u16)>>>,
+    /// The process groups of those that run.
+    running: std::sync::Arc<Mutex<std::collections::BTreeSet<u32>>>,
 }
 
 struct Running {
@@ -45,6 +47,16 @@ impl Control for Running {
                 Err(_) => Exit::Lost("its watcher is gone".into()),
             }
         })
+    }
+}
+
+/// What still runs ends with the test.
+impl Drop for Host {
+    fn drop(&mut self) {
+        for group in self.running.lock().unwrap().iter() {
+            let group = rustix::process::Pid::from_raw(i32::try_from(*group).unwrap()).unwrap();
+            let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
+        }
     }
 }
 
@@ -82,8 +94,11 @@ impl Host {
         self.started.fetch_add(1, Ordering::Relaxed);
         let lost = exec.container == "lost";
         let (ended, exit) = watch::channel(None);
+        let (running, group) = (self.running.clone(), child.id());
+        running.lock().unwrap().insert(group);
         thread::spawn(move || {
             let status = child.wait().unwrap();
+            running.lock().unwrap().remove(&group);
             let code = status.code().unwrap_or_else(|| 128 + status.signal().unwrap()) as u32;
             ended.send_replace(Some(if lost {
                 Exit::Lost("the shim is gone".into())

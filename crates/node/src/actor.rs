@@ -17,9 +17,9 @@ use model::pod::{self, Pod, Verdict};
 use model::request::{ContainerRequest, PidNamespace};
 use model::time::Timestamp;
 use tokio::sync::{mpsc, oneshot, watch};
-use tracing::{info, warn};
+use tracing::{Instrument, info, warn};
 
-use command::Asked;
+use command::Told;
 pub(crate) use command::{Command, Fact};
 
 use crate::context::Context;
@@ -41,7 +41,7 @@ pub(crate) type Reply<T, E> = oneshot::Sender<Operation<Answer<T, E>>>;
 /// How everybody else reaches an actor.
 #[derive(Debug, Clone)]
 pub(crate) struct PodHandle {
-    commands: mpsc::Sender<Asked>,
+    commands: mpsc::Sender<Told<Command>>,
     pub(crate) facts: Facts,
     pub(crate) shim: watch::Receiver<Option<PodShim>>,
 }
@@ -49,7 +49,7 @@ pub(crate) struct PodHandle {
 impl PodHandle {
     /// Hands in a command; `None` where the pod is gone. What it begins belongs to the present span.
     pub(crate) async fn command(&self, command: Command) -> Option<()> {
-        self.commands.send(Asked { command, span: tracing::Span::current() }).await.ok()
+        self.commands.send(Told::here(command)).await.ok()
     }
 }
 
@@ -58,13 +58,13 @@ type Recorded = oneshot::Sender<Result<(), Arc<store::StoreError>>>;
 
 /// Tells the actor what was found out.
 #[derive(Debug, Clone)]
-pub(crate) struct Facts(mpsc::Sender<(Fact, Recorded)>);
+pub(crate) struct Facts(mpsc::Sender<Told<(Fact, Recorded)>>);
 
 impl Facts {
     /// Has `fact` recorded and published.
     pub(crate) async fn tell(&self, fact: Fact) -> Result<(), Fault> {
         let (recorded, done) = oneshot::channel();
-        self.0.send((fact, recorded)).await.map_err(|_| Fault::Vanished)?;
+        self.0.send(Told::here((fact, recorded))).await.map_err(|_| Fault::Vanished)?;
         match done.await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(why)) => Err(Fault::Record(why)),
@@ -98,8 +98,8 @@ pub(crate) struct Actor {
 const QUEUE: usize = 64;
 
 enum Event {
-    Asked(Asked),
-    Fact(Fact, Recorded),
+    Command(Told<Command>),
+    Fact(Told<(Fact, Recorded)>),
     Closed,
 }
 
@@ -133,35 +133,43 @@ impl Actor {
         handle
     }
 
-    async fn run(mut self, mut commands: mpsc::Receiver<Asked>, mut facts: mpsc::Receiver<(Fact, Recorded)>) {
+    async fn run(
+        mut self,
+        mut commands: mpsc::Receiver<Told<Command>>,
+        mut facts: mpsc::Receiver<Told<(Fact, Recorded)>>,
+    ) {
         loop {
             let event = tokio::select! {
                 // Facts first: a command should be judged by what is known already.
                 biased;
-                told = facts.recv() => told.map_or(Event::Closed, |(fact, recorded)| Event::Fact(fact, recorded)),
-                command = commands.recv() => command.map_or(Event::Closed, Event::Asked),
+                told = facts.recv() => told.map_or(Event::Closed, Event::Fact),
+                told = commands.recv() => told.map_or(Event::Closed, Event::Command),
             };
             match event {
-                Event::Asked(Asked { command, span }) => span.in_scope(|| self.command(command)),
-                Event::Fact(Fact::PodGone, recorded) => {
-                    let result = self.context.records.forget_pod(&self.record.id).await;
+                Event::Command(Told { what, span }) => span.in_scope(|| self.command(what)),
+                Event::Fact(Told { what: (Fact::PodGone, recorded), span }) => {
+                    let result = self.end().instrument(span).await;
                     let gone = result.is_ok();
-                    if gone {
-                        self.context.forget(&self.record);
-                        info!(pod = %self.record.id, name = %self.record.request.name, "pod removed");
-                    }
                     let _ = recorded.send(result.map_err(Arc::new));
                     if gone {
                         return;
                     }
                 }
-                Event::Fact(fact, recorded) => {
-                    let result = self.learn(fact).await;
+                Event::Fact(Told { what: (fact, recorded), span }) => {
+                    let result = self.learn(fact).instrument(span).await;
                     let _ = recorded.send(result.map_err(Arc::new));
                 }
                 Event::Closed => return,
             }
         }
+    }
+
+    /// Takes the pod out of the records and of everything that is read.
+    async fn end(&self) -> Result<(), store::StoreError> {
+        self.context.records.forget_pod(&self.record.id).await?;
+        self.context.forget(&self.record);
+        info!(pod = %self.record.id, name = %self.record.request.name, "pod removed");
+        Ok(())
     }
 
     fn command(&mut self, command: Command) {

@@ -12,10 +12,9 @@ pub(super) fn span(request: &Request<Body>) -> Span {
     let path = request.uri().path();
     let call = path.rsplit_once('.').map_or(path, |(_, call)| call);
     let call = call.get(..LONGEST).unwrap_or(call);
-    let (trace, parent) = match traceparent(request.headers()) {
-        Some((trace, parent)) => (trace.to_owned(), parent.to_owned()),
-        None => (new_trace(), String::new()),
-    };
+    let client = traceparent(request.headers());
+    let trace = client.map_or_else(new_trace, |(trace, _)| trace.to_owned());
+    let parent = client.map(|(_, parent)| parent);
     info_span!(target: "pintle::call", "call", call, trace, parent, code = field::Empty)
 }
 

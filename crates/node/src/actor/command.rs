@@ -5,6 +5,7 @@ use model::exit::Exit;
 use model::id::ContainerId;
 use model::request::{ContainerRequest, Resources};
 use tokio::sync::{oneshot, watch};
+use tracing::Span;
 
 use super::Reply;
 use crate::checkpoint;
@@ -53,11 +54,18 @@ pub(crate) enum Command {
     },
 }
 
-/// A command with the span of whoever gave it, to which what it begins belongs.
+/// What an actor is told, with the span of whoever told it: what follows from it belongs there.
 #[derive(Debug)]
-pub(super) struct Asked {
-    pub(super) command: Command,
-    pub(super) span: tracing::Span,
+pub(super) struct Told<T> {
+    pub(super) what: T,
+    pub(super) span: Span,
+}
+
+impl<T> Told<T> {
+    /// With the present span.
+    pub(super) fn here(what: T) -> Told<T> {
+        Told { what, span: Span::current() }
+    }
 }
 
 /// What an operation found out. The sender waits until it is recorded and published.

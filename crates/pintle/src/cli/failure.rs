@@ -139,6 +139,8 @@ fn call_advice(status: &tonic::Status) -> Option<String> {
         tonic::Code::Unavailable if status.message().starts_with("RegistryUnavailable") => Some(
             "Is the registry's name right, and can this machine reach it? A registry of plain HTTP elsewhere than on loopback is named in image.insecure_registries.".into(),
         ),
+        // A daemon that names the pod has not gone away: the pod's network or shim has, and the message says what to do.
+        tonic::Code::Unavailable if status.message().starts_with("pod ") => None,
         tonic::Code::Unavailable => Some("The daemon went away or is still starting; `pintle info` tells whether it is ready.".into()),
         _ => None,
     }
@@ -190,10 +192,11 @@ mod tests {
     fn a_registry_that_is_away_is_not_the_daemon() {
         let call = |message: &str| {
             let status = Box::new(tonic::Status::unavailable(message));
-            Failure::Call { what: "pulling x".into(), status }.advice().unwrap()
+            Failure::Call { what: "pulling x".into(), status }.advice()
         };
-        assert!(call("RegistryUnavailable: pull \"x\": refused").contains("registry"));
-        assert!(call("transport error").contains("pintle info"));
+        assert!(call("RegistryUnavailable: pull \"x\": refused").unwrap().contains("registry"));
+        assert!(call("transport error").unwrap().contains("pintle info"));
+        assert_eq!(call("pod a: the network: no configuration; run `pintle network init`"), None);
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! schema they agree on is in [`schema`]. No List or Status call comes here; they are served from memory.
 
 mod open;
+mod reserve;
 pub mod schema;
 
 use std::path::{Path, PathBuf};

@@ -6,13 +6,14 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
-use crate::schema;
+use crate::{reserve, schema};
 
 /// How long a statement waits for another process, such as a person with the sqlite3 shell.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// SQLite's files beside the database.
-const COMPANIONS: [&str; 2] = ["-wal", "-shm"];
+const COMPANIONS: [&str; 2] = [LOG, "-shm"];
+const LOG: &str = "-wal";
 
 /// "PNTL" as a number, in the header of every database of ours: another program's is not taken for a damaged one.
 const APPLICATION_ID: i64 = 0x504e_544c;
@@ -90,6 +91,7 @@ fn open_whole(path: &Path) -> Result<Connection, OpenError> {
         check(&connection).map_err(fail)?;
     }
     upgrade(&mut connection, path, found)?;
+    reserve::of_log(&mut connection, &beside(path, LOG)).map_err(fail)?;
     Ok(connection)
 }
 
@@ -133,14 +135,16 @@ fn is_damage(error: &rusqlite::Error) -> bool {
     matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase))
 }
 
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    PathBuf::from(name)
+}
+
 /// Renames the database and its companions to a name with the time in it.
 fn put_aside(path: &Path, why: String) -> Result<Quarantined, OpenError> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let with = |suffix: &str| {
-        let mut name = path.as_os_str().to_owned();
-        name.push(suffix);
-        PathBuf::from(name)
-    };
+    let with = |suffix: &str| beside(path, suffix);
     let aside = format!(".damaged-{}-{:09}", now.as_secs(), now.subsec_nanos());
     let moved_to = with(&aside);
     let rename = || -> io::Result<()> {

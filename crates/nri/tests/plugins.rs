@@ -205,7 +205,7 @@ async fn a_plugin_that_hangs_is_dropped_and_the_request_goes_on() {
     let fine = world.member("30", "fine", quiet()).await;
     let begun = Instant::now();
     world.nri.enter().await.run_pod(&pod()).await.unwrap();
-    assert!(begun.elapsed() < Duration::from_millis(900), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
     slow.is_over().await;
     dying.is_over().await;
     fine.hears("RunPodSandbox").await;
@@ -292,7 +292,7 @@ async fn a_plugin_that_joins_keeps_things_as_they_are_and_not_for_long() {
     stuck.hears("Synchronize").await;
     let begun = Instant::now();
     drop(world.nri.enter().await);
-    assert!(begun.elapsed() < Duration::from_millis(1500), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
     stuck.is_over().await;
     let again = world.plugin("20", "stuck", on("Synchronize", |_| Answer::Never)).await;
     again.is_over().await;

@@ -196,6 +196,15 @@ impl ShimError {
         }
     }
 
+    /// The shim is about to be gone: asked again a moment later, it is.
+    pub(crate) fn is_ending(&self) -> bool {
+        match self {
+            ShimError::Refused(error) => error.code == ErrorCode::ShuttingDown,
+            ShimError::Disconnected { .. } => true,
+            ShimError::Unreachable { .. } | ShimError::TimedOut { .. } | ShimError::Garbled { .. } => false,
+        }
+    }
+
     /// The container is in a state that does not allow it, which may be another one soon.
     pub(crate) fn is_wrong_state(&self) -> bool {
         matches!(self, ShimError::Refused(error) if error.code == ErrorCode::WrongState)

@@ -66,7 +66,7 @@ pub(crate) async fn run(
         let signal = u32::from(record.facts.stop_signal);
         match stage("signal", &record.pod, shim.client.kill(id.as_str(), signal, false)).await {
             Ok(()) => {}
-            Err(error) if error.is_gone() => {}
+            Err(error) if error.is_gone() || error.is_ending() => {}
             Err(error) => return fail(&record, error.into()),
         }
         loop {
@@ -80,7 +80,7 @@ pub(crate) async fn run(
     }
     match stage("kill", &record.pod, shim.client.kill(id.as_str(), SIGKILL, true)).await {
         Ok(()) => {}
-        Err(error) if error.is_gone() => {}
+        Err(error) if error.is_gone() || error.is_ending() => {}
         Err(error) => return fail(&record, error.into()),
     }
     wait_for_end(&record, &mut ended).await

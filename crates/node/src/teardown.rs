@@ -24,7 +24,7 @@ const CGROUP_BUSY: Duration = Duration::from_secs(5);
 /// How long the end of a container may take once it is under way: longer than its shim waits for the last output.
 const ENDING: Duration = Duration::from_secs(10);
 
-/// How long to wait before a shim that went away is asked again.
+/// How long to wait before a shim that is ending is asked again.
 const AGAIN: Duration = Duration::from_millis(10);
 
 /// The first and the longest pause between two attempts to take down what stays owed.
@@ -87,9 +87,9 @@ async fn delete(shim: &PodShim, id: &ContainerId) -> Result<(), Fault> {
         let _ = tokio::time::timeout(ENDING, shim.client.wait(id.as_str())).await;
         deleted = shim.client.delete(id.as_str()).await;
     }
-    // The pod's own stop may end the shim in the middle of it: asked again, it is not there, and everything in it has ended.
+    // The pod's own stop may be ending the shim: asked again, it is not there, and everything in it has ended.
     let begun = Instant::now();
-    while matches!(deleted, Err(ShimError::Disconnected { .. })) && begun.elapsed() < ENDING {
+    while deleted.as_ref().is_err_and(ShimError::is_ending) && begun.elapsed() < ENDING {
         tokio::time::sleep(AGAIN).await;
         deleted = shim.client.delete(id.as_str()).await;
     }

@@ -175,3 +175,26 @@ async fn a_container_has_the_limits_that_the_daemon_was_started_with() {
     assert_eq!(daemon.log_of("limits", "c"), format!("{}\n{}\n", spell(own.current), spell(own.maximum)));
     daemon.empty().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn removals_and_the_stop_of_their_pod_do_not_disturb_each_other() {
+    needs_a_node!();
+    let daemon = Daemon::start().await;
+    for round in 0..20 {
+        let config = daemon.pod(&format!("p{round}"));
+        let pod = daemon.run_pod(&config).await.unwrap();
+        let ended = daemon.run(&pod, &config, "ended", "true").await;
+        let removed = daemon.run(&pod, &config, "removed", "sleep 1000").await;
+        let stopped = daemon.run(&pod, &config, "stopped", "sleep 1000").await;
+        daemon.exited(&ended).await;
+        let (pod_stopped, container_removed, container_stopped, pod_removed) = tokio::join!(
+            daemon.stop_pod(&pod),
+            daemon.remove_container(&removed),
+            daemon.stop_container(&stopped, 0),
+            daemon.remove_pod(&pod),
+        );
+        let all = [pod_stopped, container_removed, container_stopped, pod_removed];
+        assert!(all.iter().all(Result::is_ok), "round {round}: {all:?}");
+    }
+    assert_eq!(daemon.remains(), [""; 0]);
+}

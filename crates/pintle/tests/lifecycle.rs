@@ -180,21 +180,34 @@ async fn a_container_has_the_limits_that_the_daemon_was_started_with() {
 async fn removals_and_the_stop_of_their_pod_do_not_disturb_each_other() {
     needs_a_node!();
     let daemon = Daemon::start().await;
-    for round in 0..20 {
-        let config = daemon.pod(&format!("p{round}"));
-        let pod = daemon.run_pod(&config).await.unwrap();
-        let ended = daemon.run(&pod, &config, "ended", "true").await;
-        let removed = daemon.run(&pod, &config, "removed", "sleep 1000").await;
-        let stopped = daemon.run(&pod, &config, "stopped", "sleep 1000").await;
-        daemon.exited(&ended).await;
-        let (pod_stopped, container_removed, container_stopped, pod_removed) = tokio::join!(
-            daemon.stop_pod(&pod),
-            daemon.remove_container(&removed),
-            daemon.stop_container(&stopped, 0),
-            daemon.remove_pod(&pod),
-        );
-        let all = [pod_stopped, container_removed, container_stopped, pod_removed];
-        assert!(all.iter().all(Result::is_ok), "round {round}: {all:?}");
+    for round in 0..5 {
+        // All of it begins at once.
+        let (begin, _) = tokio::sync::broadcast::channel::<()>(1);
+        let mut all = tokio::task::JoinSet::new();
+        for number in 0..6 {
+            let config = daemon.pod(&format!("p{round}-{number}"));
+            let pod_sandbox_id = daemon.run_pod(&config).await.unwrap();
+            for container in 0..3 {
+                let script = if container == 0 { "true" } else { "sleep 1000" };
+                let name = format!("c{container}");
+                let container_id = daemon.run(&pod_sandbox_id, &config, &name, script).await;
+                let (mut client, mut begun) = (daemon.runtime(), begin.subscribe());
+                all.spawn(async move {
+                    let _ = begun.recv().await;
+                    let request = v1::RemoveContainerRequest { container_id };
+                    client.remove_container(request).await.map(drop)
+                });
+            }
+            let (mut client, mut begun) = (daemon.runtime(), begin.subscribe());
+            all.spawn(async move {
+                let _ = begun.recv().await;
+                client.remove_pod_sandbox(v1::RemovePodSandboxRequest { pod_sandbox_id }).await.map(drop)
+            });
+        }
+        drop(begin);
+        for answer in all.join_all().await {
+            assert_eq!(answer.map_err(|status| status.to_string()), Ok(()), "round {round}");
+        }
     }
     assert_eq!(daemon.remains(), [""; 0]);
 }

@@ -5,7 +5,7 @@ use std::io::{self, Read};
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::{Component, Path};
 
-use model::digest::Digest;
+use distribution::Hasher;
 use rustix::fs::{Mode, OFlags};
 use serde_json::json;
 use sys::root::Root;
@@ -13,7 +13,7 @@ use sys::root::Root;
 use crate::error::PullCause;
 use crate::manifest::{LayerSource, Manifest};
 use crate::tree::Usage;
-use crate::unpack::{Counted, Expected, Hasher, LooseEnds, UnpackError, Unpacked};
+use crate::unpack::{Counted, Expected, LooseEnds, UnpackError, Unpacked};
 
 /// What says how a file of an artifact is called (OCI image specification, "Pre-Defined Annotation Keys").
 const TITLE: &str = "org.opencontainers.image.title";
@@ -35,7 +35,7 @@ pub(crate) fn sources(what: &str, manifest: &Manifest) -> Result<Vec<LayerSource
             let why = format!("the title {name:?} of {} is not the name of a file in a folder", blob.digest);
             return Err(PullCause::malformed(what, why));
         }
-        let mut hasher = Hasher::like(&Digest::sha256([0; 32]));
+        let mut hasher = Hasher::new();
         hasher.update(format!("file {} {name}", blob.digest).as_bytes());
         Ok(LayerSource { blob: blob.clone(), diff_id: hasher.finish(), file: Some(name) })
     };

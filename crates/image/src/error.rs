@@ -5,6 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use distribution::{Attempt, RegistryError};
 use model::digest::{BadDigest, Digest};
 use model::platform::Platform;
 use model::reference::BadReference;
@@ -25,21 +26,8 @@ pub struct PullError {
 impl PullError {
     /// Whether it is the registry that failed, and not the request: what CRI calls `RegistryUnavailable`.
     pub fn is_registry_unavailable(&self) -> bool {
-        match &*self.cause {
-            PullCause::Unreachable { .. } | PullCause::Stalled { .. } => true,
-            PullCause::Status { status, .. } => *status >= 500,
-            _ => false,
-        }
+        matches!(&*self.cause, PullCause::Registry(error) if error.is_unavailable())
     }
-}
-
-/// One request and what became of it. The URL has no query, since a redirect's may hold a signature.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Attempt {
-    pub url: String,
-    pub outcome: String,
-    /// How often in a row.
-    pub times: u32,
 }
 
 /// The cause of a failed pull.
@@ -48,24 +36,8 @@ pub struct Attempt {
 pub enum PullCause {
     #[error("{0}")]
     BadReference(#[from] BadReference),
-    #[error("{what} does not exist on {host}, or needs credentials")]
-    NotFound { what: String, host: String },
-    #[error("{host} refused the credentials{}", if *.given { "" } else { ": none were given and it asks for some" })]
-    Unauthorized { host: String, given: bool },
-    #[error("{host} does not permit access to {what}")]
-    Forbidden { what: String, host: String },
-    #[error("{host} cannot be reached: {why}")]
-    Unreachable { host: String, why: String },
-    #[error("{host} limits the rate of requests; it asked to wait {} s", .retry_after_secs.unwrap_or(0))]
-    TooManyRequests { host: String, retry_after_secs: Option<u64> },
-    #[error("{host} answered {status} for {what}")]
-    Status { what: String, host: String, status: u16 },
-    #[error("{host} stopped sending {what} after {received} bytes")]
-    Stalled { what: String, host: String, received: u64 },
-    #[error("a redirect of {what} to {to} is not followed: {why}")]
-    BadRedirect { what: String, to: String, why: &'static str },
-    #[error("{what} has digest {actual}, not {expected}: what the registry sent is not what was asked for")]
-    DigestMismatch { what: String, expected: Digest, actual: Digest },
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
     #[error("{what} has media type {media_type:?}, which is not an image's")]
     UnsupportedMediaType { what: String, media_type: String },
     #[error(

@@ -1,4 +1,4 @@
-//! Images: the registry client, unpacking, layers, and root file systems made of them.
+//! Images: pulls, unpacking, layers, and root file systems made of them.
 //!
 //! A pull streams each layer from the registry through both digests and the unpacker straight into its final form, a directory that
 //! overlayfs stacks; no blob is kept. Layers become visible all at once: one sync of the file system, one rename each, one transaction.
@@ -8,9 +8,7 @@
 mod artifact;
 mod catalog;
 mod changes;
-mod client;
 mod config;
-mod credentials;
 mod error;
 mod flight;
 mod graft;
@@ -38,9 +36,9 @@ use tokio::sync::{Semaphore, watch};
 
 pub use catalog::{Ambiguous, Image, ImageUser};
 pub use changes::{Deletions, export_folder, import_folder};
-pub use config::{ImageConfig, Limits, Timeouts};
-pub use credentials::Credentials;
-pub use error::{Attempt, PullCause, PullError};
+pub use config::{ImageConfig, Limits};
+pub use distribution::{Attempt, Credentials, RegistryError, Timeouts};
+pub use error::{PullCause, PullError};
 pub use manifest::RunConfig;
 pub use progress::{LayerProgress, LayerState, PullProgress, Stage};
 pub use rootfs::{RootFilesystems, Rootfs, RootfsError};
@@ -49,7 +47,7 @@ pub use tree::Usage;
 pub use unpack::{TarError, UnpackError};
 
 use catalog::Catalog;
-use client::{Client, Session};
+use distribution::{Client, Session};
 use flight::Flights;
 use layers::Layers;
 use progress::Progress;

@@ -4,14 +4,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use distribution::{Hasher, Session};
 use model::digest::{Digest, ImageId};
 use model::reference::ImageReference;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 
 use crate::artifact;
 use crate::catalog::{self, Catalog, NewImage};
-use crate::client::Session;
 use crate::config::ImageConfig;
 use crate::error::PullCause;
 use crate::flight::Flights;
@@ -69,7 +69,7 @@ impl Pull {
     async fn artifact(&self, manifest: &Manifest, digest: &Digest) -> Result<ImageId, PullCause> {
         let sources = artifact::sources(&format!("manifest {digest}"), manifest)?;
         let config = artifact::config(manifest, &sources);
-        let mut hasher = unpack::Hasher::like(&Digest::sha256([0; 32]));
+        let mut hasher = Hasher::new();
         hasher.update(&config);
         let id = ImageId::of_config(hasher.finish());
         let names = self.names(digest);
@@ -103,7 +103,10 @@ impl Pull {
         let mut expected = self.reference.digest().cloned();
         let mut top = None;
         for _ in 0..=config.limits.index_depth {
-            let fetched = self.session.manifest(&reference, expected.as_ref(), &config.limits).await?;
+            let fetched = self
+                .session
+                .manifest(&reference, expected.as_ref(), manifest::ACCEPT, config.limits.manifest_bytes)
+                .await?;
             let top = top.get_or_insert_with(|| fetched.digest.clone());
             let what = format!("manifest {reference}");
             match manifest::parse(&what, &fetched.content_type, &fetched.body, &config.limits)? {
@@ -215,11 +218,7 @@ impl Pull {
         let (sender, receiver) = pieces::channel();
         let shared = Arc::clone(&self.shared);
         let unpacking = tokio::task::spawn_blocking(move || unpack_blob(&shared, receiver, &expected));
-        let arrived = |length| self.progress.layer(index, |layer| layer.downloaded += length);
-        let downloaded = self.session.download(&blob.digest, size, &sender, arrived).await;
-        if downloaded.is_ok() {
-            let _ = sender.send(Piece::End).await;
-        }
+        let downloaded = self.download(index, &blob.digest, size, &sender).await;
         drop(sender);
         let unpacked = unpacking.await.map_err(|_| PullCause::Interrupted)?;
         downloaded?;
@@ -232,6 +231,25 @@ impl Pull {
             path,
             unpacked,
         ))
+    }
+
+    /// Hands a blob on piece by piece. If nobody takes them any more, it ends without an error: who took them knows why.
+    async fn download(
+        &self,
+        index: usize,
+        digest: &Digest,
+        size: u64,
+        to: &mpsc::Sender<Piece>,
+    ) -> Result<(), PullCause> {
+        let mut download = self.session.download(format!("layer {digest}"), digest, size);
+        while let Some(bytes) = download.next().await? {
+            self.progress.layer(index, |layer| layer.downloaded += bytes.len() as u64);
+            if to.send(Piece::Bytes(bytes)).await.is_err() {
+                return Ok(());
+            }
+        }
+        let _ = to.send(Piece::End).await;
+        Ok(())
     }
 
     /// Grafts, and then the commit of everything.
@@ -330,7 +348,7 @@ fn chain_id(below: Option<&Digest>, diff_id: &str) -> Digest {
     let Some(below) = below else {
         return Digest::parse(diff_id).unwrap_or_else(|_| Digest::sha256([0; 32]));
     };
-    let mut hasher = unpack::Hasher::like(&Digest::sha256([0; 32]));
+    let mut hasher = Hasher::new();
     hasher.update(format!("{below} {diff_id}").as_bytes());
     hasher.finish()
 }

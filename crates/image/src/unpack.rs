@@ -12,9 +12,9 @@ use std::io::{self, Read};
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
+use distribution::Hasher;
 use model::digest::Digest;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest as _, Sha256, Sha512};
 
 pub(crate) use attributes::{copy_directory, copy_xattrs, is_implied, time_spec};
 
@@ -161,36 +161,6 @@ pub(crate) fn unpack(
         inodes: extracted.inodes,
         loose_ends: extracted.loose_ends,
     })
-}
-
-/// One of the two hash functions, running.
-pub(crate) enum Hasher {
-    Sha256(Sha256),
-    Sha512(Sha512),
-}
-
-impl Hasher {
-    /// The function that `like` is a digest of.
-    pub(crate) fn like(like: &Digest) -> Hasher {
-        match like.algorithm() {
-            model::digest::Algorithm::Sha256 => Hasher::Sha256(Sha256::new()),
-            model::digest::Algorithm::Sha512 => Hasher::Sha512(Sha512::new()),
-        }
-    }
-
-    pub(crate) fn update(&mut self, bytes: &[u8]) {
-        match self {
-            Hasher::Sha256(hash) => hash.update(bytes),
-            Hasher::Sha512(hash) => hash.update(bytes),
-        }
-    }
-
-    pub(crate) fn finish(self) -> Digest {
-        match self {
-            Hasher::Sha256(hash) => Digest::sha256(hash.finalize().into()),
-            Hasher::Sha512(hash) => Digest::sha512(hash.finalize().into()),
-        }
-    }
 }
 
 /// A stream that is hashed and counted as it is read, and cut where it is longer than it was said to be.

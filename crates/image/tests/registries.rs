@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use common::{Place, image_of, names, skip_unless_root};
-use image::{Credentials, LayerState, PullCause, PullRequest, Stage};
+use image::{Credentials, LayerState, PullCause, PullRequest, RegistryError, Stage};
 use registry::tar::Entry;
 use registry::{Auth, Fault, Registry};
 
@@ -52,9 +52,15 @@ async fn credentials_of_every_kind() {
         place.registry.set_auth(auth);
         if !anonymous_may {
             let error = place.pull("private:1").await.unwrap_err();
-            assert!(matches!(*error.cause, PullCause::Unauthorized { given: false, .. }), "{error}");
+            assert!(
+                matches!(*error.cause, PullCause::Registry(RegistryError::Unauthorized { given: false, .. })),
+                "{error}"
+            );
             let error = place.pull_as("private:1", wrong.clone()).await.unwrap_err();
-            assert!(matches!(*error.cause, PullCause::Unauthorized { given: true, .. }), "{error}");
+            assert!(
+                matches!(*error.cause, PullCause::Registry(RegistryError::Unauthorized { given: true, .. })),
+                "{error}"
+            );
             let text = format!("{error} {error:?}");
             assert!(!text.contains("wrong-secret") && !text.contains("alice"), "{text}");
         }
@@ -162,17 +168,26 @@ async fn failures_are_told_apart() {
         *place.pull("a:1").await.unwrap_err().cause
     };
     let error = place.pull("absent:1").await.unwrap_err();
-    assert!(matches!(*error.cause, PullCause::NotFound { .. }), "{error}");
+    assert!(matches!(*error.cause, PullCause::Registry(RegistryError::NotFound { .. })), "{error}");
     assert!(error.to_string().contains("404 MANIFEST_UNKNOWN"), "{error}");
-    assert!(matches!(fails(Fault::status(403), "/manifests/").await, PullCause::Forbidden { .. }));
-    assert!(matches!(fails(Fault::status(500), "/manifests/").await, PullCause::Status { status: 500, .. }));
-    assert!(matches!(fails(Fault::status(418), "/manifests/").await, PullCause::Status { status: 418, .. }));
+    assert!(matches!(
+        fails(Fault::status(403), "/manifests/").await,
+        PullCause::Registry(RegistryError::Forbidden { .. })
+    ));
+    assert!(matches!(
+        fails(Fault::status(500), "/manifests/").await,
+        PullCause::Registry(RegistryError::Status { status: 500, .. })
+    ));
+    assert!(matches!(
+        fails(Fault::status(418), "/manifests/").await,
+        PullCause::Registry(RegistryError::Status { status: 418, .. })
+    ));
     let busy =
         Fault::Answer { status: 429, headers: vec![("Retry-After".into(), "3600".into())], body: vec![] };
     let began = Instant::now();
     assert!(matches!(
         fails(busy, "/manifests/").await,
-        PullCause::TooManyRequests { retry_after_secs: Some(3600), .. }
+        PullCause::Registry(RegistryError::TooManyRequests { retry_after_secs: Some(3600), .. })
     ));
     assert!(began.elapsed() < Duration::from_secs(2));
     let page = Fault::Answer {
@@ -183,22 +198,34 @@ async fn failures_are_told_apart() {
     assert!(matches!(fails(page, "/manifests/").await, PullCause::UnsupportedMediaType { .. }));
     let giant =
         Fault::Answer { status: 200, headers: vec![("X-Giant".into(), "x".repeat(1 << 20))], body: vec![] };
-    assert!(matches!(fails(giant, "/manifests/").await, PullCause::Unreachable { .. }));
+    assert!(matches!(
+        fails(giant, "/manifests/").await,
+        PullCause::Registry(RegistryError::Unreachable { .. })
+    ));
     let long = Fault::Answer { status: 200, headers: vec![], body: vec![b' '; 5 << 20] };
-    assert!(matches!(fails(long, "/manifests/").await, PullCause::TooLarge { .. }));
-    assert!(matches!(fails(Fault::HangUp, "/manifests/").await, PullCause::Unreachable { .. }));
-    assert!(matches!(fails(Fault::Corrupt, "/blobs/").await, PullCause::DigestMismatch { .. }));
-    assert!(matches!(fails(Fault::Stall(10), "/blobs/").await, PullCause::Stalled { received: 10, .. }));
+    assert!(matches!(fails(long, "/manifests/").await, PullCause::Registry(RegistryError::TooLarge { .. })));
+    assert!(matches!(
+        fails(Fault::HangUp, "/manifests/").await,
+        PullCause::Registry(RegistryError::Unreachable { .. })
+    ));
+    assert!(matches!(
+        fails(Fault::Corrupt, "/blobs/").await,
+        PullCause::Registry(RegistryError::DigestMismatch { .. })
+    ));
+    assert!(matches!(
+        fails(Fault::Stall(10), "/blobs/").await,
+        PullCause::Registry(RegistryError::Stalled { received: 10, .. })
+    ));
     let trickle = Fault::Trickle { bytes: 1, pause: Duration::from_millis(20) };
-    assert!(matches!(fails(trickle, "/blobs/").await, PullCause::Stalled { .. }));
+    assert!(matches!(fails(trickle, "/blobs/").await, PullCause::Registry(RegistryError::Stalled { .. })));
     // By digest the body is checked, whatever the registry claims that it is.
     place.registry.set_hook(|asked| asked.target.contains("/manifests/").then_some(Fault::Corrupt));
     let error = place.pull(&format!("a@{}", image.digest)).await.unwrap_err();
-    assert!(matches!(*error.cause, PullCause::DigestMismatch { .. }), "{error}");
+    assert!(matches!(*error.cause, PullCause::Registry(RegistryError::DigestMismatch { .. })), "{error}");
     // Nobody listens.
     let request = PullRequest { reference: "127.0.0.1:1/a".into(), credentials: None };
     let error = place.images.pull(request).await.unwrap_err();
-    assert!(matches!(*error.cause, PullCause::Unreachable { .. }), "{error}");
+    assert!(matches!(*error.cause, PullCause::Registry(RegistryError::Unreachable { .. })), "{error}");
     assert!(place.images.list().is_empty());
     assert!(place.images.pulls().is_empty());
 }

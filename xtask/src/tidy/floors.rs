@@ -17,6 +17,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("sys", 1),
     ("cgroup", 1),
     ("store", 1),
+    ("distribution", 1),
     ("runtime", 2),
     ("shim", 2),
     ("image", 2),

@@ -273,8 +273,7 @@ impl Coded for image::PullError {
 
     /// The kubelet tells an unreachable registry by how the message begins (cri-api, `pkg/errors`).
     fn status(&self) -> Status {
-        let unreachable = matches!(*self.cause, image::PullCause::Unreachable { .. });
-        let prefix = if unreachable { "RegistryUnavailable: " } else { "" };
+        let prefix = if self.is_registry_unavailable() { "RegistryUnavailable: " } else { "" };
         Status::new(self.code(), format!("{prefix}{self}"))
     }
 }
@@ -307,20 +306,31 @@ fn of_pull(cause: &image::PullCause) -> Code {
     use image::PullCause::*;
     match cause {
         BadReference(_) => Code::InvalidArgument,
-        NotFound { .. } => Code::NotFound,
-        Unauthorized { .. } => Code::Unauthenticated,
-        Forbidden { .. } => Code::PermissionDenied,
-        Unreachable { .. } | Status { .. } | Stalled { .. } | Interrupted => Code::Unavailable,
-        TooManyRequests { .. } | NoSpace { .. } => Code::ResourceExhausted,
-        BadRedirect { .. }
-        | UnsupportedMediaType { .. }
-        | Schema1 { .. }
-        | NoMatchingPlatform { .. }
-        | TooLarge { .. } => Code::FailedPrecondition,
-        DigestMismatch { .. } | Malformed { .. } | BadDigest { .. } | Layer { .. } => Code::DataLoss,
+        Registry(error) => of_registry(error),
+        Interrupted => Code::Unavailable,
+        NoSpace { .. } => Code::ResourceExhausted,
+        UnsupportedMediaType { .. } | Schema1 { .. } | NoMatchingPlatform { .. } | TooLarge { .. } => {
+            Code::FailedPrecondition
+        }
+        Malformed { .. } | BadDigest { .. } | Layer { .. } => Code::DataLoss,
         Io { source, .. } => of_io(source, Code::Internal),
         Store(error) => of_store(error),
         // The enum is open: of what is new in it, nobody has said yet whose fault it is.
+        _ => Code::Internal,
+    }
+}
+
+fn of_registry(error: &image::RegistryError) -> Code {
+    use image::RegistryError::*;
+    match error {
+        NotFound { .. } => Code::NotFound,
+        Unauthorized { .. } => Code::Unauthenticated,
+        Forbidden { .. } => Code::PermissionDenied,
+        Unreachable { .. } | Status { .. } | Stalled { .. } => Code::Unavailable,
+        TooManyRequests { .. } => Code::ResourceExhausted,
+        BadRedirect { .. } | TooLarge { .. } => Code::FailedPrecondition,
+        DigestMismatch { .. } | Malformed { .. } => Code::DataLoss,
+        // As above.
         _ => Code::Internal,
     }
 }
@@ -431,17 +441,17 @@ fn of_attach(error: &network::AttachError) -> Code {
 mod tests {
     use super::*;
 
-    fn pull_error(cause: image::PullCause) -> image::PullError {
-        image::PullError { reference: "r.example/a".into(), cause: Box::new(cause), attempts: vec![] }
+    fn pull_error(cause: image::RegistryError) -> image::PullError {
+        image::PullError { reference: "r.example/a".into(), cause: Box::new(cause.into()), attempts: vec![] }
     }
 
     #[test]
     fn an_unreachable_registry_is_told_as_the_kubelet_reads_it() {
         let unreachable =
-            pull_error(image::PullCause::Unreachable { host: "r.example".into(), why: "refused".into() });
+            pull_error(image::RegistryError::Unreachable { host: "r.example".into(), why: "refused".into() });
         assert_eq!(unreachable.status().code(), Code::Unavailable);
         assert!(unreachable.status().message().starts_with("RegistryUnavailable"));
-        let absent = pull_error(image::PullCause::NotFound { what: "a".into(), host: "r".into() });
+        let absent = pull_error(image::RegistryError::NotFound { what: "a".into(), host: "r".into() });
         assert_eq!(absent.status().code(), Code::NotFound);
         assert!(!absent.status().message().contains("RegistryUnavailable"));
     }

@@ -5,7 +5,9 @@ use std::io::{self, BufReader, Chain, Cursor, Read};
 use flate2::bufread::MultiGzDecoder;
 use model::digest::Digest;
 
-use super::{Counted, Hasher, UnpackError};
+use distribution::Hasher;
+
+use super::{Counted, UnpackError};
 use crate::config::Limits;
 
 /// Large enough that a read costs nothing beside what is done with it.

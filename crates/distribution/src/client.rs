@@ -15,24 +15,24 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::{Client as Pool, Error as PoolError};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 
-use crate::config::Timeouts;
+use crate::timeouts::Timeouts;
 
-pub(super) type Answer = Response<Incoming>;
+pub(crate) type Answer = Response<Incoming>;
 type SecurePool = Pool<HttpsConnector<HttpConnector>, Full<Bytes>>;
 
 /// The pools of connections. One for all pulls.
 #[derive(Debug)]
-pub(crate) struct Client {
+pub struct Client {
     plain: Pool<HttpConnector, Full<Bytes>>,
     /// Made when it is first needed: reading the host's certificates takes longer than all else at the start.
     secure: OnceLock<Result<SecurePool, String>>,
     insecure: HashSet<String>,
-    pub(super) timeouts: Timeouts,
+    pub(crate) timeouts: Timeouts,
 }
 
 /// Why a request got no answer.
 #[derive(Debug)]
-pub(super) enum NoAnswer {
+pub(crate) enum NoAnswer {
     /// Nobody listens: trying again at once is of no use.
     Refused(String),
     /// No connection, a broken one, or a deadline.
@@ -40,7 +40,8 @@ pub(super) enum NoAnswer {
 }
 
 impl Client {
-    pub(crate) fn new(insecure: &[String], timeouts: Timeouts) -> Client {
+    /// A client without connections. `insecure` lists registries (`host` or `host:port`) that are spoken to in plain HTTP.
+    pub fn new(insecure: &[String], timeouts: Timeouts) -> Client {
         Client {
             plain: Pool::builder(TokioExecutor::new())
                 .pool_timer(TokioTimer::new())
@@ -53,7 +54,7 @@ impl Client {
     }
 
     /// `http` for loopback addresses and for what the configuration lists, `https` for all else.
-    pub(super) fn scheme(&self, host: &str) -> &'static str {
+    pub(crate) fn scheme(&self, host: &str) -> &'static str {
         if self.insecure.contains(host) || self.insecure.contains(name_of(host)) || is_loopback(host) {
             "http"
         } else {
@@ -62,7 +63,7 @@ impl Client {
     }
 
     /// Sends one request and waits for the headers of the answer.
-    pub(super) async fn send(&self, request: Request<Full<Bytes>>) -> Result<Answer, NoAnswer> {
+    pub(crate) async fn send(&self, request: Request<Full<Bytes>>) -> Result<Answer, NoAnswer> {
         let secure = request.uri().scheme_str() == Some("https");
         let answer = async {
             if !secure {
@@ -150,7 +151,7 @@ fn explain_tls(error: &rustls::Error) -> String {
 }
 
 /// The host of `host:port`, without the brackets of an IPv6 address.
-pub(super) fn name_of(host: &str) -> &str {
+pub(crate) fn name_of(host: &str) -> &str {
     match host.strip_prefix('[') {
         Some(rest) => rest.split(']').next().unwrap_or(rest),
         None => host.rsplit_once(':').map_or(host, |(name, _)| name),
@@ -163,7 +164,7 @@ fn is_loopback(host: &str) -> bool {
 }
 
 /// Why a redirect from `from` to `to` is not to be followed, if so.
-pub(super) fn refuse_redirect(from: &Uri, to: &Uri) -> Option<&'static str> {
+pub(crate) fn refuse_redirect(from: &Uri, to: &Uri) -> Option<&'static str> {
     let (Some(scheme), Some(authority)) = (to.scheme_str(), to.authority()) else {
         return Some("it is no whole URL");
     };

@@ -2,19 +2,19 @@
 
 /// One challenge: its scheme in lower case, and its parameters with their names in lower case.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Challenge {
+pub(crate) struct Challenge {
     pub scheme: String,
     parameters: Vec<(String, String)>,
 }
 
 impl Challenge {
-    pub(super) fn get(&self, name: &str) -> Option<&str> {
+    pub(crate) fn get(&self, name: &str) -> Option<&str> {
         self.parameters.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }
 }
 
 /// Reads a header's value, which may hold several challenges. What cannot be read ends it; what was read before counts.
-pub(super) fn parse(value: &str) -> Vec<Challenge> {
+pub(crate) fn parse(value: &str) -> Vec<Challenge> {
     let mut challenges: Vec<Challenge> = Vec::new();
     let mut rest = value.trim_start_matches([' ', '\t', ',']);
     while !rest.is_empty() && challenges.len() < 16 {

@@ -11,25 +11,23 @@ use model::digest::Digest;
 use model::reference::ImageReference;
 use serde::Deserialize;
 
-use super::auth::{self, Asking, Proof};
-use super::download::Body;
-use super::transport::{self, Answer, Client, NoAnswer};
-use crate::config::Limits;
+use crate::auth::{self, Asking, Proof};
+use crate::client::{self, Answer, Client, NoAnswer};
 use crate::credentials::Credentials;
-use crate::error::{Attempt, PullCause};
-use crate::manifest;
-use crate::unpack::Hasher;
+use crate::download::Body;
+use crate::error::{Attempt, RegistryError};
+use crate::hasher::Hasher;
 
-pub(super) const USER_AGENT: &str = concat!("pintle/", env!("CARGO_PKG_VERSION"));
+pub(crate) const USER_AGENT: &str = concat!("pintle/", env!("CARGO_PKG_VERSION"));
 const REDIRECTS_MAX: usize = 5;
 /// Attempts that are kept for the error.
 const ATTEMPTS_MAX: usize = 16;
 
 /// A conversation. It is shared by the layers of a pull.
-pub(crate) struct Session {
-    pub(super) client: Arc<Client>,
+pub struct Session {
+    pub(crate) client: Arc<Client>,
     /// Host and port that answer for the reference's registry.
-    pub(super) host: String,
+    pub(crate) host: String,
     base: String,
     scope: String,
     credentials: Option<Credentials>,
@@ -38,7 +36,7 @@ pub(crate) struct Session {
 }
 
 /// A manifest or index as it was served, under the digest of what was received.
-pub(crate) struct Fetched {
+pub struct Fetched {
     pub content_type: String,
     pub body: Bytes,
     pub digest: Digest,
@@ -50,16 +48,12 @@ enum Outcome {
     /// The credentials were refused.
     Refused(HeaderMap),
     /// Worth another try, after this long if the registry said so.
-    Again(PullCause, Option<Duration>),
+    Again(RegistryError, Option<Duration>),
 }
 
 impl Session {
     /// Begins a conversation about the repository of `reference`. Credentials for another registry are left out.
-    pub(crate) fn new(
-        client: Arc<Client>,
-        reference: &ImageReference,
-        credentials: Option<Credentials>,
-    ) -> Session {
+    pub fn new(client: Arc<Client>, reference: &ImageReference, credentials: Option<Credentials>) -> Session {
         let host = reference.host().to_owned();
         let credentials = credentials.filter(|c| c.are_for(reference.domain()) || c.are_for(&host));
         Session {
@@ -74,31 +68,36 @@ impl Session {
     }
 
     /// The failed attempts so far, oldest first.
-    pub(crate) fn attempts(&self) -> Vec<Attempt> {
+    pub fn attempts(&self) -> Vec<Attempt> {
         self.attempts.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// A manifest by tag or digest. If by digest, the body is checked against it; what the registry says the digest is does not count.
-    pub(crate) async fn manifest(
+    /// A manifest by tag or digest, of one of the media types `accept` lists and of at most `limit` bytes. If by digest, the body is checked
+    /// against it; what the registry says the digest is does not count.
+    ///
+    /// # Errors
+    /// [`RegistryError`] after as many tries as are worthwhile.
+    pub async fn manifest(
         &self,
         reference: &str,
         expected: Option<&Digest>,
-        limits: &Limits,
-    ) -> Result<Fetched, PullCause> {
+        accept: &str,
+        limit: u64,
+    ) -> Result<Fetched, RegistryError> {
         let what = format!("manifest {reference}");
         let url = format!("{}/manifests/{reference}", self.base);
-        let answer = self.get(&what, &url, Some(manifest::ACCEPT), 0).await?;
+        let answer = self.get(&what, &url, Some(accept), 0).await?;
         let content_type = answer
             .headers()
             .get(header::CONTENT_TYPE)
             .and_then(|value| value.to_str().ok())
             .unwrap_or("")
             .to_owned();
-        let body = self.whole(&what, answer, limits.manifest_bytes).await?;
+        let body = self.whole(&what, answer, limit).await?;
         let digest = match expected {
             Some(expected) => check(&what, &body, expected)?,
             None => {
-                let mut hasher = Hasher::like(&Digest::sha256([0; 32]));
+                let mut hasher = Hasher::new();
                 hasher.update(&body);
                 hasher.finish()
             }
@@ -106,19 +105,22 @@ impl Session {
         Ok(Fetched { content_type, body, digest })
     }
 
-    /// A small blob, such as a configuration, checked against its digest.
-    pub(crate) async fn blob(&self, what: &str, digest: &Digest, limit: u64) -> Result<Bytes, PullCause> {
+    /// A small blob, such as a configuration, of at most `limit` bytes, checked against its digest. `what` is what errors call it.
+    ///
+    /// # Errors
+    /// [`RegistryError`] after as many tries as are worthwhile.
+    pub async fn blob(&self, what: &str, digest: &Digest, limit: u64) -> Result<Bytes, RegistryError> {
         let answer = self.get(what, &self.blob_url(digest), None, 0).await?;
         let body = self.whole(what, answer, limit).await?;
         check(what, &body, digest)?;
         Ok(body)
     }
 
-    pub(super) fn blob_url(&self, digest: &Digest) -> String {
+    pub(crate) fn blob_url(&self, digest: &Digest) -> String {
         format!("{}/blobs/{digest}", self.base)
     }
 
-    async fn whole(&self, what: &str, answer: Answer, limit: u64) -> Result<Bytes, PullCause> {
+    async fn whole(&self, what: &str, answer: Answer, limit: u64) -> Result<Bytes, RegistryError> {
         let mut body = Body::new(answer.into_body(), &self.client.timeouts);
         let mut bytes = Vec::new();
         loop {
@@ -128,19 +130,19 @@ impl Session {
                 Err(why) => return Err(why.cause(what, &self.host, bytes.len() as u64)),
             }
             if bytes.len() as u64 > limit {
-                return Err(PullCause::TooLarge { what: what.to_owned(), limit, unit: "bytes" });
+                return Err(RegistryError::TooLarge { what: what.to_owned(), limit });
             }
         }
     }
 
     /// Gets `url`, from byte `from` on, with as many tries as the configuration allows.
-    pub(super) async fn get(
+    pub(crate) async fn get(
         &self,
         what: &str,
         url: &str,
         accept: Option<&str>,
         from: u64,
-    ) -> Result<Answer, PullCause> {
+    ) -> Result<Answer, RegistryError> {
         let timeouts = &self.client.timeouts;
         let (mut tries, mut refusals) = (1, 0);
         loop {
@@ -151,7 +153,7 @@ impl Session {
                     // Once to learn what is asked for, and once more if a token ran out meanwhile.
                     refusals += 1;
                     if refusals > 2 {
-                        return Err(PullCause::Unauthorized {
+                        return Err(RegistryError::Unauthorized {
                             host: self.host.clone(),
                             given: self.credentials.is_some(),
                         });
@@ -178,7 +180,7 @@ impl Session {
     }
 
     /// Works out a proof, unless another request of this pull did so since `generation`.
-    async fn prove(&self, generation: u64, headers: &HeaderMap) -> Result<(), PullCause> {
+    async fn prove(&self, generation: u64, headers: &HeaderMap) -> Result<(), RegistryError> {
         let mut proof = self.proof.lock().await;
         if proof.generation != generation {
             return Ok(());
@@ -200,8 +202,8 @@ impl Session {
         url: &str,
         accept: Option<&str>,
         from: u64,
-    ) -> Result<Outcome, PullCause> {
-        let origin: Uri = url.parse().map_err(|why| PullCause::malformed("the registry's URL", why))?;
+    ) -> Result<Outcome, RegistryError> {
+        let origin: Uri = url.parse().map_err(|why| RegistryError::malformed("the registry's URL", why))?;
         let mut uri = origin.clone();
         for _ in 0..=REDIRECTS_MAX {
             let mut request = Request::builder().uri(&uri).header(header::USER_AGENT, USER_AGENT);
@@ -217,7 +219,7 @@ impl Session {
                 request = request.header(header::AUTHORIZATION, proof);
             }
             let request =
-                request.body(Full::default()).map_err(|why| PullCause::malformed("the request", why))?;
+                request.body(Full::default()).map_err(|why| RegistryError::malformed("the request", why))?;
             let answer = match self.client.send(request).await {
                 Ok(answer) => answer,
                 Err(no_answer) => return self.no_answer(&uri, no_answer),
@@ -229,19 +231,19 @@ impl Session {
             return self.judge(what, &uri, answer, same_host).await;
         }
         let to = shown(&uri);
-        Err(PullCause::BadRedirect { what: what.to_owned(), to, why: "there are too many in a row" })
+        Err(RegistryError::BadRedirect { what: what.to_owned(), to, why: "there are too many in a row" })
     }
 
-    fn no_answer(&self, uri: &Uri, no_answer: NoAnswer) -> Result<Outcome, PullCause> {
+    fn no_answer(&self, uri: &Uri, no_answer: NoAnswer) -> Result<Outcome, RegistryError> {
         let host = uri.authority().map_or("", |a| a.as_str()).to_owned();
         match no_answer {
             NoAnswer::Refused(why) => {
                 self.note(uri, &why);
-                Err(PullCause::Unreachable { host, why })
+                Err(RegistryError::Unreachable { host, why })
             }
             NoAnswer::Failed(why) => {
                 self.note(uri, &why);
-                Ok(Outcome::Again(PullCause::Unreachable { host, why }, None))
+                Ok(Outcome::Again(RegistryError::Unreachable { host, why }, None))
             }
         }
     }
@@ -252,7 +254,7 @@ impl Session {
         uri: &Uri,
         answer: Answer,
         same_host: bool,
-    ) -> Result<Outcome, PullCause> {
+    ) -> Result<Outcome, RegistryError> {
         let status = answer.status();
         if status.is_success() {
             return Ok(Outcome::Ok(answer));
@@ -267,20 +269,20 @@ impl Session {
         let code = self.error_code(answer).await;
         self.note(uri, &format!("{}{code}", status.as_u16()));
         match status {
-            StatusCode::NOT_FOUND => Err(PullCause::NotFound { what, host }),
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Err(PullCause::Forbidden { what, host }),
+            StatusCode::NOT_FOUND => Err(RegistryError::NotFound { what, host }),
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Err(RegistryError::Forbidden { what, host }),
             StatusCode::TOO_MANY_REQUESTS => {
                 let wait = retry_after(&headers);
                 let retry_after_secs = wait.map(|wait| wait.as_secs());
-                Ok(Outcome::Again(PullCause::TooManyRequests { host, retry_after_secs }, wait))
+                Ok(Outcome::Again(RegistryError::TooManyRequests { host, retry_after_secs }, wait))
             }
             status if status.is_server_error() || status == StatusCode::REQUEST_TIMEOUT => {
                 Ok(Outcome::Again(
-                    PullCause::Status { what, host, status: status.as_u16() },
+                    RegistryError::Status { what, host, status: status.as_u16() },
                     retry_after(&headers),
                 ))
             }
-            status => Err(PullCause::Status { what, host, status: status.as_u16() }),
+            status => Err(RegistryError::Status { what, host, status: status.as_u16() }),
         }
     }
 
@@ -307,7 +309,7 @@ impl Session {
         }
     }
 
-    pub(super) fn note(&self, uri: &Uri, outcome: &str) {
+    pub(crate) fn note(&self, uri: &Uri, outcome: &str) {
         let mut attempts = self.attempts.lock().unwrap_or_else(PoisonError::into_inner);
         let (url, outcome) = (shown(uri), outcome.chars().take(200).collect::<String>());
         let is_full = attempts.len() >= ATTEMPTS_MAX;
@@ -319,19 +321,19 @@ impl Session {
     }
 }
 
-fn check(what: &str, body: &[u8], expected: &Digest) -> Result<Digest, PullCause> {
+fn check(what: &str, body: &[u8], expected: &Digest) -> Result<Digest, RegistryError> {
     let mut hasher = Hasher::like(expected);
     hasher.update(body);
     let actual = hasher.finish();
     if actual == *expected {
         return Ok(actual);
     }
-    Err(PullCause::DigestMismatch { what: what.to_owned(), expected: expected.clone(), actual })
+    Err(RegistryError::DigestMismatch { what: what.to_owned(), expected: expected.clone(), actual })
 }
 
 /// Where a redirect leads.
-fn follow(what: &str, from: &Uri, headers: &HeaderMap) -> Result<Uri, PullCause> {
-    let bad = |to: &str, why| PullCause::BadRedirect {
+fn follow(what: &str, from: &Uri, headers: &HeaderMap) -> Result<Uri, RegistryError> {
+    let bad = |to: &str, why| RegistryError::BadRedirect {
         what: what.to_owned(),
         to: to.split('?').next().unwrap_or("").chars().take(200).collect(),
         why,
@@ -346,7 +348,7 @@ fn follow(what: &str, from: &Uri, headers: &HeaderMap) -> Result<Uri, PullCause>
         _ => location.to_owned(),
     };
     let to: Uri = whole.parse().map_err(|_| bad(location, "it is no whole URL"))?;
-    match transport::refuse_redirect(from, &to) {
+    match client::refuse_redirect(from, &to) {
         Some(why) => Err(bad(&whole, why)),
         None => Ok(to),
     }

@@ -10,10 +10,10 @@ use http::{Method, Request, StatusCode, Uri};
 use http_body_util::{BodyExt, Full, Limited};
 use serde::Deserialize;
 
-use super::challenge::{self, Challenge};
-use super::transport::{Client, NoAnswer};
+use crate::challenge::{self, Challenge};
+use crate::client::{Client, NoAnswer};
 use crate::credentials::Credentials;
-use crate::error::PullCause;
+use crate::error::RegistryError;
 
 /// What a token lives at least, and lives if nothing is said (Docker's token specification).
 const TOKEN_LIFE: u64 = 60;
@@ -24,7 +24,7 @@ const TOKEN_ANSWER_MAX: usize = 256 << 10;
 
 /// What the registry is sent at present, and which time it was worked out: so that of several requests refused together only one renews it.
 #[derive(Default)]
-pub(super) struct Proof {
+pub(crate) struct Proof {
     pub header: Option<HeaderValue>,
     expires: Option<Instant>,
     pub generation: u64,
@@ -32,13 +32,13 @@ pub(super) struct Proof {
 
 impl Proof {
     /// For the first request: only a token for the registry itself can be known before it asks.
-    pub(super) fn first(credentials: Option<&Credentials>) -> Proof {
+    pub(crate) fn first(credentials: Option<&Credentials>) -> Proof {
         let token = credentials.map(|c| c.registry_token.as_str()).filter(|token| !token.is_empty());
         Proof { header: token.and_then(|token| secret(format!("Bearer {token}"))), ..Proof::default() }
     }
 
     /// Whether it should be renewed before it is used.
-    pub(super) fn is_stale(&self) -> bool {
+    pub(crate) fn is_stale(&self) -> bool {
         self.expires.is_some_and(|expires| Instant::now() >= expires)
     }
 
@@ -47,13 +47,13 @@ impl Proof {
     }
 
     /// Forgets a token that has run out, so that the registry asks again.
-    pub(super) fn drop_stale(&mut self) {
+    pub(crate) fn drop_stale(&mut self) {
         self.renew(None, None);
     }
 }
 
 /// Who asks for what.
-pub(super) struct Asking<'a> {
+pub(crate) struct Asking<'a> {
     pub client: &'a Client,
     /// Host and port of the registry.
     pub host: &'a str,
@@ -73,11 +73,11 @@ struct TokenAnswer {
 }
 
 /// Answers the challenges of a refused request.
-pub(super) async fn answer(
+pub(crate) async fn answer(
     asking: &Asking<'_>,
     headers: &HeaderMap,
     proof: &mut Proof,
-) -> Result<(), PullCause> {
+) -> Result<(), RegistryError> {
     let challenges: Vec<Challenge> = headers
         .get_all(header::WWW_AUTHENTICATE)
         .iter()
@@ -103,44 +103,44 @@ pub(super) async fn answer(
 }
 
 impl Asking<'_> {
-    fn refused(&self) -> PullCause {
+    fn refused(&self) -> RegistryError {
         let given = self.credentials.is_some_and(|c| !c.is_empty());
-        PullCause::Unauthorized { host: self.host.to_owned(), given }
+        RegistryError::Unauthorized { host: self.host.to_owned(), given }
     }
 
-    fn unreachable(&self, host: &str, why: NoAnswer) -> PullCause {
+    fn unreachable(&self, host: &str, why: NoAnswer) -> RegistryError {
         let (NoAnswer::Refused(why) | NoAnswer::Failed(why)) = why;
-        PullCause::Unreachable { host: host.to_owned(), why: format!("its token service: {why}") }
+        RegistryError::Unreachable { host: host.to_owned(), why: format!("its token service: {why}") }
     }
 }
 
-async fn buy_token(asking: &Asking<'_>, bearer: &Challenge, proof: &mut Proof) -> Result<(), PullCause> {
+async fn buy_token(asking: &Asking<'_>, bearer: &Challenge, proof: &mut Proof) -> Result<(), RegistryError> {
     let realm: Uri = bearer
         .get("realm")
         .and_then(|realm| realm.parse().ok())
         .filter(|realm: &Uri| realm.authority().is_some())
         .ok_or_else(|| {
-            PullCause::malformed(format!("the challenge of {}", asking.host), "its realm is no URL")
+            RegistryError::malformed(format!("the challenge of {}", asking.host), "its realm is no URL")
         })?;
     let host = realm.authority().map(|a| a.as_str().to_owned()).unwrap_or_default();
     // A registry over TLS must not make us say a password in the clear.
     let in_the_clear = realm.scheme_str() != Some("https");
     if (in_the_clear && (asking.secure || asking.client.scheme(&host) != "http")) || host.contains('@') {
         let what = format!("the challenge of {}", asking.host);
-        return Err(PullCause::malformed(what, "its realm is not a URL that may be asked for a token"));
+        return Err(RegistryError::malformed(what, "its realm is not a URL that may be asked for a token"));
     }
     let scope = bearer.get("scope").unwrap_or(asking.scope);
     let request = token_request(asking, &realm, bearer.get("service"), scope)
-        .map_err(|why| PullCause::malformed(format!("the challenge of {}", asking.host), why))?;
+        .map_err(|why| RegistryError::malformed(format!("the challenge of {}", asking.host), why))?;
     let answer = asking.client.send(request).await.map_err(|why| asking.unreachable(&host, why))?;
     let status = answer.status();
     match status {
         StatusCode::UNAUTHORIZED => return Err(asking.refused()),
         StatusCode::FORBIDDEN => {
-            return Err(PullCause::Forbidden { what: scope.to_owned(), host });
+            return Err(RegistryError::Forbidden { what: scope.to_owned(), host });
         }
         status if !status.is_success() => {
-            return Err(PullCause::Status { what: "a token".into(), host, status: status.as_u16() });
+            return Err(RegistryError::Status { what: "a token".into(), host, status: status.as_u16() });
         }
         _ => {}
     }
@@ -155,12 +155,12 @@ async fn buy_token(asking: &Asking<'_>, bearer: &Challenge, proof: &mut Proof) -
     };
     // The text of a JSON error quotes nothing, so that no part of a token can get into a log.
     let token: TokenAnswer = serde_json::from_slice(&body).map_err(|_| {
-        PullCause::malformed(format!("the token of {host}"), "it is not the JSON it should be")
+        RegistryError::malformed(format!("the token of {host}"), "it is not the JSON it should be")
     })?;
     let text = token.token.or(token.access_token).filter(|token| !token.is_empty());
     let header = text.and_then(|token| secret(format!("Bearer {token}")));
     if header.is_none() {
-        return Err(PullCause::malformed(format!("the token of {host}"), "it is empty"));
+        return Err(RegistryError::malformed(format!("the token of {host}"), "it is empty"));
     }
     let life = Duration::from_secs(token.expires_in.unwrap_or(TOKEN_LIFE).clamp(TOKEN_LIFE, 86_400));
     proof.renew(header, Some(Instant::now() + life.saturating_sub(MARGIN)));
@@ -185,14 +185,14 @@ fn token_request(
         return Request::builder()
             .method(Method::POST)
             .uri(realm)
-            .header(header::USER_AGENT, super::session::USER_AGENT)
+            .header(header::USER_AGENT, crate::session::USER_AGENT)
             .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
             .body(Full::from(encode(&fields)));
     }
     let separator = if realm.query().is_some() { '&' } else { '?' };
     let mut request = Request::builder()
         .uri(format!("{realm}{separator}{}", encode(&fields)))
-        .header(header::USER_AGENT, super::session::USER_AGENT);
+        .header(header::USER_AGENT, crate::session::USER_AGENT);
     if let Some((username, password)) = asking.credentials.and_then(Credentials::basic)
         && let Some(value) = basic(&username, &password)
     {

@@ -4,7 +4,7 @@ use std::io::Write;
 
 use bytes::Bytes;
 use serde_json::{Value, json};
-use sha2::{Digest as _, Sha256};
+use sha2::{Digest as _, Sha256, Sha512};
 
 use crate::Blob;
 use crate::tar::{self, Entry};
@@ -61,10 +61,28 @@ pub struct Image {
     pub manifests: Vec<(String, Manifest)>,
 }
 
+/// The media type of an image's manifest, and an artifact's.
+pub const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+/// The media type of an index.
+pub const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+
 /// `sha256:...` of some bytes.
 pub fn sha256(bytes: &[u8]) -> String {
-    let hex: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("sha256:{hex}")
+    format!("sha256:{}", hex(&Sha256::digest(bytes)))
+}
+
+/// `sha512:...` of some bytes.
+pub fn sha512(bytes: &[u8]) -> String {
+    format!("sha512:{}", hex(&Sha512::digest(bytes)))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// A pointer to bytes, as manifests have it.
+pub fn descriptor(media_type: &str, digest: &str, size: usize) -> Value {
+    json!({ "mediaType": media_type, "digest": digest, "size": size })
 }
 
 impl Layer {
@@ -161,7 +179,7 @@ impl ImageBuilder {
         let id = sha256(config.as_bytes());
         let oci = self.flavour == Flavour::Oci;
         let (media_type, config_type) = if oci {
-            ("application/vnd.oci.image.manifest.v1+json", "application/vnd.oci.image.config.v1+json")
+            (MANIFEST, "application/vnd.oci.image.config.v1+json")
         } else {
             (
                 "application/vnd.docker.distribution.manifest.v2+json",
@@ -171,18 +189,12 @@ impl ImageBuilder {
         let layers: Vec<Value> = self
             .layers
             .iter()
-            .map(|layer| {
-                json!({
-                    "mediaType": layer_type(oci, layer.compression),
-                    "digest": layer.digest,
-                    "size": layer.packed.len(),
-                })
-            })
+            .map(|layer| descriptor(layer_type(oci, layer.compression), &layer.digest, layer.packed.len()))
             .collect();
         let manifest = json!({
             "schemaVersion": 2,
             "mediaType": media_type,
-            "config": { "mediaType": config_type, "digest": id, "size": config.len() },
+            "config": descriptor(config_type, &id, config.len()),
             "layers": layers,
         })
         .to_string();
@@ -209,7 +221,6 @@ fn layer_type(oci: bool, compression: Compression) -> &'static str {
 
 /// An index that offers these images, each for the platform `os/architecture` or `os/architecture/variant` beside it.
 pub fn index(images: &[(&str, Image)]) -> Image {
-    let media_type = "application/vnd.oci.image.index.v1+json";
     let mut whole = Image {
         digest: String::new(),
         id: images.first().map(|(_, image)| image.id.clone()).unwrap_or_default(),
@@ -228,14 +239,51 @@ pub fn index(images: &[(&str, Image)]) -> Image {
         if !variant.is_empty() {
             platform["variant"] = variant.into();
         }
-        entries
-            .push(json!({ "mediaType": kind, "digest": image.digest, "size": size, "platform": platform }));
+        let mut entry = descriptor(&kind, &image.digest, size);
+        entry["platform"] = platform;
+        entries.push(entry);
         whole.blobs.extend(image.blobs.iter().cloned());
         whole.manifests.extend(image.manifests.iter().cloned());
         whole.layers.extend(image.layers.iter().cloned());
     }
-    let body = json!({ "schemaVersion": 2, "mediaType": media_type, "manifests": entries }).to_string();
+    let body = json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": entries }).to_string();
     whole.digest = sha256(body.as_bytes());
-    whole.manifests.push((whole.digest.clone(), Manifest::new(media_type, body.as_bytes())));
+    whole.manifests.push((whole.digest.clone(), Manifest::new(INDEX, body.as_bytes())));
     whole
+}
+
+/// An artifact of these blobs, each with its media type and annotations (null for none), that says something of `subject` if there is one.
+pub fn artifact(artifact_type: &str, subject: Option<&Image>, blobs: &[(&str, &[u8], Value)]) -> Image {
+    const EMPTY: &str = "application/vnd.oci.empty.v1+json";
+    let empty = sha256(b"{}");
+    let layers: Vec<Value> = blobs
+        .iter()
+        .map(|(kind, bytes, annotations)| {
+            let mut layer = descriptor(kind, &sha256(bytes), bytes.len());
+            if !annotations.is_null() {
+                layer["annotations"] = annotations.clone();
+            }
+            layer
+        })
+        .collect();
+    let mut manifest = json!({
+        "schemaVersion": 2,
+        "mediaType": MANIFEST,
+        "artifactType": artifact_type,
+        "config": descriptor(EMPTY, &empty, 2),
+        "layers": layers,
+    });
+    if let Some(subject) = subject {
+        let own = subject.manifests.iter().find(|(digest, _)| *digest == subject.digest);
+        let (kind, size) = own.map_or((MANIFEST, 0), |(_, m)| (m.media_type.as_str(), m.body.len()));
+        manifest["subject"] = descriptor(kind, &subject.digest, size);
+    }
+    let body = manifest.to_string();
+    let digest = sha256(body.as_bytes());
+    let mut all = vec![(empty.clone(), Blob::Memory(Bytes::from_static(b"{}")))];
+    all.extend(
+        blobs.iter().map(|(_, bytes, _)| (sha256(bytes), Blob::Memory(Bytes::copy_from_slice(bytes)))),
+    );
+    let manifests = vec![(digest.clone(), Manifest::new(MANIFEST, body.as_bytes()))];
+    Image { digest, id: empty, layers: Vec::new(), blobs: all, manifests }
 }

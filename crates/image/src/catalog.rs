@@ -92,6 +92,21 @@ pub(crate) struct NewImage<'a> {
     pub layers: &'a [String],
 }
 
+/// A manifest or an index, byte for byte as it was received.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredManifest {
+    pub digest: Digest,
+    pub media_type: String,
+    pub body: Vec<u8>,
+}
+
+/// What leads to an image: its names, and the indexes and the manifest on the way.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Origin {
+    pub names: Vec<String>,
+    pub manifests: Vec<StoredManifest>,
+}
+
 impl Catalog {
     /// Reads all images. One whose layers are not all on disk is left out: the next pull completes it.
     pub(crate) fn open(store: Arc<Store>, records: Records, layers: &Layers) -> Result<Catalog, PullCause> {
@@ -99,6 +114,10 @@ impl Catalog {
         let catalog = Catalog { store, records, snapshot, writing: Mutex::new(()) };
         catalog.reload(layers)?;
         Ok(catalog)
+    }
+
+    pub(crate) fn store(&self) -> &Store {
+        &self.store
     }
 
     pub(crate) fn snapshot(&self) -> Arc<Snapshot> {
@@ -208,8 +227,8 @@ pub(crate) fn stored_name(reference: &ImageReference) -> String {
     }
 }
 
-/// Writes an image and the names that lead to it.
-pub(crate) fn insert(tx: &Transaction<'_>, image: &NewImage<'_>, names: &[String]) -> rusqlite::Result<()> {
+/// Writes an image and what leads to it.
+pub(crate) fn insert(tx: &Transaction<'_>, image: &NewImage<'_>, origin: &Origin) -> rusqlite::Result<()> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let now = i64::try_from(now.as_nanos()).unwrap_or(i64::MAX);
     tx.prepare_cached(
@@ -223,15 +242,39 @@ pub(crate) fn insert(tx: &Transaction<'_>, image: &NewImage<'_>, names: &[String
         statement.execute(params![image.id.as_str(), position as i64, layer])?;
     }
     drop(statement);
-    insert_names(tx, image.id, names)
+    insert_origin(tx, image.id, origin)
 }
 
 /// Makes names lead to an image that is there. A name that led elsewhere leads here from now on.
-pub(crate) fn insert_names(tx: &Transaction<'_>, id: &ImageId, names: &[String]) -> rusqlite::Result<()> {
+pub(crate) fn insert_origin(tx: &Transaction<'_>, id: &ImageId, origin: &Origin) -> rusqlite::Result<()> {
     let mut statement = tx.prepare_cached(
         "INSERT INTO image_references (name, image) VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET image = ?2",
     )?;
-    names.iter().try_for_each(|name| statement.execute(params![name, id.as_str()]).map(drop))
+    origin.names.iter().try_for_each(|name| statement.execute(params![name, id.as_str()]).map(drop))?;
+    let mut statement = tx.prepare_cached(
+        "INSERT INTO image_manifests (image, digest, media_type, body) VALUES (?1, ?2, ?3, ?4) \
+         ON CONFLICT (image, digest) DO NOTHING",
+    )?;
+    origin.manifests.iter().try_for_each(|manifest| {
+        let values = params![id.as_str(), manifest.digest.as_str(), manifest.media_type, manifest.body];
+        statement.execute(values).map(drop)
+    })
+}
+
+/// What is recorded of the manifests of an image; nothing of one that an older release pulled.
+pub(crate) fn manifests(store: &Store, id: &ImageId) -> Result<Vec<StoredManifest>, store::StoreError> {
+    store.read(|connection| {
+        let mut statement = connection.prepare_cached(
+            "SELECT digest, media_type, body FROM image_manifests WHERE image = ?1 ORDER BY digest",
+        )?;
+        let rows = statement.query_map([id.as_str()], |row| {
+            let digest = Digest::parse(&row.get::<_, String>(0)?).map_err(|error| {
+                rusqlite::Error::FromSqlConversionFailure(0, rusqlite::types::Type::Text, error.into())
+            })?;
+            Ok(StoredManifest { digest, media_type: row.get(1)?, body: row.get(2)? })
+        })?;
+        rows.collect()
+    })
 }
 
 struct Rows {

@@ -156,6 +156,12 @@ pub(crate) fn parse(
     }
 }
 
+/// What a manifest or an index is: its own word counts, since it is under the digest.
+pub(crate) fn media_type(content_type: &str, body: &[u8]) -> String {
+    let own = from_object::<Raw>(body).ok().and_then(|raw| raw.media_type).filter(|own| !own.is_empty());
+    shorten(&own.unwrap_or_else(|| content_type.split(';').next().unwrap_or("").trim().to_owned()))
+}
+
 fn bounded(what: &str, unit: &'static str, count: usize, limit: usize) -> Result<(), PullCause> {
     if count <= limit {
         return Ok(());

@@ -11,7 +11,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 
 use crate::artifact;
-use crate::catalog::{self, Catalog, NewImage};
+use crate::catalog::{self, Catalog, NewImage, Origin, StoredManifest};
 use crate::config::ImageConfig;
 use crate::error::PullCause;
 use crate::flight::Flights;
@@ -45,13 +45,13 @@ pub(crate) struct Pull {
 impl Pull {
     /// Runs the pull to its end.
     pub(crate) async fn run(&self) -> Result<ImageId, PullCause> {
-        let (manifest, digest) = self.resolve().await?;
+        let (manifest, manifests) = self.resolve().await?;
+        let origin = self.origin(manifests);
         if manifest.is_artifact() {
-            return self.artifact(&manifest, &digest).await;
+            return self.artifact(&manifest, origin).await;
         }
         let id = ImageId::of_config(manifest.config.digest.clone());
-        let names = self.names(&digest);
-        if self.name_existing(&id, &names).await? {
+        if self.name_existing(&id, &origin).await? {
             return Ok(id);
         }
         check_types(&manifest)?;
@@ -62,21 +62,20 @@ impl Pull {
         check_config(&what, &config, &manifest, &self.shared.config)?;
         let layers = manifest.layers.into_iter().zip(config.rootfs.diff_ids);
         let sources = layers.map(|(blob, diff_id)| LayerSource { blob, diff_id, file: None }).collect();
-        self.take(id, body, sources, names).await
+        self.take(id, body, sources, origin).await
     }
 
     /// An artifact: its files, each as a layer.
-    async fn artifact(&self, manifest: &Manifest, digest: &Digest) -> Result<ImageId, PullCause> {
-        let sources = artifact::sources(&format!("manifest {digest}"), manifest)?;
+    async fn artifact(&self, manifest: &Manifest, origin: Origin) -> Result<ImageId, PullCause> {
+        let sources = artifact::sources(&format!("manifest of {}", self.reference), manifest)?;
         let config = artifact::config(manifest, &sources);
         let mut hasher = Hasher::new();
         hasher.update(&config);
         let id = ImageId::of_config(hasher.finish());
-        let names = self.names(digest);
-        if self.name_existing(&id, &names).await? {
+        if self.name_existing(&id, &origin).await? {
             return Ok(id);
         }
-        self.take(id, config.into(), sources, names).await
+        self.take(id, config.into(), sources, origin).await
     }
 
     /// Fetches what is not here, and makes all of it an image.
@@ -85,32 +84,37 @@ impl Pull {
         id: ImageId,
         config: Bytes,
         sources: Vec<LayerSource>,
-        names: Vec<String>,
+        origin: Origin,
     ) -> Result<ImageId, PullCause> {
         let ids = sources.iter().map(|source| source.diff_id.as_str().to_owned());
         let _lease = self.shared.layers.lease(ids);
         let layers = self.layers(sources).await?;
         self.progress.stage(Stage::Publishing);
         let (pull, image) = (self.clone(), id.clone());
-        blocking(move || pull.publish(&image, &config, &layers, &names)).await?;
+        blocking(move || pull.publish(&image, &config, &layers, &origin)).await?;
         Ok(id)
     }
 
-    /// The manifest for this host's platform, and the digest of what the reference itself leads to.
-    async fn resolve(&self) -> Result<(Manifest, Digest), PullCause> {
+    /// The manifest for this host's platform, and all that was read on the way to it: first what the reference itself leads to, last it.
+    async fn resolve(&self) -> Result<(Manifest, Vec<StoredManifest>), PullCause> {
         let config = &self.shared.config;
         let mut reference = self.reference.manifest().to_owned();
         let mut expected = self.reference.digest().cloned();
-        let mut top = None;
+        let mut read = Vec::new();
         for _ in 0..=config.limits.index_depth {
             let fetched = self
                 .session
                 .manifest(&reference, expected.as_ref(), manifest::ACCEPT, config.limits.manifest_bytes)
                 .await?;
-            let top = top.get_or_insert_with(|| fetched.digest.clone());
             let what = format!("manifest {reference}");
-            match manifest::parse(&what, &fetched.content_type, &fetched.body, &config.limits)? {
-                Document::Manifest(manifest) => return Ok((manifest, top.clone())),
+            let document = manifest::parse(&what, &fetched.content_type, &fetched.body, &config.limits)?;
+            read.push(StoredManifest {
+                digest: fetched.digest,
+                media_type: manifest::media_type(&fetched.content_type, &fetched.body),
+                body: fetched.body.into(),
+            });
+            match document {
+                Document::Manifest(manifest) => return Ok((manifest, read)),
                 Document::Index(entries) => {
                     let chosen = manifest::choose(entries, &config.platform)?;
                     reference = chosen.digest.to_string();
@@ -122,27 +126,27 @@ impl Pull {
         Err(PullCause::malformed(what, "it has indexes in indexes deeper than is ever needed"))
     }
 
-    /// The names that will lead to the image. A tag beside a digest was not asked of the registry, so that it leads nowhere.
-    fn names(&self, digest: &Digest) -> Vec<String> {
-        let by_digest = catalog::stored_name(&self.reference.with_digest(digest.clone()));
-        match self.reference.digest() {
-            Some(_) => vec![by_digest],
-            None => vec![self.reference.to_string(), by_digest],
-        }
+    /// What will lead to the image. A tag beside a digest was not asked of the registry, so that it leads nowhere.
+    fn origin(&self, manifests: Vec<StoredManifest>) -> Origin {
+        let by_digest = manifests
+            .first()
+            .map(|top| catalog::stored_name(&self.reference.with_digest(top.digest.clone())));
+        let by_tag = self.reference.digest().is_none().then(|| self.reference.to_string());
+        Origin { names: by_tag.into_iter().chain(by_digest).collect(), manifests }
     }
 
     /// Gives an image that is here already its new names; false if it is not here.
-    async fn name_existing(&self, id: &ImageId, names: &[String]) -> Result<bool, PullCause> {
+    async fn name_existing(&self, id: &ImageId, origin: &Origin) -> Result<bool, PullCause> {
         if !self.shared.catalog.snapshot().by_id.contains_key(id) {
             return Ok(false);
         }
-        let (shared, id, names) = (Arc::clone(&self.shared), id.clone(), names.to_vec());
+        let (shared, id, origin) = (Arc::clone(&self.shared), id.clone(), origin.clone());
         blocking(move || {
             shared.catalog.change(&shared.layers, || {
                 if !shared.catalog.snapshot().by_id.contains_key(&id) {
                     return Ok(false);
                 }
-                shared.layers.publish(&[], |tx| catalog::insert_names(tx, &id, &names))?;
+                shared.layers.publish(&[], |tx| catalog::insert_origin(tx, &id, &origin))?;
                 Ok(true)
             })
         })
@@ -258,7 +262,7 @@ impl Pull {
         id: &ImageId,
         config: &[u8],
         layers: &[Ready],
-        names: &[String],
+        origin: &Origin,
     ) -> Result<(), PullCause> {
         let stack = self.stack(layers)?;
         // Claimed until the image's own rows hold them.
@@ -267,7 +271,7 @@ impl Pull {
         let partials = partials(stack.iter());
         self.shared.catalog.change(&self.shared.layers, || {
             let image = NewImage { id, config, layers: &ids };
-            self.shared.layers.publish(&partials, |tx| catalog::insert(tx, &image, names))
+            self.shared.layers.publish(&partials, |tx| catalog::insert(tx, &image, origin))
         })
     }
 

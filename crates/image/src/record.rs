@@ -3,12 +3,12 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use model::digest::ImageId;
+use model::digest::{Digest, ImageId};
 use serde::{Deserialize, Serialize};
 use store::rusqlite::{self, params};
 use store::{Durability, Store};
 
-use crate::catalog::{self, Image, NewImage, Snapshot};
+use crate::catalog::{self, Image, NewImage, Origin, Snapshot, StoredManifest};
 use crate::error::PullCause;
 use crate::layers::Layers;
 use crate::unpack::LooseEnds;
@@ -27,6 +27,17 @@ struct Record {
     names: Vec<String>,
     pinned: bool,
     layers: Vec<LayerRecord>,
+    /// Those of older releases have none.
+    #[serde(default)]
+    manifests: Vec<ManifestRecord>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct ManifestRecord {
+    digest: Digest,
+    media_type: String,
+    /// JSON, hence text.
+    body: String,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -77,6 +88,7 @@ impl Records {
                 c.query_row("SELECT config FROM images WHERE id = ?1", [image.id.as_str()], |row| row.get(0))
             })
             .map_err(|error| error.to_string())?;
+        let manifests = catalog::manifests(store, &image.id).map_err(|error| error.to_string())?;
         let record = Record {
             version: VERSION,
             id: image.id.to_string(),
@@ -93,6 +105,16 @@ impl Records {
                     bytes: i64::try_from(layer.usage.bytes).unwrap_or(i64::MAX),
                     inodes: i64::try_from(layer.usage.inodes).unwrap_or(i64::MAX),
                     loose_ends: layer.loose_ends.clone(),
+                })
+                .collect(),
+            manifests: manifests
+                .into_iter()
+                .filter_map(|manifest| {
+                    Some(ManifestRecord {
+                        digest: manifest.digest,
+                        media_type: manifest.media_type,
+                        body: String::from_utf8(manifest.body).ok()?,
+                    })
                 })
                 .collect(),
         };
@@ -164,7 +186,13 @@ fn insert(tx: &rusqlite::Transaction<'_>, record: &Record) -> rusqlite::Result<(
         ImageId::parse(&record.id).map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
     let layers: Vec<String> = record.layers.iter().map(|layer| layer.id.clone()).collect();
     let image = NewImage { id: &id, config: record.config.as_bytes(), layers: &layers };
-    catalog::insert(tx, &image, &record.names)?;
+    let manifests = record.manifests.iter().map(|manifest| StoredManifest {
+        digest: manifest.digest.clone(),
+        media_type: manifest.media_type.clone(),
+        body: manifest.body.clone().into_bytes(),
+    });
+    let origin = Origin { names: record.names.clone(), manifests: manifests.collect() };
+    catalog::insert(tx, &image, &origin)?;
     tx.execute("UPDATE images SET pinned = ?2 WHERE id = ?1", params![id.as_str(), record.pinned])?;
     Ok(())
 }

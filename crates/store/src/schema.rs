@@ -4,6 +4,7 @@
 pub const STEPS: &[(&str, &str)] = &[
     ("001_images", include_str!("schema/001_images.sql")),
     ("002_pods", include_str!("schema/002_pods.sql")),
+    ("003_manifests", include_str!("schema/003_manifests.sql")),
 ];
 
 /// The version that this program writes.

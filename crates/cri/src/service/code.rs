@@ -302,7 +302,7 @@ impl Coded for network::PodCidrError {
     }
 }
 
-fn of_pull(cause: &image::PullCause) -> Code {
+pub(super) fn of_pull(cause: &image::PullCause) -> Code {
     use image::PullCause::*;
     match cause {
         BadReference(_) => Code::InvalidArgument,

@@ -14,11 +14,13 @@ use tonic_health::pb::health_server::HealthServer;
 use tonic_health::server::{HealthReporter, HealthService};
 use tracing::Instrument;
 
+use super::image_extras::ImageExtras;
 use super::images::Images;
 use super::node_info::NodeInfo;
 use super::runtime::Runtime;
 use super::{observed, reflection, v1alpha2};
 use crate::MAX_MESSAGE_BYTES;
+use crate::node_v1::images_server::ImagesServer;
 use crate::node_v1::node_server::NodeServer;
 use crate::runtime_v1::image_service_server::ImageServiceServer;
 use crate::runtime_v1::runtime_service_server::RuntimeServiceServer;
@@ -31,6 +33,7 @@ pub(super) struct Router {
     old_runtime: RuntimeServiceServer<Runtime>,
     images: ImageServiceServer<Images>,
     own: NodeServer<NodeInfo>,
+    own_images: ImagesServer<ImageExtras>,
     health: HealthServer<HealthService>,
 }
 
@@ -48,6 +51,9 @@ impl Router {
                 .max_decoding_message_size(MAX_MESSAGE_BYTES)
                 .max_encoding_message_size(MAX_MESSAGE_BYTES),
             own: NodeServer::new(NodeInfo::new(node.clone()))
+                .max_decoding_message_size(MAX_MESSAGE_BYTES)
+                .max_encoding_message_size(MAX_MESSAGE_BYTES),
+            own_images: ImagesServer::new(ImageExtras::new(node.clone()))
                 .max_decoding_message_size(MAX_MESSAGE_BYTES)
                 .max_encoding_message_size(MAX_MESSAGE_BYTES),
             health: HealthServer::new(health().await),
@@ -83,6 +89,7 @@ impl Router {
             <RuntimeServiceServer<Runtime> as NamedService>::NAME => self.runtime.call(request),
             <ImageServiceServer<Images> as NamedService>::NAME => self.images.call(request),
             <NodeServer<NodeInfo> as NamedService>::NAME => self.own.call(request),
+            <ImagesServer<ImageExtras> as NamedService>::NAME => self.own_images.call(request),
             v1alpha2::RUNTIME_SERVICE => match v1alpha2::served_at(request.uri()) {
                 Some(uri) => self.old_runtime.call(with_uri(request, uri)),
                 None => not_here("v1alpha2 of CRI has no such call; runtime.v1 may have it".into()),
@@ -129,6 +136,7 @@ async fn health() -> HealthService {
         <RuntimeServiceServer<Runtime> as NamedService>::NAME,
         <ImageServiceServer<Images> as NamedService>::NAME,
         <NodeServer<NodeInfo> as NamedService>::NAME,
+        <ImagesServer<ImageExtras> as NamedService>::NAME,
         v1alpha2::RUNTIME_SERVICE,
         v1alpha2::IMAGE_SERVICE,
     ];

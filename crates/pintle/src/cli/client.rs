@@ -3,6 +3,7 @@
 use super::endpoint::Endpoint;
 use super::failure::{Explain, Failure};
 use cri::MAX_MESSAGE_BYTES;
+use cri::node_v1::images_client::ImagesClient;
 use cri::node_v1::node_client::NodeClient;
 use cri::runtime_v1::image_service_client::ImageServiceClient;
 use cri::runtime_v1::runtime_service_client::RuntimeServiceClient;
@@ -66,6 +67,13 @@ impl Client {
     /// Pintle's own service; every other runtime answers its calls with `Unimplemented`.
     pub(crate) fn node(&self) -> NodeClient<Channel> {
         NodeClient::new(self.channel.clone())
+    }
+
+    /// Pintle's own service for images; every other runtime answers its calls with `Unimplemented`.
+    pub(crate) fn own_images(&self) -> ImagesClient<Channel> {
+        ImagesClient::new(self.channel.clone())
+            .max_decoding_message_size(MAX_MESSAGE_BYTES)
+            .max_encoding_message_size(MAX_MESSAGE_BYTES)
     }
 
     /// All containers, the newest first.

@@ -149,6 +149,7 @@ fn call_advice(status: &tonic::Status) -> Option<String> {
 fn unknown_advice(kind: &str, similar: &[String]) -> String {
     let listing = match kind {
         "image" => "pintle images",
+        "manifest" => "pintle images inspect IMAGE",
         "pod" => "pintle pods",
         _ => "pintle ps --all",
     };

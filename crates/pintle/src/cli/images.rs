@@ -3,13 +3,17 @@
 use super::client::Client;
 use super::failure::Failure;
 use super::human::decimal_bytes;
+use super::image_details;
 use super::output::{Format, OutputArgs, Table, short_id, show, write_out};
 use super::view;
 use cri::runtime_v1::Image;
 use serde_json::Value;
 
 #[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct Args {
+    #[command(subcommand)]
+    command: Option<Command>,
     /// Only images whose name contains this
     filter: Option<String>,
     /// Print only the ids
@@ -22,7 +26,18 @@ pub(crate) struct Args {
     output: OutputArgs,
 }
 
+/// What can be done with images beside listing them.
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Show everything about an image: names, manifests, configuration, layers
+    Inspect(image_details::Args),
+}
+
 pub(crate) async fn run(args: Args, client: &Client) -> Result<(), Failure> {
+    match args.command {
+        Some(Command::Inspect(args)) => return image_details::run(args, client).await,
+        None => {}
+    }
     let mut images = client.list_images().await?;
     if let Some(filter) = &args.filter {
         images.retain(|image| {

@@ -30,7 +30,7 @@ pub(crate) enum Kind {
     Image,
 }
 
-fn parse_format(text: &str) -> Result<Format, String> {
+pub(crate) fn parse_format(text: &str) -> Result<Format, String> {
     match text {
         "json" => Ok(Format::Json),
         "yaml" => Ok(Format::Yaml),

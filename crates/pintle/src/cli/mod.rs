@@ -9,6 +9,7 @@ pub(crate) mod exec;
 pub(crate) mod failure;
 mod find;
 pub(crate) mod human;
+mod image_details;
 mod images;
 mod info;
 mod inspect;
@@ -30,6 +31,7 @@ mod session;
 mod several;
 pub(crate) mod stats;
 pub(crate) mod stop;
+mod tag;
 mod terminal;
 mod version;
 pub(crate) mod view;
@@ -94,8 +96,10 @@ enum Command {
     Events(events::Args),
     /// Pull images
     Pull(pull::Args),
-    /// List images
+    /// List images, or show everything about one
     Images(images::Args),
+    /// Give an image one more name
+    Tag(tag::Args),
     /// Remove images
     Rmi(rmi::Args),
     /// Show whether the runtime is ready and what it works with
@@ -166,6 +170,7 @@ impl Cli {
             Command::Events(args) => events::run(args, &Client::connect(&endpoint).await?).await?,
             Command::Pull(args) => pull::run(args, &Client::connect(&endpoint).await?).await?,
             Command::Images(args) => images::run(args, &Client::connect(&endpoint).await?).await?,
+            Command::Tag(args) => tag::run(args, &Client::connect(&endpoint).await?).await?,
             Command::Rmi(args) => rmi::run(args, &Client::connect(&endpoint).await?).await?,
             Command::Info(args) => info::run(args, &Client::connect(&endpoint).await?).await?,
         }

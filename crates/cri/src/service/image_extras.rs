@@ -1,0 +1,98 @@
+//! `pintle.v1.Images`: what can be done with images that CRI has no words for.
+
+use std::time::UNIX_EPOCH;
+
+use image::TagError;
+use node::Node;
+use tonic::{Code, Request, Response, Status};
+
+use super::code::Coded;
+use crate::node_v1::*;
+use crate::translate::BadField;
+
+/// The longest name of an image that is looked at.
+const LONGEST_NAME: usize = 1024;
+
+pub(super) struct ImageExtras {
+    node: Node,
+}
+
+impl ImageExtras {
+    pub(super) fn new(node: Node) -> ImageExtras {
+        ImageExtras { node }
+    }
+}
+
+#[tonic::async_trait]
+impl images_server::Images for ImageExtras {
+    async fn tag(&self, request: Request<TagRequest>) -> Result<Response<TagResponse>, Status> {
+        let TagRequest { image, name } = request.into_inner();
+        let (image, name) = (bounded("image", image)?, bounded("name", name)?);
+        let named = self.node.images().tag(&image, &name).await.map_err(|error| error.status())?;
+        Ok(Response::new(TagResponse { named: Some(of_named(named)) }))
+    }
+
+    async fn inspect_image(
+        &self,
+        request: Request<InspectImageRequest>,
+    ) -> Result<Response<InspectImageResponse>, Status> {
+        let name = bounded("image", request.into_inner().image)?;
+        let found = self.node.images().details(&name).await.map_err(|error| error.status())?;
+        let details = found.ok_or_else(|| Status::not_found(format!("there is no image {name:?}")))?;
+        Ok(Response::new(of_details(details)))
+    }
+}
+
+fn bounded(field: &'static str, text: String) -> Result<String, BadField> {
+    match text.is_empty() || text.len() > LONGEST_NAME {
+        true => Err(BadField::new(field, "it is empty or too long")),
+        false => Ok(text),
+    }
+}
+
+fn of_named(named: image::Named) -> NamedImage {
+    NamedImage {
+        image_id: named.image.to_string(),
+        name: named.name,
+        moved_from: named.moved_from.map(|id| id.to_string()).unwrap_or_default(),
+    }
+}
+
+fn of_details(details: image::ImageDetails) -> InspectImageResponse {
+    let image = details.image;
+    let pulled_at = image.pulled_at.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let manifests = details.manifests.into_iter().map(|manifest| StoredManifest {
+        digest: manifest.digest.to_string(),
+        media_type: manifest.media_type,
+        body: manifest.body,
+    });
+    let layers = details.layers.into_iter().map(|layer| StoredLayer {
+        diff_id: layer.diff_id.to_string(),
+        blob: layer.blob.map(|blob| blob.to_string()).unwrap_or_default(),
+        bytes: layer.usage.bytes,
+        inodes: layer.usage.inodes,
+        path: layer.path.map(|path| path.to_string_lossy().into_owned()).unwrap_or_default(),
+    });
+    InspectImageResponse {
+        id: image.id.to_string(),
+        repo_tags: image.repo_tags.clone(),
+        repo_digests: image.repo_digests.clone(),
+        pinned: image.pinned,
+        pulled_at: i64::try_from(pulled_at.as_nanos()).unwrap_or(i64::MAX),
+        size: image.size,
+        config: details.config,
+        manifests: manifests.collect(),
+        layers: layers.collect(),
+    }
+}
+
+impl Coded for TagError {
+    fn code(&self) -> Code {
+        match self {
+            TagError::Absent { .. } => Code::NotFound,
+            TagError::Ambiguous(error) => error.code(),
+            TagError::BadName(_) | TagError::Digest { .. } => Code::InvalidArgument,
+            TagError::Failed(cause) => super::code::of_pull(cause),
+        }
+    }
+}

@@ -14,6 +14,7 @@ use store::{Durability, Store};
 
 use crate::error::PullCause;
 use crate::tree::{self, Usage};
+use crate::unfinished::{self, Note};
 use crate::unpack::{LooseEnds, Unpacked};
 
 const PARTIAL: &str = ".partial-";
@@ -99,6 +100,7 @@ impl Ready {
 impl Drop for Partial {
     fn drop(&mut self) {
         if !self.published.load(Ordering::Acquire) {
+            unfinished::remove(&self.path);
             remove_in_background(self.path.clone());
         }
     }
@@ -119,25 +121,35 @@ impl Drop for Lease {
 }
 
 impl Layers {
-    /// Reads what the database knows, and throws away what was left half-done.
+    /// Reads what the database knows, takes up what a killed process had finished, and throws away what it had not.
     ///
     /// A layer directory without a row goes only if `sweep`: if the database was lost, containers may still be standing on it.
-    pub(crate) fn open(root: &Path, store: Arc<Store>, sweep: bool) -> Result<Layers, PullCause> {
+    pub(crate) fn open(root: &Path, store: Arc<Store>, sweep: bool) -> Result<Arc<Layers>, PullCause> {
         let folder = root.join("layers");
         let trash = root.join("trash");
         for path in [&folder, &trash] {
             std::fs::create_dir_all(path).map_err(|error| PullCause::io(path, error))?;
         }
-        let layers = Layers {
+        let layers = Arc::new(Layers {
             folder,
             trash,
             store,
             table: Mutex::default(),
             publishing: Mutex::new(()),
             next: AtomicU64::new(1),
-        };
+        });
         layers.load()?;
-        layers.sweep(sweep)?;
+        let unfinished = if sweep { layers.take_up()? } else { Vec::new() };
+        layers.sweep(sweep, &unfinished)?;
+        if !unfinished.is_empty() {
+            let layers = Arc::clone(&layers);
+            // The sync may take a while. A pull that wants them meanwhile finds them.
+            std::thread::spawn(move || {
+                if let Err(error) = layers.publish(&unfinished, |_| Ok(())) {
+                    tracing::warn!(%error, "layers of a pull that was cut off cannot be kept");
+                }
+            });
+        }
         Ok(layers)
     }
 
@@ -170,13 +182,33 @@ impl Layers {
         Ok(())
     }
 
-    fn sweep(&self, unknown_too: bool) -> Result<(), PullCause> {
-        let known: std::collections::HashSet<PathBuf> =
+    /// The layers that a killed process had unpacked and not published. Those it had renamed already get their old names back.
+    fn take_up(&self) -> Result<Vec<Arc<Partial>>, PullCause> {
+        let mut found = Vec::new();
+        let entries = std::fs::read_dir(&self.folder).map_err(|e| PullCause::io(&self.folder, e))?;
+        for path in entries.flatten().filter_map(|entry| unfinished::subject(&entry.path())) {
+            let Some(note) = unfinished::read(&path) else { continue };
+            let placed = self.folder.join(directory_name(&note.id));
+            if self.published(&note.id).is_some() || self.find(&note.id).is_some() {
+                continue;
+            }
+            if !path.exists() && std::fs::rename(&placed, &path).is_err() {
+                continue;
+            }
+            let Note { id, blob, bytes, inodes, loose_ends, .. } = note;
+            found.push(self.known_partial(id, blob, path, Usage { bytes, inodes }, loose_ends));
+        }
+        Ok(found)
+    }
+
+    fn sweep(&self, unknown_too: bool, unfinished: &[Arc<Partial>]) -> Result<(), PullCause> {
+        let mut known: std::collections::HashSet<PathBuf> =
             self.table().known.values().map(|layer| layer.path.clone()).collect();
+        known.extend(unfinished.iter().flat_map(|p| [p.path.clone(), unfinished::beside(&p.path)]));
         let entries = std::fs::read_dir(&self.folder).map_err(|e| PullCause::io(&self.folder, e))?;
         for entry in entries.flatten() {
             let is_partial = entry.file_name().to_string_lossy().contains(PARTIAL);
-            if is_partial || (unknown_too && !known.contains(&entry.path())) {
+            if !known.contains(&entry.path()) && (is_partial || unknown_too) {
                 self.discard(&entry.path());
             }
         }
@@ -251,14 +283,24 @@ impl Layers {
         path: PathBuf,
         what: Unpacked,
     ) -> Arc<Partial> {
-        let partial = Arc::new(Partial {
-            id: id.clone(),
-            blob,
-            path,
-            usage: Usage { bytes: what.bytes, inodes: what.inodes },
-            loose_ends: what.loose_ends,
-            published: false.into(),
-        });
+        let usage = Usage { bytes: what.bytes, inodes: what.inodes };
+        let note = Note::new(&id, blob.as_ref(), usage.bytes, usage.inodes, &what.loose_ends);
+        if let Some(Err(error)) = note.map(|note| note.write(&path)) {
+            tracing::debug!(layer = id, %error, "no note of it could be left; if the daemon is killed now, it is fetched again");
+        }
+        self.known_partial(id, blob, path, usage, what.loose_ends)
+    }
+
+    fn known_partial(
+        &self,
+        id: String,
+        blob: Option<Digest>,
+        path: PathBuf,
+        usage: Usage,
+        loose_ends: LooseEnds,
+    ) -> Arc<Partial> {
+        let partial =
+            Arc::new(Partial { id: id.clone(), blob, path, usage, loose_ends, published: false.into() });
         self.table().unpacked.insert(id, Arc::downgrade(&partial));
         partial
     }
@@ -317,6 +359,7 @@ impl Layers {
         let mut table = self.table();
         for (partial, layer) in fresh.iter().zip(placed) {
             partial.published.store(true, Ordering::Release);
+            unfinished::remove(&partial.path);
             table.unpacked.remove(&layer.id);
             table.known.insert(layer.id.clone(), Arc::new(layer));
         }

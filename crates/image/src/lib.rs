@@ -24,6 +24,7 @@ mod rootfs;
 mod tag;
 mod tar;
 mod tree;
+mod unfinished;
 mod unpack;
 mod volume;
 
@@ -122,7 +123,7 @@ impl Images {
             let images = records.restore(&config.root, &store).map_err(fail)?;
             tracing::warn!(images, "the database was lost; images were restored from their records");
         }
-        let layers = Arc::new(Layers::open(&config.root, Arc::clone(&store), sweep).map_err(fail)?);
+        let layers = Layers::open(&config.root, Arc::clone(&store), sweep).map_err(fail)?;
         let catalog = Arc::new(Catalog::open(Arc::clone(&store), records, &layers).map_err(fail)?);
         let rootfs =
             RootFilesystems::open(&config.root, store, Arc::clone(&layers), config.user_xattr, sweep)?;

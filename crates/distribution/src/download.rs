@@ -10,6 +10,7 @@ use model::digest::Digest;
 
 use crate::client::Answer;
 use crate::error::RegistryError;
+use crate::range::Range;
 use crate::session::Session;
 use crate::timeouts::Timeouts;
 
@@ -163,7 +164,8 @@ impl Download<'_> {
 
 impl Session {
     async fn connect(&self, what: &str, url: &str, received: u64) -> Result<Connection, RegistryError> {
-        let answer = self.get(what, url, None, received).await?;
+        let range = (received > 0).then_some(Range { from: received, last: None });
+        let answer = self.get(what, url, None, range).await?;
         let skip = received - start_of(what, &answer, received)?;
         Ok(Connection { body: Body::new(answer.into_body(), &self.client.timeouts), skip, before: received })
     }

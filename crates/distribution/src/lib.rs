@@ -11,6 +11,7 @@ mod credentials;
 mod download;
 mod error;
 mod hasher;
+mod range;
 mod session;
 mod timeouts;
 

@@ -17,6 +17,7 @@ use crate::credentials::Credentials;
 use crate::download::Body;
 use crate::error::{Attempt, RegistryError};
 use crate::hasher::Hasher;
+use crate::range::Range;
 
 pub(crate) const USER_AGENT: &str = concat!("pintle/", env!("CARGO_PKG_VERSION"));
 const REDIRECTS_MAX: usize = 5;
@@ -86,7 +87,7 @@ impl Session {
     ) -> Result<Fetched, RegistryError> {
         let what = format!("manifest {reference}");
         let url = format!("{}/manifests/{reference}", self.base);
-        let answer = self.get(&what, &url, Some(accept), 0).await?;
+        let answer = self.get(&what, &url, Some(accept), None).await?;
         let content_type = answer
             .headers()
             .get(header::CONTENT_TYPE)
@@ -110,7 +111,7 @@ impl Session {
     /// # Errors
     /// [`RegistryError`] after as many tries as are worthwhile.
     pub async fn blob(&self, what: &str, digest: &Digest, limit: u64) -> Result<Bytes, RegistryError> {
-        let answer = self.get(what, &self.blob_url(digest), None, 0).await?;
+        let answer = self.get(what, &self.blob_url(digest), None, None).await?;
         let body = self.whole(what, answer, limit).await?;
         check(what, &body, digest)?;
         Ok(body)
@@ -135,19 +136,19 @@ impl Session {
         }
     }
 
-    /// Gets `url`, from byte `from` on, with as many tries as the configuration allows.
+    /// Gets `url`, or the `range` of it, with as many tries as the configuration allows.
     pub(crate) async fn get(
         &self,
         what: &str,
         url: &str,
         accept: Option<&str>,
-        from: u64,
+        range: Option<Range>,
     ) -> Result<Answer, RegistryError> {
         let timeouts = &self.client.timeouts;
         let (mut tries, mut refusals) = (1, 0);
         loop {
             let generation = self.fresh_generation().await;
-            let cause = match self.once(what, url, accept, from).await? {
+            let cause = match self.once(what, url, accept, range).await? {
                 Outcome::Ok(answer) => return Ok(answer),
                 Outcome::Refused(headers) => {
                     // Once to learn what is asked for, and once more if a token ran out meanwhile.
@@ -201,7 +202,7 @@ impl Session {
         what: &str,
         url: &str,
         accept: Option<&str>,
-        from: u64,
+        range: Option<Range>,
     ) -> Result<Outcome, RegistryError> {
         let origin: Uri = url.parse().map_err(|why| RegistryError::malformed("the registry's URL", why))?;
         let mut uri = origin.clone();
@@ -210,8 +211,8 @@ impl Session {
             if let Some(accept) = accept {
                 request = request.header(header::ACCEPT, accept);
             }
-            if from > 0 {
-                request = request.header(header::RANGE, format!("bytes={from}-"));
+            if let Some(range) = range {
+                request = request.header(header::RANGE, range.to_string());
             }
             // The proof is for the registry: a host that it redirects to, storage as a rule, does not get it.
             let same_host = uri.scheme() == origin.scheme() && uri.authority() == origin.authority();

@@ -1,6 +1,7 @@
 //! What an administrator may choose about images, and the limits that hostile ones run into.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use distribution::Timeouts;
 use model::platform::Platform;
@@ -16,6 +17,8 @@ pub struct ImageConfig {
     pub platform: Platform,
     /// How many layers of one pull are fetched and unpacked at the same time.
     pub parallel_layers: usize,
+    /// How long a pull goes on when everybody who asked for it has left, so that a retry finds it done or joins it.
+    pub linger: Duration,
     /// Whether the overlay's own attributes are `user.overlay.*`: for a daemon in a user namespace.
     pub user_xattr: bool,
     pub limits: Limits,
@@ -30,6 +33,7 @@ impl ImageConfig {
             insecure_registries: Vec::new(),
             platform: Platform::of_this_program(),
             parallel_layers: 4,
+            linger: Duration::from_secs(600),
             user_xattr: false,
             limits: Limits::default(),
             timeouts: Timeouts::default(),

@@ -60,6 +60,8 @@ pub enum PullCause {
     Io { path: PathBuf, source: Arc<io::Error> },
     #[error("{0}")]
     Store(Arc<store::StoreError>),
+    #[error("whoever asked for it had left; what was fetched until then is kept for the next pull")]
+    GivenUp,
     #[error("the pull was interrupted: the daemon is going down, or met a defect that its log names")]
     Interrupted,
 }

@@ -146,8 +146,8 @@ impl Images {
 
     /// Pulls an image and returns its id, which is `Image.id` of CRI.
     ///
-    /// The same request while one is running joins it. Dropping the future ends the waiting, not the pull. It must be called within a
-    /// tokio runtime.
+    /// The same request while one is running joins it. Dropping the future ends the waiting, not the pull: that goes on for
+    /// [`ImageConfig::linger`] after the last who waited has left. It must be called within a tokio runtime.
     ///
     /// # Errors
     /// [`PullError`] with the cause and what was tried.
@@ -165,11 +165,22 @@ impl Images {
                 let result = lead.subscribe();
                 let pull = self.start(&reference, request.credentials.clone());
                 let (watched, asked) = (Arc::clone(&self.watched), request.reference.clone());
+                let linger = self.shared.config.linger;
                 tokio::spawn(async move {
                     // Taken back also if the pull panics.
                     let watched =
                         Watch { watched, name: pull.progress.subscribe().borrow().reference.clone() };
-                    let done = pull.run().await;
+                    let done = {
+                        let run = pull.run();
+                        tokio::pin!(run);
+                        tokio::select! {
+                            done = &mut run => done,
+                            () = lead.deserted(linger) => {
+                                pull.give_up();
+                                run.await
+                            }
+                        }
+                    };
                     pull.progress.stage(if done.is_ok() { Stage::Done } else { Stage::Failed });
                     drop(watched);
                     lead.finish(done.map_err(|cause| PullError {
@@ -268,6 +279,7 @@ impl Images {
             session: Arc::new(session),
             reference: reference.clone(),
             progress,
+            given_up: watch::Sender::new(false),
         }
     }
 }

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use distribution::{Hasher, Session};
 use model::digest::{Digest, ImageId};
 use model::reference::ImageReference;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 
 use crate::artifact;
@@ -33,6 +33,18 @@ pub(crate) struct Shared {
     pub slots: Semaphore,
 }
 
+/// What a pull has to do.
+enum Plan {
+    /// Nothing: the image is here, and has its new names.
+    Here(ImageId),
+    Take {
+        id: ImageId,
+        config: Bytes,
+        sources: Vec<LayerSource>,
+        origin: Origin,
+    },
+}
+
 /// One pull.
 #[derive(Clone)]
 pub(crate) struct Pull {
@@ -40,11 +52,36 @@ pub(crate) struct Pull {
     pub session: Arc<Session>,
     pub reference: ImageReference,
     pub progress: Progress,
+    /// Whether nobody wants it any more.
+    pub given_up: watch::Sender<bool>,
 }
 
 impl Pull {
-    /// Runs the pull to its end.
+    /// Runs the pull to its end, or until [`Pull::give_up`]. What it fetched until then stays.
     pub(crate) async fn run(&self) -> Result<ImageId, PullCause> {
+        let plan = tokio::select! {
+            plan = self.plan() => plan?,
+            () = self.when_given_up() => return Err(PullCause::GivenUp),
+        };
+        match plan {
+            Plan::Here(id) => Ok(id),
+            Plan::Take { id, config, sources, origin } => self.take(id, config, sources, origin).await,
+        }
+    }
+
+    /// Ends the pull soon, unless it is publishing already.
+    pub(crate) fn give_up(&self) {
+        self.given_up.send_replace(true);
+    }
+
+    async fn when_given_up(&self) {
+        let mut given_up = self.given_up.subscribe();
+        // The sender is a part of this.
+        let _ = given_up.wait_for(|given_up| *given_up).await;
+    }
+
+    /// Asks the registry what there is to do.
+    async fn plan(&self) -> Result<Plan, PullCause> {
         let (manifest, manifests) = self.resolve().await?;
         let origin = self.origin(manifests);
         if manifest.is_artifact() {
@@ -52,7 +89,7 @@ impl Pull {
         }
         let id = ImageId::of_config(manifest.config.digest.clone());
         if self.name_existing(&id, &origin).await? {
-            return Ok(id);
+            return Ok(Plan::Here(id));
         }
         check_types(&manifest)?;
         let limits = &self.shared.config.limits;
@@ -62,20 +99,20 @@ impl Pull {
         check_config(&what, &config, &manifest, &self.shared.config)?;
         let layers = manifest.layers.into_iter().zip(config.rootfs.diff_ids);
         let sources = layers.map(|(blob, diff_id)| LayerSource { blob, diff_id, file: None }).collect();
-        self.take(id, body, sources, origin).await
+        Ok(Plan::Take { id, config: body, sources, origin })
     }
 
     /// An artifact: its files, each as a layer.
-    async fn artifact(&self, manifest: &Manifest, origin: Origin) -> Result<ImageId, PullCause> {
+    async fn artifact(&self, manifest: &Manifest, origin: Origin) -> Result<Plan, PullCause> {
         let sources = artifact::sources(&format!("manifest of {}", self.reference), manifest)?;
         let config = artifact::config(manifest, &sources);
         let mut hasher = Hasher::new();
         hasher.update(&config);
         let id = ImageId::of_config(hasher.finish());
         if self.name_existing(&id, &origin).await? {
-            return Ok(id);
+            return Ok(Plan::Here(id));
         }
-        self.take(id, config.into(), sources, origin).await
+        Ok(Plan::Take { id, config: config.into(), sources, origin })
     }
 
     /// Fetches what is not here, and makes all of it an image.
@@ -168,7 +205,16 @@ impl Pull {
             });
         }
         let mut failed = None;
-        while let Some(joined) = running.join_next().await {
+        loop {
+            let joined = tokio::select! {
+                joined = running.join_next() => joined,
+                () = self.when_given_up(), if failed.is_none() => {
+                    failed = Some(PullCause::GivenUp);
+                    running.abort_all();
+                    continue;
+                }
+            };
+            let Some(joined) = joined else { break };
             match joined {
                 Ok((index, Ok(layer))) => ready[index] = Some(layer),
                 Ok((_, Err(cause))) => {

@@ -322,6 +322,39 @@ async fn a_client_that_goes_away_stops_nothing() {
     assert!(place.images.find(&image.id).unwrap().is_some());
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pull_that_nobody_wants_any_more_ends_and_keeps_what_it_finished() {
+    if skip_unless_root() {
+        return;
+    }
+    let place = Place::with(|config| config.linger = Duration::from_millis(300)).await;
+    let image = image_of(&[
+        &[Entry::file("quick", 0o644, b"x".to_vec())],
+        &[Entry::file("slow", 0o644, noise(1 << 20, 9))],
+    ]);
+    place.registry.add("a", "1", &image);
+    let slow = image.layers[1].digest.clone();
+    place.registry.set_hook(move |asked| asked.target.contains(&slow).then_some(Fault::Stall(300_000)));
+    assert!(tokio::time::timeout(Duration::from_millis(200), place.pull("a:1")).await.is_err());
+    let mut progress = place.images.progress(&place.name("a:1")).unwrap();
+    // Who comes back in time joins it, and who stays keeps it going.
+    let began = Instant::now();
+    assert!(tokio::time::timeout(Duration::from_millis(500), place.pull("a:1")).await.is_err());
+    assert_ne!(progress.borrow_and_update().stage, Stage::Failed);
+    progress.wait_for(|p| p.stage == Stage::Failed).await.unwrap();
+    assert!(began.elapsed() >= Duration::from_millis(800), "{:?}", began.elapsed());
+    for attempt in 0.. {
+        if place.layer_folders().len() == 1 && names(&place.root().join("trash")).is_empty() {
+            break;
+        }
+        assert!(attempt < 200, "{:?}", place.layer_folders());
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    place.registry.set_hook(|_| None);
+    place.pull("a:1").await.unwrap();
+    assert_eq!(place.registry.count(&image.layers[0].digest), 1, "the finished layer is not fetched again");
+}
+
 #[test]
 fn a_daemon_killed_in_the_middle_leaves_nothing() {
     if skip_unless_root() {

@@ -308,6 +308,7 @@ pub(super) fn of_pull(cause: &image::PullCause) -> Code {
         BadReference(_) => Code::InvalidArgument,
         Registry(error) => of_registry(error),
         Interrupted => Code::Unavailable,
+        GivenUp => Code::Cancelled,
         NoSpace { .. } => Code::ResourceExhausted,
         UnsupportedMediaType { .. } | Schema1 { .. } | NoMatchingPlatform { .. } | TooLarge { .. } => {
             Code::FailedPrecondition

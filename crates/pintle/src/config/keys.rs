@@ -59,6 +59,9 @@ sections! {
         max_parallel_layers: u32 = 4, Count(1..=64), AtRestart;
         /// How long a download may stand still before it is given up.
         stall_timeout_secs: Duration = Duration::from_secs(60), Seconds(1..=3600), AtRestart;
+        /// How long a pull goes on when everybody who asked for it has left. A retry meanwhile joins it, and a later one finds it done. What it has finished
+        /// by then stays for the next pull.
+        pull_linger_secs: Duration = Duration::from_secs(600), Seconds(1..=86_400), AtRestart;
     }
 
     /// Exec, attach and port-forward: CRI answers with a URL, and clients stream there.

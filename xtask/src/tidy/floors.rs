@@ -14,6 +14,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("seccomp", 0),
     ("spec", 0),
     ("ttrpc", 0),
+    ("erofs", 0),
     ("sys", 1),
     ("cgroup", 1),
     ("store", 1),

@@ -16,7 +16,7 @@ use model::id::{ContainerId, PodId};
 use model::pod::{self, Pod, Verdict};
 use model::request::{ContainerRequest, PidNamespace};
 use model::time::Timestamp;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Mutex, mpsc, oneshot, watch};
 use tracing::{Instrument, info, warn};
 
 use command::Told;
@@ -44,6 +44,8 @@ pub(crate) struct PodHandle {
     commands: mpsc::Sender<Told<Command>>,
     pub(crate) facts: Facts,
     pub(crate) shim: watch::Receiver<Option<PodShim>>,
+    /// Held by whoever changes limits of the pod or of its containers: the next change begins with what this one leaves.
+    pub(crate) limits: Arc<Mutex<()>>,
 }
 
 impl PodHandle {
@@ -128,7 +130,8 @@ impl Actor {
             removing: None,
             told: Arc::new(AtomicBool::new(over)),
         };
-        let handle = PodHandle { commands, facts: actor.facts.clone(), shim: shim_receiver };
+        let handle =
+            PodHandle { commands, facts: actor.facts.clone(), shim: shim_receiver, limits: Arc::default() };
         tokio::spawn(actor.run(commanded, told));
         handle
     }

@@ -50,7 +50,26 @@ pub(crate) async fn run(
     let (stderr, stderr_end) = output_pipe().map_err(|source| fail(pipe_fault(source)))?;
     let exec_id = crate::context::new_exec_id();
     let streams = ExecStreams { stdin: None, stdout: Some(stdout_end), stderr: Some(stderr_end) };
-    match shim.client.exec(id.as_str(), &exec_id, process, ExecIo::Streams(streams)).await {
+    let out_of_time = || ExecError::TimedOut { id: id.clone(), timeout: timeout.unwrap_or_default() };
+    let deadline = timeout.map(|timeout| tokio::time::Instant::now() + timeout);
+    let (client, container, named) = (shim.client.clone(), id.clone(), exec_id.clone());
+    let mut beginning =
+        Box::pin(
+            async move { client.exec(container.as_str(), &named, process, ExecIo::Streams(streams)).await },
+        );
+    let begun = tokio::select! {
+        begun = &mut beginning => begun,
+        // In a frozen container nothing begins until it is thawed.
+        () = until(deadline) => {
+            tokio::spawn(async move {
+                if beginning.await.is_ok() {
+                    kill(&shim, &record.id, &exec_id).await;
+                }
+            });
+            return Err(out_of_time());
+        }
+    };
+    match begun {
         Ok(_) => {}
         Err(error) if error.is_refusal() => {
             return Err(ExecError::NotExecuted { id, why: error.to_string() });
@@ -60,11 +79,11 @@ pub(crate) async fn run(
     let mut reading = Reading::new(stdout, stderr);
     let ended = tokio::select! {
         ended = reading.until(shim.client.wait_exec(id.as_str(), &exec_id)) => Some(ended),
-        () = maybe_sleep(timeout) => None,
+        () = until(deadline) => None,
     };
     let Some(ended) = ended else {
         kill(&shim, &id, &exec_id).await;
-        return Err(ExecError::TimedOut { id, timeout: timeout.unwrap_or_default() });
+        return Err(out_of_time());
     };
     let exit = ended.map_err(|error| fail(error.into()))?;
     let (stdout, stderr) = reading.finish().await;
@@ -123,9 +142,9 @@ fn pipe_fault(source: std::io::Error) -> Fault {
     Fault::File { path: "a pipe for its output".into(), source }
 }
 
-async fn maybe_sleep(timeout: Option<Duration>) {
-    match timeout {
-        Some(timeout) => tokio::time::sleep(timeout).await,
+async fn until(deadline: Option<tokio::time::Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline).await,
         None => std::future::pending().await,
     }
 }

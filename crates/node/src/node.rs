@@ -303,7 +303,7 @@ impl Node {
         let Some(handle) = self.context.handle(&record.pod) else {
             return Err(Arc::new(UpdateError::Failed { id, fault: Fault::Vanished }));
         };
-        let run = update::run(self.context.clone(), record, change, handle.facts);
+        let run = update::run(self.context.clone(), record, change, handle);
         let operation = Operation::begin(async move { run.await.map_err(Arc::new) });
         operation
             .result()
@@ -404,7 +404,7 @@ impl Node {
         let Some(handle) = self.context.handle(&id) else {
             return Err(Arc::new(UpdatePodError::Failed { id, fault: Fault::Vanished }));
         };
-        let run = pod_limits::update(self.context.clone(), record, change, handle.facts);
+        let run = pod_limits::update(self.context.clone(), id.clone(), change, handle);
         let operation = Operation::begin(async move { run.await.map_err(Arc::new) });
         operation
             .result()

@@ -5,16 +5,18 @@
 
 use std::sync::Arc;
 
+use model::id::PodId;
 use model::pod::Pod;
 use model::request::{PodRequest, Resources};
 use nri::api::Event;
 use spec::resources::{ResourceError, to_linux};
 
-use crate::actor::{Fact, Facts};
+use crate::actor::{Fact, PodHandle};
 use crate::context::{Context, blocking};
 use crate::error::{Fault, PodLimitsFault, UpdatePodError};
 use crate::plugins;
-use crate::record::{PodCgroup, PodLimits, PodRecord};
+use crate::record::{PodCgroup, PodLimits};
+use crate::snapshot::LookupError;
 
 /// The limits that a pod begins with.
 pub(crate) fn of(request: &PodRequest) -> PodLimits {
@@ -50,11 +52,16 @@ pub(crate) async fn apply(
 /// Changes what is given, keeps the rest; the same again changes nothing.
 pub(crate) async fn update(
     context: Arc<Context>,
-    record: Arc<PodRecord>,
+    id: PodId,
     change: PodLimits,
-    facts: Facts,
+    handle: PodHandle,
 ) -> Result<(), UpdatePodError> {
-    let id = record.id.clone();
+    // Before the turn: whoever has the turn must not wait for a plugin that is told of everything, which waits for all passes.
+    let pass = context.nri.enter().await;
+    let _turn = handle.limits.lock().await;
+    let Some(record) = context.published.load().pods.get(&id).cloned() else {
+        return Err(LookupError::Absent { what: "pod", given: id.to_string() }.into());
+    };
     let now = &record.state.limits;
     let limits = PodLimits {
         resources: change.resources.or_else(|| now.resources.clone()),
@@ -66,7 +73,6 @@ pub(crate) async fn update(
         return Ok(());
     }
     let failed = |fault| UpdatePodError::Failed { id: id.clone(), fault };
-    let pass = context.nri.enter().await;
     if pass.wants(Event::UpdatePodSandbox) {
         let [overhead, resources] = [&limits.overhead, &limits.resources]
             .map(|part| plugins::limits(&context, part).unwrap_or_default());
@@ -77,7 +83,7 @@ pub(crate) async fn update(
         let applied = apply(&context, &record.state.cgroup, &limits).await;
         applied.map_err(|why| failed(Fault::Limits(why)))?;
     }
-    facts.tell(Fact::PodLimits(Box::new(limits))).await.map_err(failed)?;
+    handle.facts.tell(Fact::PodLimits(Box::new(limits))).await.map_err(failed)?;
     if pass.wants(Event::PostUpdatePodSandbox)
         && let Some(record) = context.published.load().pods.get(&id)
     {

@@ -3,26 +3,28 @@
 use std::sync::Arc;
 
 use model::container;
+use model::id::ContainerId;
 use model::pod::Verdict;
 use model::request::Resources;
 use nri::api::{Event, LinuxResources};
 
-use crate::actor::{Fact, Facts};
+use crate::actor::{Fact, PodHandle};
 use crate::context::{Context, blocking};
 use crate::error::{Fault, UpdateError};
 use crate::plugins::{self, About};
 use crate::record::ContainerRecord;
+use crate::snapshot::LookupError;
 
 /// Does what a client asks for, with what plugins make of it.
 pub(crate) async fn run(
     context: Arc<Context>,
     record: Arc<ContainerRecord>,
     change: Resources,
-    facts: Facts,
+    handle: PodHandle,
 ) -> Result<(), UpdateError> {
     let pass = context.nri.enter().await;
     if !pass.wants(Event::UpdateContainer) && !pass.wants(Event::PostUpdateContainer) {
-        return apply(&context, record, change, None, &facts).await;
+        return apply(&context, &record.id, change, None, &handle).await;
     }
     let id = record.id.clone();
     let About { pod, container } = About::container(&context, &record).await;
@@ -38,7 +40,7 @@ pub(crate) async fn run(
     } else {
         Resources { oom_score_adj: change.oom_score_adj, ..plugins::to_request(&wanted) }
     };
-    apply(&context, record, change, Some(&wanted), &facts).await?;
+    apply(&context, &record.id, change, Some(&wanted), &handle).await?;
     pass.post_update(&pod, &container).await;
     drop(pass);
     plugins::fulfil(&context, wishes).await;
@@ -48,12 +50,16 @@ pub(crate) async fn run(
 /// Changes the limits. `beyond`: the same in NRI's words, which has some that CRI has not; those are in force and not recorded.
 pub(crate) async fn apply(
     context: &Arc<Context>,
-    record: Arc<ContainerRecord>,
+    id: &ContainerId,
     change: Resources,
     beyond: Option<&LinuxResources>,
-    facts: &Facts,
+    handle: &PodHandle,
 ) -> Result<(), UpdateError> {
-    let id = record.id.clone();
+    let id = id.clone();
+    let _turn = handle.limits.lock().await;
+    let Some(record) = context.published.load().containers.get(&id).cloned() else {
+        return Err(LookupError::Absent { what: "container", given: id.to_string() }.into());
+    };
     let merged = spec::resources::merge(&record.state.resources, &change);
     let mut limits = spec::resources::to_linux(&merged, &context.host)
         .map_err(|source| UpdateError::Spec { id: id.clone(), source: source.into() })?;
@@ -78,7 +84,7 @@ pub(crate) async fn apply(
         })
         .await?;
     }
-    if let Err(fault) = facts.tell(Fact::Limits(id.clone(), Box::new(merged))).await {
+    if let Err(fault) = handle.facts.tell(Fact::Limits(id.clone(), Box::new(merged))).await {
         // The kernel goes back to what the record says.
         if let Some(before) = before.filter(|_| live) {
             let (host, path) = (context.cgroups.clone(), record.facts.cgroup.clone());

@@ -44,9 +44,7 @@ async fn apply(context: &Arc<Context>, update: &ContainerUpdate) -> Result<(), S
         .ok_or("there is no such container")?;
     let handle = context.handle(&record.pod).ok_or("its pod is gone")?;
     let change = to_request(resources);
-    update::apply(context, record, change, Some(resources), &handle.facts)
-        .await
-        .map_err(|why| why.to_string())
+    update::apply(context, &record.id, change, Some(resources), &handle).await.map_err(|why| why.to_string())
 }
 
 fn evict(context: &Arc<Context>, eviction: ContainerEviction) {

@@ -63,6 +63,54 @@ fn equal_requests_at_once_get_one_result() {
     });
 }
 
+#[test]
+fn updates_of_different_limits_at_once_all_count() {
+    needs_a_node!();
+    in_own_network(async {
+        let daemon = Daemon::start().await;
+        let sandbox = daemon.pod("p");
+        let pod = daemon.run_pod(&sandbox).await.unwrap();
+        let id = daemon.run(&pod, &sandbox, "c", "sleep 1000").await;
+        for round in 0..20 {
+            let limits = v1::LinuxContainerResources {
+                cpu_shares: 100 + round,
+                cpu_period: 50_000,
+                cpu_quota: 20_000 + round,
+                memory_limit_in_bytes: (64 + round) << 20,
+                ..Default::default()
+            };
+            let parts = [
+                v1::LinuxContainerResources { cpu_shares: limits.cpu_shares, ..Default::default() },
+                v1::LinuxContainerResources {
+                    cpu_period: limits.cpu_period,
+                    cpu_quota: limits.cpu_quota,
+                    ..Default::default()
+                },
+                v1::LinuxContainerResources {
+                    memory_limit_in_bytes: limits.memory_limit_in_bytes,
+                    ..Default::default()
+                },
+            ];
+            let update = |part: &v1::LinuxContainerResources| {
+                let (mut runtime, linux) = (daemon.runtime(), Some(part.clone()));
+                let container_id = id.clone();
+                let request =
+                    v1::UpdateContainerResourcesRequest { container_id, linux, ..Default::default() };
+                async move { runtime.update_container_resources(request).await }
+            };
+            for result in join_all(parts.iter().map(update)).await {
+                result.unwrap();
+            }
+            let now = daemon.status(&id).await.unwrap().resources.unwrap().linux.unwrap();
+            let told = (now.cpu_shares, now.cpu_period, now.cpu_quota, now.memory_limit_in_bytes);
+            let asked =
+                (limits.cpu_shares, limits.cpu_period, limits.cpu_quota, limits.memory_limit_in_bytes);
+            assert_eq!(told, asked, "round {round}");
+        }
+        daemon.empty().await;
+    });
+}
+
 /// How many equal requests there are on so many connections.
 const CROWD: usize = 1000;
 const CONNECTIONS: usize = 8;

@@ -117,6 +117,38 @@ fn what_is_frozen_is_stopped_all_the_same() {
 }
 
 #[test]
+fn a_command_that_cannot_begin_is_refused_or_runs_out_of_time() {
+    needs_a_node!();
+    in_own_network(async {
+        let daemon = Daemon::start().await;
+        let sandbox = daemon.pod("p");
+        let pod = daemon.run_pod(&sandbox).await.unwrap();
+        let id = daemon.run(&pod, &sandbox, "c", "sleep 1000").await;
+        let (file, word) = freezer(&pod, &id);
+        std::fs::write(&file, word).unwrap();
+        let error = daemon.exec(&id, &["sleep", "1001"], 1).await.unwrap_err();
+        assert_eq!(error.code(), Code::FailedPrecondition, "{error}");
+        assert!(error.message().contains("paused"), "{error}");
+        std::fs::write(&file, if word == "1" { "0" } else { "THAWED" }).unwrap();
+
+        let shim = rustix::process::Pid::from_raw(daemon.shim_of(&id).cast_signed()).unwrap();
+        rustix::process::kill_process(shim, rustix::process::Signal::STOP).unwrap();
+        let begun = Instant::now();
+        let error = daemon.exec(&id, &["sleep", "1001"], 1).await.unwrap_err();
+        rustix::process::kill_process(shim, rustix::process::Signal::CONT).unwrap();
+        assert_eq!(error.code(), Code::DeadlineExceeded, "{error}");
+        assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
+        // What could not begin in time ends as soon as it begins.
+        let begun = Instant::now();
+        while daemon.sh(&id, "ps").await.contains("1001") {
+            assert!(begun.elapsed() < Duration::from_secs(5), "it runs on");
+        }
+        daemon.remove_pod(&pod).await.unwrap();
+        assert_eq!(daemon.remains(), Vec::<String>::new());
+    });
+}
+
+#[test]
 fn sources_that_lead_nowhere_are_named() {
     needs_a_node!();
     in_own_network(async {

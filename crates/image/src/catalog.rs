@@ -139,7 +139,7 @@ impl Catalog {
     /// Removes an image with all its names, and says whether it was there.
     pub(crate) fn remove(&self, id: &ImageId, layers: &Layers) -> Result<bool, PullCause> {
         self.change(layers, || {
-            Ok(self.store.write(Durability::Process, |tx| {
+            Ok(self.store.let_go(Durability::Process, |tx| {
                 tx.execute("DELETE FROM images WHERE id = ?1", [id.as_str()])
             })? > 0)
         })

@@ -12,7 +12,7 @@ use model::digest::Digest;
 use store::rusqlite::{self, Transaction, params};
 use store::{Durability, Store};
 
-use crate::error::PullCause;
+use crate::error::{PullCause, is_no_space};
 use crate::tree::{self, Usage};
 use crate::unfinished::{self, Note};
 use crate::unpack::{LooseEnds, Unpacked};
@@ -319,17 +319,11 @@ impl Layers {
         match std::fs::rename(path, &to) {
             Ok(()) => remove_in_background(to),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            // Even a name takes room in the trash. What goes file by file gives room from the first one on.
+            Err(error) if is_no_space(&error) => remove_path(path)?,
             Err(error) => return Err(error),
         }
         Ok(())
-    }
-
-    /// Removes what was thrown away, now: for whoever needs its room at once.
-    pub(crate) fn empty_trash_now(&self) {
-        for entry in std::fs::read_dir(&self.trash).into_iter().flatten().flatten() {
-            // The background does the same; what either finds gone is gone.
-            let _ = std::fs::remove_dir_all(entry.path());
-        }
     }
 
     /// Makes layers visible, with rows of their own and whatever `also` writes, all in one durable transaction: the data is synced before
@@ -412,7 +406,7 @@ impl Layers {
             return Ok(Usage::default());
         }
         // Durable before anything is deleted: a row must not come back without its layer.
-        self.store.write(Durability::Disk, |tx| {
+        self.store.let_go(Durability::Disk, |tx| {
             let mut statement = tx.prepare_cached("DELETE FROM layers WHERE id = ?1")?;
             unused.iter().try_for_each(|id| statement.execute([id]).map(drop))
         })?;

@@ -6,7 +6,7 @@ use std::io::{self, Read, Write};
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use model::digest::{Digest, ImageId};
 use model::request::UserNamespace;
@@ -18,9 +18,6 @@ use crate::layers::Layers;
 use crate::overlay::{Stack, mount_stack};
 use crate::tree::{self, Usage};
 use crate::unpack::{UnpackError, copy_directory};
-
-/// How long to wait on a full disk for the room that what was removed had.
-const FREEING: Duration = Duration::from_secs(2);
 
 /// Why a root file system could not be made, mounted or removed.
 #[derive(Debug, thiserror::Error)]
@@ -236,22 +233,10 @@ impl RootFilesystems {
         })?;
         // The rows last: as long as there is something, it has an owner.
         let volumes = format!("{}*", crate::volume::prefix(owner));
-        let forget = || {
-            self.store.write(Durability::Process, |tx| {
-                tx.prepare_cached("DELETE FROM root_filesystems WHERE container = ?1 OR container GLOB ?2")?
-                    .execute([owner, &volumes])
-            })
-        };
-        let mut forgotten = forget();
-        // Even forgetting takes room for a moment, which what was just thrown away may hold, and the kernel with it: it lets go of the
-        // files of a mount some time after the last process that had it.
-        let begun = Instant::now();
-        while matches!(forgotten, Err(StoreError::Full { .. })) && begun.elapsed() < FREEING {
-            self.layers.empty_trash_now();
-            std::thread::sleep(FREEING / 100);
-            forgotten = forget();
-        }
-        forgotten?;
+        self.store.let_go(Durability::Process, |tx| {
+            tx.prepare_cached("DELETE FROM root_filesystems WHERE container = ?1 OR container GLOB ?2")?
+                .execute([owner, &volumes])
+        })?;
         self.known().remove(owner);
         Ok(())
     }

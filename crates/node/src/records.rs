@@ -70,7 +70,7 @@ impl Records {
     /// Settles a pod's state, the first time or again.
     pub(crate) async fn settle_pod(&self, id: &PodId, state: &PodState) -> Result<(), StoreError> {
         let (id, state) = (id.clone(), json(state));
-        self.write(move |db| {
+        self.let_go(move |db| {
             db.prepare_cached("UPDATE pods SET state = ?2 WHERE id = ?1")?
                 .execute(params![id.as_str(), state])
                 .map(drop)
@@ -81,7 +81,7 @@ impl Records {
     /// Forgets a pod and its containers.
     pub(crate) async fn forget_pod(&self, id: &PodId) -> Result<(), StoreError> {
         let id = id.clone();
-        self.write(move |db| {
+        self.let_go(move |db| {
             db.prepare_cached("DELETE FROM pods WHERE id = ?1")?.execute(params![id.as_str()]).map(drop)
         })
         .await
@@ -130,7 +130,7 @@ impl Records {
         state: &ContainerState,
     ) -> Result<(), StoreError> {
         let (id, state) = (id.clone(), json(state));
-        self.write(move |db| {
+        self.let_go(move |db| {
             db.prepare_cached("UPDATE containers SET state = ?2 WHERE id = ?1")?
                 .execute(params![id.as_str(), state])
                 .map(drop)
@@ -141,7 +141,7 @@ impl Records {
     /// Forgets a container.
     pub(crate) async fn forget_container(&self, id: &ContainerId) -> Result<(), StoreError> {
         let id = id.clone();
-        self.write(move |db| {
+        self.let_go(move |db| {
             db.prepare_cached("DELETE FROM containers WHERE id = ?1")?.execute(params![id.as_str()]).map(drop)
         })
         .await
@@ -167,6 +167,15 @@ impl Records {
     ) -> Result<(), StoreError> {
         let store = self.store.clone();
         on_a_blocking_thread(move || store.write(Durability::Process, |db| change(db))).await
+    }
+
+    /// As `write`, for what has to be recorded on a full disk too: the end of something.
+    async fn let_go(
+        &self,
+        change: impl FnOnce(&rusqlite::Transaction<'_>) -> rusqlite::Result<()> + Send + 'static,
+    ) -> Result<(), StoreError> {
+        let store = self.store.clone();
+        on_a_blocking_thread(move || store.let_go(Durability::Process, |db| change(db))).await
     }
 }
 

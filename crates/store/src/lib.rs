@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 pub use open::{OpenError, Quarantined};
+use reserve::Reserve;
 pub use rusqlite;
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 
@@ -27,8 +28,27 @@ pub enum Durability {
 #[derive(Debug)]
 pub struct Store {
     connection: Mutex<Connection>,
+    /// After the connection, whose locks go with its file.
+    reserve: Reserve,
     path: PathBuf,
     quarantined: Option<Quarantined>,
+}
+
+/// What a transaction may use of a disk that is full.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Room {
+    /// Nothing.
+    Shared,
+    /// What is set aside.
+    Reserved,
+}
+
+impl Drop for Store {
+    /// The database is whole in its one file when the daemon has ended in order; the room behind its log is for the next one.
+    fn drop(&mut self) {
+        let _ = self.lock().query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+        self.reserve.behind_log();
+    }
 }
 
 /// Why a transaction failed.
@@ -48,8 +68,8 @@ impl Store {
     /// # Errors
     /// [`OpenError::Newer`] if a newer release wrote it, which is left as it is; else what the file system or SQLite says.
     pub fn open(path: &Path) -> Result<Store, OpenError> {
-        let (connection, quarantined) = open::open(path)?;
-        Ok(Store { connection: Mutex::new(connection), path: path.to_owned(), quarantined })
+        let open::Opened { connection, reserve, quarantined } = open::open(path)?;
+        Ok(Store { connection: Mutex::new(connection), reserve, path: path.to_owned(), quarantined })
     }
 
     /// Where the database is.
@@ -73,14 +93,39 @@ impl Store {
     /// Runs `work` in one transaction, and commits it if `work` returns `Ok`; else nothing of it remains.
     ///
     /// # Errors
-    /// [`StoreError`] around what `work` or the commit returned.
+    /// [`StoreError`] around what `work` or the commit returned; [`StoreError::Full`] also where it would take room that is set aside for
+    /// [`Store::let_go`].
     pub fn write<T>(
         &self,
         durability: Durability,
         work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>,
     ) -> Result<T, StoreError> {
+        self.transact(durability, Room::Shared, work)
+    }
+
+    /// As [`Store::write`], for what takes rows away, or records in a row that is there what became of it: it works on a full disk too.
+    ///
+    /// # Errors
+    /// [`StoreError`] around what `work` or the commit returned.
+    pub fn let_go<T>(
+        &self,
+        durability: Durability,
+        work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>,
+    ) -> Result<T, StoreError> {
+        self.transact(durability, Room::Reserved, work)
+    }
+
+    fn transact<T>(
+        &self,
+        durability: Durability,
+        room: Room,
+        work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>,
+    ) -> Result<T, StoreError> {
         let mut connection = self.lock();
         let run = |connection: &mut Connection| {
+            if room == Room::Shared && !self.reserve.within(connection)? {
+                return Ok(None);
+            }
             // In WAL mode NORMAL syncs only at checkpoints and FULL at every commit. It cannot be changed within a transaction.
             connection.pragma_update(
                 None,
@@ -93,10 +138,14 @@ impl Store {
             // IMMEDIATE: a transaction that will write takes the lock at its beginning, so that it cannot fail in its middle.
             let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
             let value = work(&transaction)?;
+            if !self.reserve.has_blocks(&transaction)? {
+                return Ok(None);
+            }
             transaction.commit()?;
-            Ok(value)
+            Ok(Some(value))
         };
-        run(&mut connection).map_err(|source| self.error(source))
+        let done = run(&mut connection).map_err(|source| self.error(source))?;
+        done.ok_or_else(|| StoreError::Full { path: self.path.clone() })
     }
 
     /// A panic within `work` rolled its transaction back, so the connection behind a poisoned lock is whole.

@@ -4,9 +4,11 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
-use crate::{reserve, schema};
+use crate::reserve::Reserve;
+use crate::schema;
 
 /// How long a statement waits for another process, such as a person with the sqlite3 shell.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -47,7 +49,14 @@ pub enum OpenError {
     Sqlite { path: PathBuf, source: rusqlite::Error },
 }
 
-pub(crate) fn open(path: &Path) -> Result<(Connection, Option<Quarantined>), OpenError> {
+/// A database that is ready to be used.
+pub(crate) struct Opened {
+    pub connection: Connection,
+    pub reserve: Reserve,
+    pub quarantined: Option<Quarantined>,
+}
+
+pub(crate) fn open(path: &Path) -> Result<Opened, OpenError> {
     if let Some(folder) = path.parent().filter(|p| !p.as_os_str().is_empty()) {
         std::fs::create_dir_all(folder)
             .map_err(|source| OpenError::Folder { path: path.to_owned(), source })?;
@@ -55,13 +64,13 @@ pub(crate) fn open(path: &Path) -> Result<(Connection, Option<Quarantined>), Ope
     match open_whole(path) {
         Err(OpenError::Sqlite { source, .. } | OpenError::Upgrade { source, .. }) if is_damage(&source) => {
             let quarantined = put_aside(path, source.to_string())?;
-            Ok((open_whole(path)?, Some(quarantined)))
+            open_whole(path).map(|opened| Opened { quarantined: Some(quarantined), ..opened })
         }
-        done => done.map(|connection| (connection, None)),
+        done => done,
     }
 }
 
-fn open_whole(path: &Path) -> Result<Connection, OpenError> {
+fn open_whole(path: &Path) -> Result<Opened, OpenError> {
     let fail = |source| OpenError::Sqlite { path: path.to_owned(), source };
     // No mutex of SQLite's own: the store has one. No URI: a path with '?' is a path.
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
@@ -91,8 +100,23 @@ fn open_whole(path: &Path) -> Result<Connection, OpenError> {
         check(&connection).map_err(fail)?;
     }
     upgrade(&mut connection, path, found)?;
-    reserve::of_log(&mut connection, &beside(path, LOG)).map_err(fail)?;
-    Ok(connection)
+    // The log, and the room behind it, outlive the daemon: the disk may be full when the next one starts.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).map_err(fail)?;
+    begin_log(&mut connection).map_err(fail)?;
+    let reserve = Reserve::of(path, beside(path, LOG))
+        .map_err(|source| OpenError::Folder { path: path.to_owned(), source })?;
+    reserve.behind_log();
+    // On a full disk there is none to be had, which is no reason not to begin.
+    let _ = reserve.within(&mut connection);
+    Ok(Opened { connection, reserve, quarantined: None })
+}
+
+/// The log comes into being with the first transaction.
+fn begin_log(connection: &mut Connection) -> rusqlite::Result<()> {
+    let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    let transaction = connection.transaction()?;
+    transaction.pragma_update(None, "user_version", version)?;
+    transaction.commit()
 }
 
 fn is_empty(connection: &Connection) -> rusqlite::Result<bool> {

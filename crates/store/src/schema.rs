@@ -5,6 +5,8 @@ pub const STEPS: &[(&str, &str)] = &[
     ("001_images", include_str!("schema/001_images.sql")),
     ("002_pods", include_str!("schema/002_pods.sql")),
     ("003_manifests", include_str!("schema/003_manifests.sql")),
+    ("004_reserve", include_str!("schema/004_reserve.sql")),
+    ("005_disk", include_str!("schema/005_disk.sql")),
 ];
 
 /// The version that this program writes.

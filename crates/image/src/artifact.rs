@@ -92,5 +92,6 @@ pub(crate) fn write(
         bytes: usage.bytes,
         inodes: usage.inodes,
         loose_ends: LooseEnds { has_root: true, ..LooseEnds::default() },
+        outline: None,
     })
 }

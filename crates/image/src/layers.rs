@@ -12,7 +12,12 @@ use model::digest::Digest;
 use store::rusqlite::{self, Transaction, params};
 use store::{Durability, Store};
 
+<<<<<<< HEAD
 use crate::error::{PullCause, is_no_space};
+=======
+use crate::error::PullCause;
+use crate::tar::outline::Outline;
+>>>>>>> 7ba56ee (x)
 use crate::tree::{self, Usage};
 use crate::unfinished::{self, Note};
 use crate::unpack::{LooseEnds, Unpacked};
@@ -38,6 +43,8 @@ pub(crate) struct Partial {
     pub path: PathBuf,
     pub usage: Usage,
     pub loose_ends: LooseEnds,
+    /// With which its archive can be made again.
+    pub outline: Option<Outline>,
     published: std::sync::atomic::AtomicBool,
 }
 
@@ -195,8 +202,8 @@ impl Layers {
             if !path.exists() && std::fs::rename(&placed, &path).is_err() {
                 continue;
             }
-            let Note { id, blob, bytes, inodes, loose_ends, .. } = note;
-            found.push(self.known_partial(id, blob, path, Usage { bytes, inodes }, loose_ends));
+            let Note { id, blob, bytes, inodes, loose_ends, outline, .. } = note;
+            found.push(self.known_partial(id, blob, path, Usage { bytes, inodes }, loose_ends, outline));
         }
         Ok(found)
     }
@@ -284,11 +291,11 @@ impl Layers {
         what: Unpacked,
     ) -> Arc<Partial> {
         let usage = Usage { bytes: what.bytes, inodes: what.inodes };
-        let note = Note::new(&id, blob.as_ref(), usage.bytes, usage.inodes, &what.loose_ends);
+        let note = Note::new(&id, blob.as_ref(), &what);
         if let Some(Err(error)) = note.map(|note| note.write(&path)) {
             tracing::debug!(layer = id, %error, "no note of it could be left; if the daemon is killed now, it is fetched again");
         }
-        self.known_partial(id, blob, path, usage, what.loose_ends)
+        self.known_partial(id, blob, path, usage, what.loose_ends, what.outline)
     }
 
     fn known_partial(
@@ -298,9 +305,10 @@ impl Layers {
         path: PathBuf,
         usage: Usage,
         loose_ends: LooseEnds,
+        outline: Option<Outline>,
     ) -> Arc<Partial> {
-        let partial =
-            Arc::new(Partial { id: id.clone(), blob, path, usage, loose_ends, published: false.into() });
+        let published = false.into();
+        let partial = Arc::new(Partial { id: id.clone(), blob, path, usage, loose_ends, outline, published });
         self.table().unpacked.insert(id, Arc::downgrade(&partial));
         partial
     }
@@ -447,6 +455,12 @@ fn insert(tx: &Transaction<'_>, partial: &Partial, layer: &Layer) -> rusqlite::R
         signed(layer.usage.inodes),
         loose_ends
     ])?;
+    if let Some(outline) = &partial.outline {
+        tx.prepare_cached(
+            "INSERT OR REPLACE INTO layer_outlines (layer, size, outline) VALUES (?1, ?2, ?3)",
+        )?
+        .execute(params![layer.id, signed(outline.size), outline.packed])?;
+    }
     if let Some(blob) = &partial.blob {
         tx.prepare_cached("INSERT OR REPLACE INTO layer_blobs (digest, layer) VALUES (?1, ?2)")?
             .execute(params![blob.as_str(), layer.id])?;

@@ -19,6 +19,8 @@ mod overlay;
 mod pieces;
 mod progress;
 mod pull;
+#[allow(dead_code)]
+mod rebuild;
 mod record;
 mod rootfs;
 mod tag;

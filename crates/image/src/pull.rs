@@ -375,6 +375,7 @@ impl Pull {
             bytes: usage.bytes,
             inodes: usage.inodes,
             loose_ends: LooseEnds::default(),
+            outline: None,
         };
         Ok(Some(Ready::Unpacked(self.shared.layers.unpacked(id, None, path, unpacked))))
     }

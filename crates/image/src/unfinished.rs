@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 use model::digest::Digest;
 use serde::{Deserialize, Serialize};
 
-use crate::unpack::LooseEnds;
+use crate::tar::outline::Outline;
+use crate::unpack::{LooseEnds, Unpacked};
 
 /// The ending of a note's name; before it is the name of what it is about.
 const ENDING: &str = ".note";
@@ -28,19 +29,21 @@ pub(crate) struct Note {
     pub bytes: u64,
     pub inodes: u64,
     pub loose_ends: LooseEnds,
+    pub outline: Option<Outline>,
 }
 
 impl Note {
     /// A note of this boot; none where the kernel does not say which that is.
-    pub(crate) fn new(
-        id: &str,
-        blob: Option<&Digest>,
-        bytes: u64,
-        inodes: u64,
-        loose_ends: &LooseEnds,
-    ) -> Option<Note> {
-        let (id, blob, loose_ends) = (id.to_owned(), blob.cloned(), loose_ends.clone());
-        Some(Note { boot: boot()?, id, blob, bytes, inodes, loose_ends })
+    pub(crate) fn new(id: &str, blob: Option<&Digest>, what: &Unpacked) -> Option<Note> {
+        Some(Note {
+            boot: boot()?,
+            id: id.to_owned(),
+            blob: blob.cloned(),
+            bytes: what.bytes,
+            inodes: what.inodes,
+            loose_ends: what.loose_ends.clone(),
+            outline: what.outline.clone(),
+        })
     }
 
     /// Puts the note beside `layer`. It is not synced: it needs to last no longer than the boot.
@@ -89,7 +92,14 @@ mod tests {
     fn a_note_counts_for_its_boot_and_only_whole() {
         let folder = tempfile::tempdir().unwrap();
         let layer = folder.path().join("abc.partial-1-1");
-        let Some(note) = Note::new("sha256:abc", None, 7, 8, &LooseEnds::default()) else {
+        let what = Unpacked {
+            diff_id: Digest::sha256([1; 32]),
+            bytes: 7,
+            inodes: 8,
+            loose_ends: LooseEnds::default(),
+            outline: Some(Outline { size: 9, packed: vec![0, 255] }),
+        };
+        let Some(note) = Note::new("sha256:abc", None, &what) else {
             println!("SKIPPED: the kernel tells no boot id");
             return;
         };
@@ -97,6 +107,7 @@ mod tests {
         note.write(&layer).unwrap();
         let back = read(&layer).unwrap();
         assert_eq!((back.id.as_str(), back.bytes, back.inodes), ("sha256:abc", 7, 8));
+        assert_eq!(back.outline, what.outline);
         let path = beside(&layer);
         assert_eq!(subject(&path).unwrap(), layer);
         assert!(subject(&layer).is_none());

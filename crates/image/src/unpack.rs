@@ -21,6 +21,7 @@ pub(crate) use attributes::{copy_directory, copy_xattrs, is_implied, time_spec};
 use crate::config::Limits;
 use crate::error::is_no_space;
 pub use crate::tar::TarError;
+use crate::tar::outline::{Outline, Recorder};
 
 /// Why a blob did not become a layer.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -91,6 +92,8 @@ pub(crate) struct Unpacked {
     pub bytes: u64,
     pub inodes: u64,
     pub loose_ends: LooseEnds,
+    /// With which the archive can be made again; none: it would be too large.
+    pub outline: Option<Outline>,
 }
 
 /// What an archive leaves open until the layers below it are known. Paths are relative to the layer, without `.`, `..` and links.
@@ -140,12 +143,12 @@ pub(crate) fn unpack(
     let mut archive = decompress::open(packed, &expected.diff_id, &options.limits)?;
     let unpacked = extract::extract(&mut archive, root, options);
     // A failed download looks like a broken archive from here; what really happened is known to whoever downloads.
-    let extracted = match unpacked {
+    let mut extracted = match unpacked {
         Err(_) if archive.aborted() => return Err(UnpackError::Aborted),
         other => other?,
     };
     // After the archive's end there may be padding, which counts for both digests.
-    let finished = archive.finish()?;
+    let finished = archive.finish(Rest(&mut extracted.recorder))?;
     if finished.packed_size != expected.size {
         return Err(UnpackError::BlobSize { expected: expected.size, actual: finished.packed_size });
     }
@@ -160,7 +163,24 @@ pub(crate) fn unpack(
         bytes: extracted.bytes,
         inodes: extracted.inodes,
         loose_ends: extracted.loose_ends,
+        outline: extracted.recorder.and_then(Recorder::finish),
     })
+}
+
+/// What follows the end of an archive.
+struct Rest<'a>(&'a mut Option<Recorder>);
+
+impl io::Write for Rest<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if let Some(recorder) = &mut self.0 {
+            recorder.literal(bytes);
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// A stream that is hashed and counted as it is read, and cut where it is longer than it was said to be.

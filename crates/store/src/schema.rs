@@ -7,6 +7,7 @@ pub const STEPS: &[(&str, &str)] = &[
     ("003_manifests", include_str!("schema/003_manifests.sql")),
     ("004_reserve", include_str!("schema/004_reserve.sql")),
     ("005_disk", include_str!("schema/005_disk.sql")),
+    ("006_outlines", include_str!("schema/006_outlines.sql")),
 ];
 
 /// The version that this program writes.

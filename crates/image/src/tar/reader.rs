@@ -3,7 +3,9 @@
 use std::io::{self, Read};
 
 use super::header::{Field, Header};
+use super::outline::Recorder;
 use super::pax::Pax;
+use super::tap::Tap;
 use super::{BLOCK, SPECIAL_MAX, TarError, header, sparse};
 
 /// What an entry makes.
@@ -40,15 +42,26 @@ pub(crate) struct Entry {
 
 /// Reads an archive from a stream, which should be buffered.
 pub(crate) struct Reader<R> {
-    stream: R,
+    stream: Tap<R>,
     /// Stored bytes of the present entry that were not read yet, and the padding after them.
     left: u64,
     padding: u64,
 }
 
 impl<R: Read> Reader<R> {
+    #[allow(dead_code)]
     pub(crate) fn new(stream: R) -> Self {
-        Reader { stream, left: 0, padding: 0 }
+        Reader::recorded(stream, None)
+    }
+
+    /// The same with the archive taken down: as contents, what is read with [`Reader::read_data`], and literally all else.
+    pub(crate) fn recorded(stream: R, recorder: Option<Recorder>) -> Self {
+        Reader { stream: Tap::new(stream, recorder), left: 0, padding: 0 }
+    }
+
+    /// The recorder, after the last entry. What follows it in the stream was not seen.
+    pub(crate) fn into_recorder(self) -> Option<Recorder> {
+        self.stream.into_recorder()
     }
 
     /// The next entry; none at the end. What was not read of the entry before is skipped.
@@ -86,7 +99,7 @@ impl<R: Read> Reader<R> {
             return Ok(0);
         }
         loop {
-            match self.stream.read(&mut buffer[..size]) {
+            match self.stream.read_contents(&mut buffer[..size]) {
                 Ok(0) => return Err(TarError::Truncated),
                 Ok(read) => {
                     self.left -= read as u64;
@@ -160,6 +173,9 @@ impl<R: Read> Reader<R> {
                 entry.path = name;
             }
             self.set_sparse(&mut entry, parts, pax.sparse.real_size.ok_or(TarError::Sparse)?)?;
+        }
+        if kind == Kind::File {
+            self.stream.file(&entry.path, entry.parts.as_deref());
         }
         Ok(entry)
     }

@@ -1,6 +1,6 @@
 //! From the packed blob to the archive: gzip, zstd or neither, told by the first bytes, hashed on both sides.
 
-use std::io::{self, BufReader, Chain, Cursor, Read};
+use std::io::{self, BufReader, Chain, Cursor, Read, Write};
 
 use flate2::bufread::MultiGzDecoder;
 use model::digest::Digest;
@@ -96,9 +96,9 @@ impl<R: Read> Archive<R> {
         self.exceeded.take().or_else(|| self.failure.take().map(UnpackError::Compression))
     }
 
-    /// Reads whatever is left, and gives the digests.
-    pub(super) fn finish(mut self) -> Result<Finished, UnpackError> {
-        let read = io::copy(&mut self, &mut io::sink())
+    /// Reads whatever is left into `rest`, and gives the digests.
+    pub(super) fn finish(mut self, mut rest: impl Write) -> Result<Finished, UnpackError> {
+        let read = io::copy(&mut self, &mut rest)
             // What follows the compressed stream counts for the blob's digest alone.
             .and_then(|_| io::copy(self.packed_stream(), &mut io::sink()));
         if let Err(error) = read {

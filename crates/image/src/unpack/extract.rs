@@ -12,6 +12,7 @@ use rustix::io::Errno;
 
 use super::dirs::{Dir, Dirs, c_name, clean, join};
 use super::{LooseEnds, Options, UnpackError, attributes, decompress};
+use crate::tar::outline::Recorder;
 use crate::tar::{Entry, Kind, Reader};
 use crate::tree;
 
@@ -21,6 +22,8 @@ const WHITEOUT: &[u8] = b".wh.";
 const OPAQUE: &[u8] = b".wh..wh..opq";
 
 pub(super) struct Extracted {
+    /// Of the archive up to its end, without what follows.
+    pub recorder: Option<Recorder>,
     pub bytes: u64,
     pub inodes: u64,
     pub loose_ends: LooseEnds,
@@ -44,7 +47,7 @@ pub(super) fn extract<R: Read>(
         logical_bytes: 0,
         limit: options.limits.layer_bytes,
     };
-    let mut reader = Reader::new(&mut *archive);
+    let mut reader = Reader::recorded(&mut *archive, Recorder::new());
     let mut entries = 0;
     let result = loop {
         match reader.next() {
@@ -66,7 +69,8 @@ pub(super) fn extract<R: Read>(
         let from_reading = matches!(error, UnpackError::Archive { .. });
         return Err(if from_reading { archive.reason().unwrap_or(error) } else { error });
     }
-    extractor.finish()
+    let recorder = reader.into_recorder();
+    Ok(Extracted { recorder, ..extractor.finish()? })
 }
 
 struct Extractor {
@@ -415,6 +419,7 @@ impl Extractor {
             }
         }
         Ok(Extracted {
+            recorder: None,
             bytes: self.bytes + made * PAGE,
             inodes: self.inodes + made,
             loose_ends: LooseEnds {

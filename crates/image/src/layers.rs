@@ -12,12 +12,8 @@ use model::digest::Digest;
 use store::rusqlite::{self, Transaction, params};
 use store::{Durability, Store};
 
-<<<<<<< HEAD
 use crate::error::{PullCause, is_no_space};
-=======
-use crate::error::PullCause;
 use crate::tar::outline::Outline;
->>>>>>> 7ba56ee (x)
 use crate::tree::{self, Usage};
 use crate::unfinished::{self, Note};
 use crate::unpack::{LooseEnds, Unpacked};

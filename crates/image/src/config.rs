@@ -19,6 +19,8 @@ pub struct ImageConfig {
     pub parallel_layers: usize,
     /// How long a pull goes on when everybody who asked for it has left, so that a retry finds it done or joins it.
     pub linger: Duration,
+    /// Whether layers' packed blobs are kept below `blobs/`.
+    pub keep_blobs: bool,
     /// Whether the overlay's own attributes are `user.overlay.*`: for a daemon in a user namespace.
     pub user_xattr: bool,
     pub limits: Limits,
@@ -33,6 +35,7 @@ impl ImageConfig {
             insecure_registries: Vec::new(),
             platform: Platform::of_this_program(),
             parallel_layers: 4,
+            keep_blobs: false,
             linger: Duration::from_secs(600),
             user_xattr: false,
             limits: Limits::default(),

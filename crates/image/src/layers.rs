@@ -12,6 +12,7 @@ use model::digest::Digest;
 use store::rusqlite::{self, Transaction, params};
 use store::{Durability, Store};
 
+use crate::blobs::Blobs;
 use crate::error::{PullCause, is_no_space};
 use crate::tar::outline::Outline;
 use crate::tree::{self, Usage};
@@ -423,6 +424,18 @@ impl Layers {
             }
         }
         Ok(freed)
+    }
+
+    /// Throws away the kept blobs that no layer came from any more, and says how many bytes they took.
+    pub(crate) fn collect_blobs(&self, blobs: &Blobs) -> Result<u64, PullCause> {
+        let known = self.store.read(|connection| {
+            let mut statement = connection.prepare_cached("SELECT digest FROM layer_blobs")?;
+            let digests = statement.query_map([], |row| row.get::<_, String>(0))?;
+            digests.collect::<rusqlite::Result<std::collections::HashSet<_>>>()
+        })?;
+        blobs
+            .collect(|digest| known.contains(digest.as_str()))
+            .map_err(|error| PullCause::io(&self.folder, error))
     }
 
     fn empty_trash(&self) {

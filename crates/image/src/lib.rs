@@ -6,10 +6,12 @@
 //! descriptors.
 
 mod artifact;
+mod blobs;
 mod catalog;
 mod changes;
 mod config;
 mod error;
+mod fetch;
 mod flight;
 mod graft;
 mod inspect;
@@ -126,6 +128,7 @@ impl Images {
             tracing::warn!(images, "the database was lost; images were restored from their records");
         }
         let layers = Layers::open(&config.root, Arc::clone(&store), sweep).map_err(fail)?;
+        let blobs = blobs::Blobs::open(&config.root).map_err(|e| fail(PullCause::io(&config.root, e)))?;
         let catalog = Arc::new(Catalog::open(Arc::clone(&store), records, &layers).map_err(fail)?);
         let rootfs =
             RootFilesystems::open(&config.root, store, Arc::clone(&layers), config.user_xattr, sweep)?;
@@ -134,6 +137,7 @@ impl Images {
             slots: Semaphore::new(config.parallel_layers.max(1) * 2),
             config,
             layers,
+            blobs,
             catalog,
             fetching: Flights::new(),
         };
@@ -307,6 +311,9 @@ impl Drop for Watch {
 fn collect(shared: &Shared) {
     if let Err(error) = shared.layers.collect() {
         tracing::warn!(%error, "layers that nothing needs could not be removed; it is tried again with the next image");
+    }
+    if let Err(error) = shared.layers.collect_blobs(&shared.blobs) {
+        tracing::warn!(%error, "kept blobs that nothing needs could not be removed; it is tried again with the next image");
     }
 }
 

@@ -1,31 +1,32 @@
 //! One pull from the reference to the image: manifest, configuration, layers side by side, and one commit at the end.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use distribution::{Hasher, Session};
 use model::digest::{Digest, ImageId};
 use model::reference::ImageReference;
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
 use crate::artifact;
+use crate::blobs::Blobs;
 use crate::catalog::{self, Catalog, NewImage, Origin, StoredManifest};
 use crate::config::ImageConfig;
 use crate::error::PullCause;
+use crate::fetch::Directory;
 use crate::flight::Flights;
 use crate::graft::{Above, graft};
 use crate::layers::{Layers, Partial, Ready};
 use crate::manifest::{self, Config, Document, LayerSource, Manifest};
-use crate::pieces::{self, Piece, Pieces};
-use crate::progress::{LayerState, Progress, Stage};
-use crate::unpack::{self, Expected, LooseEnds, Options, UnpackError, Unpacked};
+use crate::progress::{Progress, Stage};
+use crate::unpack::{self, LooseEnds, UnpackError, Unpacked};
 
 /// What all pulls have in common.
 pub(crate) struct Shared {
     pub config: ImageConfig,
     pub layers: Arc<Layers>,
+    pub blobs: Blobs,
     pub catalog: Arc<Catalog>,
     /// Layers that are being fetched, by diff id.
     pub fetching: Flights<String, ()>,
@@ -237,71 +238,6 @@ impl Pull {
         Err(cause)
     }
 
-    /// One layer: here already, being fetched by another pull, or fetched now.
-    async fn layer(&self, index: usize, source: &LayerSource) -> Result<Ready, PullCause> {
-        let diff_id = &source.diff_id;
-        loop {
-            if let Some(ready) = self.shared.layers.find(diff_id.as_str()) {
-                self.progress.layer(index, |layer| layer.state = LayerState::Present);
-                return Ok(ready);
-            }
-            match self.shared.fetching.join(diff_id.as_str().to_owned()) {
-                // However the other's attempt ended: look again, and if there is nothing, fetch it with these credentials.
-                Err(mut other) => drop(other.changed().await),
-                Ok(_leading) => {
-                    // It may have come between the look and the lead.
-                    if self.shared.layers.find(diff_id.as_str()).is_none() {
-                        return self.fetch(index, source).await.map(Ready::Unpacked);
-                    }
-                }
-            }
-        }
-    }
-
-    async fn fetch(&self, index: usize, source: &LayerSource) -> Result<Arc<Partial>, PullCause> {
-        let LayerSource { blob, diff_id, file } = source;
-        let _slot = self.shared.slots.acquire().await;
-        self.progress.layer(index, |layer| layer.state = LayerState::Downloading);
-        let size = u64::try_from(blob.size).unwrap_or(0);
-        let expected =
-            Expected { blob: blob.digest.clone(), size, diff_id: diff_id.clone(), file: file.clone() };
-        let (sender, receiver) = pieces::channel();
-        let shared = Arc::clone(&self.shared);
-        let unpacking = tokio::task::spawn_blocking(move || unpack_blob(&shared, receiver, &expected));
-        let downloaded = self.download(index, &blob.digest, size, &sender).await;
-        drop(sender);
-        let unpacked = unpacking.await.map_err(|_| PullCause::Interrupted)?;
-        downloaded?;
-        let (mut directory, unpacked) = unpacked?;
-        let path = directory.take();
-        self.progress.layer(index, |layer| layer.state = LayerState::Unpacked);
-        Ok(self.shared.layers.unpacked(
-            diff_id.as_str().to_owned(),
-            Some(blob.digest.clone()),
-            path,
-            unpacked,
-        ))
-    }
-
-    /// Hands a blob on piece by piece. If nobody takes them any more, it ends without an error: who took them knows why.
-    async fn download(
-        &self,
-        index: usize,
-        digest: &Digest,
-        size: u64,
-        to: &mpsc::Sender<Piece>,
-    ) -> Result<(), PullCause> {
-        let mut download = self.session.download(format!("layer {digest}"), digest, size);
-        while let Some(bytes) = download.next().await? {
-            self.progress.layer(index, |layer| layer.downloaded += bytes.len() as u64);
-            if to.send(Piece::Bytes(bytes)).await.is_err() {
-                return Ok(());
-            }
-        }
-        let _ = to.send(Piece::End).await;
-        Ok(())
-    }
-
     /// Grafts, and then the commit of everything.
     fn publish(
         &self,
@@ -402,49 +338,6 @@ fn chain_id(below: Option<&Digest>, diff_id: &str) -> Digest {
     let mut hasher = Hasher::new();
     hasher.update(format!("{below} {diff_id}").as_bytes());
     hasher.finish()
-}
-
-/// A directory that goes unless somebody takes it.
-struct Directory {
-    layers: Arc<Layers>,
-    path: Option<PathBuf>,
-}
-
-impl Directory {
-    fn take(&mut self) -> PathBuf {
-        self.path.take().unwrap_or_default()
-    }
-}
-
-impl Drop for Directory {
-    fn drop(&mut self) {
-        if let Some(path) = self.path.take() {
-            self.layers.discard(&path);
-        }
-    }
-}
-
-fn unpack_blob(
-    shared: &Shared,
-    pieces: Pieces,
-    expected: &Expected,
-) -> Result<(Directory, Unpacked), PullCause> {
-    let (path, directory) = shared.layers.new_partial(expected.diff_id.hex())?;
-    // Owned here, where nothing is written any more when it goes, even if the pull was given up meanwhile.
-    let guard = Directory { layers: Arc::clone(&shared.layers), path: Some(path) };
-    let options = Options { limits: shared.config.limits.clone(), user_xattr: shared.config.user_xattr };
-    let fd = std::os::fd::AsFd::as_fd(&directory);
-    let unpacked = match &expected.file {
-        Some(name) => artifact::write(pieces, fd, name, expected),
-        None => unpack::unpack(pieces, fd, expected, &options),
-    };
-    match unpacked {
-        Ok(unpacked) => Ok((guard, unpacked)),
-        Err(UnpackError::NoSpace { .. }) => {
-            Err(PullCause::NoSpace { path: shared.layers.folder().to_owned() })
-        }
-        Err(why) => Err(PullCause::Layer { digest: expected.blob.clone(), why }),
-    }
 }
 
 /// Runs what may wait for the disk on a thread for that.

@@ -124,3 +124,31 @@ async fn docker_types_and_indexes_are_understood() {
     place.registry.add("foreign", "2", &foreign);
     assert!(place.pull("foreign:2").await.unwrap_err().to_string().contains("linux/s390x"));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kept_blobs_spare_the_registry_and_are_not_believed() {
+    if skip_unless_root() {
+        return;
+    }
+    let place = Place::with(|config| config.keep_blobs = true).await;
+    let image =
+        image_of(&[&[Entry::file("a", 0o644, b"a".to_vec())], &[Entry::file("b", 0o644, b"b".to_vec())]]);
+    place.registry.add("a", "1", &image);
+    let id = place.pull("a:1").await.unwrap();
+    let folder = place.root().join("blobs");
+    let names: Vec<String> = image.layers.iter().map(|layer| layer.digest.replace(':', "-")).collect();
+    for (name, layer) in names.iter().zip(&image.layers) {
+        assert!(std::fs::read(folder.join(name)).unwrap() == layer.packed);
+    }
+    assert_eq!(common::names(&folder).len(), 2, "nothing else is there");
+    // One of the two is damaged: it alone is fetched again.
+    let damaged = folder.join(&names[1]);
+    let mut bytes = std::fs::read(&damaged).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    std::fs::write(&damaged, &bytes).unwrap();
+    assert!(place.images.remove(id.as_str()).await.unwrap());
+    place.pull("a:1").await.unwrap();
+    assert_eq!(place.registry.count(&image.layers[0].digest), 1);
+    assert_eq!(place.registry.count(&image.layers[1].digest), 2);
+    assert!(std::fs::read(&damaged).unwrap() == image.layers[1].packed, "and kept as it should be");
+}

@@ -59,6 +59,9 @@ sections! {
         max_parallel_layers: u32 = 4, Count(1..=64), AtRestart;
         /// How long a download may stand still before it is given up.
         stall_timeout_secs: Duration = Duration::from_secs(60), Seconds(1..=3600), AtRestart;
+        /// Whether layers are also kept as they came from the registry, packed, beside what is unpacked of them. It takes about half as much room again. Images can then
+        /// be sent on unchanged, and a layer that was lost is restored without the registry.
+        keep_blobs: bool = false, YesOrNo, AtRestart;
         /// How long a pull goes on when everybody who asked for it has left. A retry meanwhile joins it, and a later one finds it done. What it has finished
         /// by then stays for the next pull.
         pull_linger_secs: Duration = Duration::from_secs(600), Seconds(1..=86_400), AtRestart;

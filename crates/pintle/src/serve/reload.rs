@@ -46,6 +46,7 @@ pub(super) fn image_config(config: &Config) -> image::ImageConfig {
     image::ImageConfig {
         insecure_registries: config.image.insecure_registries.clone(),
         parallel_layers: config.image.max_parallel_layers as usize,
+        keep_blobs: config.image.keep_blobs,
         linger: config.image.pull_linger_secs,
         timeouts: image::Timeouts { stall: config.image.stall_timeout_secs, ..image::Timeouts::default() },
         ..image::ImageConfig::new(config.daemon.root.clone())

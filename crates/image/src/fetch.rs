@@ -1,0 +1,169 @@
+//! One layer of a pull: here already, being fetched by another pull, unpacked from a kept blob, or fetched and unpacked as one stream.
+
+use std::io::Read;
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use model::digest::Digest;
+use tokio::sync::mpsc;
+
+use crate::artifact;
+use crate::blobs::Keeping;
+use crate::error::PullCause;
+use crate::layers::{Layers, Partial, Ready};
+use crate::manifest::LayerSource;
+use crate::pieces::{self, Piece};
+use crate::progress::LayerState;
+use crate::pull::{Pull, Shared};
+use crate::unpack::{self, Expected, Options, UnpackError, Unpacked};
+
+impl Pull {
+    /// One layer, from wherever it is to be had. However many pulls want it, one fetches it.
+    pub(crate) async fn layer(&self, index: usize, source: &LayerSource) -> Result<Ready, PullCause> {
+        let diff_id = &source.diff_id;
+        loop {
+            if let Some(ready) = self.shared.layers.find(diff_id.as_str()) {
+                self.progress.layer(index, |layer| layer.state = LayerState::Present);
+                return Ok(ready);
+            }
+            match self.shared.fetching.join(diff_id.as_str().to_owned()) {
+                // However the other's attempt ended: look again, and if there is nothing, fetch it with these credentials.
+                Err(mut other) => drop(other.changed().await),
+                Ok(_leading) => {
+                    // It may have come between the look and the lead.
+                    if self.shared.layers.find(diff_id.as_str()).is_none() {
+                        return self.fetch(index, source).await.map(Ready::Unpacked);
+                    }
+                }
+            }
+        }
+    }
+
+    async fn fetch(&self, index: usize, source: &LayerSource) -> Result<Arc<Partial>, PullCause> {
+        let LayerSource { blob, diff_id, file } = source;
+        let _slot = self.shared.slots.acquire().await;
+        let size = u64::try_from(blob.size).unwrap_or(0);
+        let expected =
+            Expected { blob: blob.digest.clone(), size, diff_id: diff_id.clone(), file: file.clone() };
+        let (mut directory, unpacked) = match self.kept(&expected).await {
+            Some(done) => done,
+            None => self.fetched(index, &expected).await?,
+        };
+        let path = directory.take();
+        self.progress.layer(index, |layer| layer.state = LayerState::Unpacked);
+        Ok(self.shared.layers.unpacked(
+            diff_id.as_str().to_owned(),
+            Some(blob.digest.clone()),
+            path,
+            unpacked,
+        ))
+    }
+
+    /// From a blob that was kept. One that is of no use is let go, and the registry is asked.
+    async fn kept(&self, expected: &Expected) -> Option<(Directory, Unpacked)> {
+        let (shared, expected) = (Arc::clone(&self.shared), expected.clone());
+        let work = move || {
+            let (file, _) = shared.blobs.get(&expected.blob).ok()??;
+            match unpack_blob(&shared, file, &expected) {
+                Ok(done) => Some(done),
+                Err(error) => {
+                    tracing::warn!(blob = %expected.blob, %error, "a kept blob cannot be used and is fetched again");
+                    let _ = shared.blobs.remove(&expected.blob);
+                    None
+                }
+            }
+        };
+        tokio::task::spawn_blocking(work).await.ok().flatten()
+    }
+
+    async fn fetched(&self, index: usize, expected: &Expected) -> Result<(Directory, Unpacked), PullCause> {
+        self.progress.layer(index, |layer| layer.state = LayerState::Downloading);
+        let (sender, receiver) = pieces::channel();
+        let (shared, of) = (Arc::clone(&self.shared), expected.clone());
+        let unpacking = tokio::task::spawn_blocking(move || match shared.config.keep_blobs {
+            false => unpack_blob(&shared, receiver, &of),
+            true => unpack_and_keep(&shared, receiver, &of),
+        });
+        let downloaded = self.download(index, &expected.blob, expected.size, &sender).await;
+        drop(sender);
+        let unpacked = unpacking.await.map_err(|_| PullCause::Interrupted)?;
+        downloaded?;
+        unpacked
+    }
+
+    /// Hands a blob on piece by piece. If nobody takes them any more, it ends without an error: who took them knows why.
+    async fn download(
+        &self,
+        index: usize,
+        digest: &Digest,
+        size: u64,
+        to: &mpsc::Sender<Piece>,
+    ) -> Result<(), PullCause> {
+        let mut download = self.session.download(format!("layer {digest}"), digest, size);
+        while let Some(bytes) = download.next().await? {
+            self.progress.layer(index, |layer| layer.downloaded += bytes.len() as u64);
+            if to.send(Piece::Bytes(bytes)).await.is_err() {
+                return Ok(());
+            }
+        }
+        let _ = to.send(Piece::End).await;
+        Ok(())
+    }
+}
+
+/// A directory that goes unless somebody takes it.
+pub(crate) struct Directory {
+    pub layers: Arc<Layers>,
+    pub path: Option<PathBuf>,
+}
+
+impl Directory {
+    pub(crate) fn take(&mut self) -> PathBuf {
+        self.path.take().unwrap_or_default()
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        if let Some(path) = self.path.take() {
+            self.layers.discard(&path);
+        }
+    }
+}
+
+fn unpack_and_keep(
+    shared: &Shared,
+    blob: impl Read + Send,
+    expected: &Expected,
+) -> Result<(Directory, Unpacked), PullCause> {
+    let mut keeping = Keeping::new(blob, shared.blobs.create(&expected.blob));
+    let unpacked = unpack_blob(shared, &mut keeping, expected)?;
+    if let Err(error) = keeping.finish().and_then(|blob| blob.publish()) {
+        tracing::warn!(blob = %expected.blob, %error, "the packed blob could not be kept; its layer is here all the same");
+    }
+    Ok(unpacked)
+}
+
+fn unpack_blob(
+    shared: &Shared,
+    blob: impl Read + Send,
+    expected: &Expected,
+) -> Result<(Directory, Unpacked), PullCause> {
+    let (path, directory) = shared.layers.new_partial(expected.diff_id.hex())?;
+    // Owned here, where nothing is written any more when it goes, even if the pull was given up meanwhile.
+    let guard = Directory { layers: Arc::clone(&shared.layers), path: Some(path) };
+    let options = Options { limits: shared.config.limits.clone(), user_xattr: shared.config.user_xattr };
+    let fd = directory.as_fd();
+    let unpacked = match &expected.file {
+        Some(name) => artifact::write(blob, fd, name, expected),
+        None => unpack::unpack(blob, fd, expected, &options),
+    };
+    match unpacked {
+        Ok(unpacked) => Ok((guard, unpacked)),
+        Err(UnpackError::NoSpace { .. }) => {
+            Err(PullCause::NoSpace { path: shared.layers.folder().to_owned() })
+        }
+        Err(why) => Err(PullCause::Layer { digest: expected.blob.clone(), why }),
+    }
+}

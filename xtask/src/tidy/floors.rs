@@ -18,6 +18,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("sys", 1),
     ("cgroup", 1),
     ("store", 1),
+    ("trust", 1),
     ("distribution", 1),
     ("runtime", 2),
     ("shim", 2),

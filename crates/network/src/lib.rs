@@ -25,4 +25,4 @@ pub use defaults::{Defaults, default_configuration};
 pub use errors::{AttachError, DetachError, NotReady, PodCidrError};
 pub use networks::{GcReport, NetworkConfig, Networks, Owed, Ready};
 pub use pod::{Attached, Netns, PodNetwork, PortMapping, Protocol};
-pub use stats::{InterfaceStats, interface_stats, set_up_loopback};
+pub use stats::{InterfaceMeter, InterfaceStats, set_up_loopback};

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::BorrowedFd;
+use std::sync::{Mutex, PoisonError};
 
 use sys::netlink::{Messages, Socket};
 
@@ -21,25 +22,40 @@ pub struct InterfaceStats {
     pub tx_dropped: u64,
 }
 
-/// The counters of every interface in the namespace `netns`, the loopback left out.
-///
-/// # Errors
-/// The namespace cannot be entered, or the kernel refused the dump.
-pub fn interface_stats(netns: BorrowedFd<'_>) -> io::Result<Vec<InterfaceStats>> {
-    let mut socket = Socket::route_in(netns)?;
-    let links = link::all(&mut socket)?;
-    let stats = |link: link::Link| InterfaceStats {
-        name: link.name,
-        rx_bytes: link.counters.rx_bytes,
-        rx_packets: link.counters.rx_packets,
-        rx_errors: link.counters.rx_errors,
-        rx_dropped: link.counters.rx_dropped,
-        tx_bytes: link.counters.tx_bytes,
-        tx_packets: link.counters.tx_packets,
-        tx_errors: link.counters.tx_errors,
-        tx_dropped: link.counters.tx_dropped,
-    };
-    Ok(links.into_iter().filter(|link| link.index != link::LOOPBACK).map(stats).collect())
+/// Reads the counters of one network namespace again and again: a socket that was opened inside it once. It keeps the namespace.
+#[derive(Debug)]
+pub struct InterfaceMeter(Mutex<Socket>);
+
+impl InterfaceMeter {
+    /// A meter of the namespace `netns`.
+    ///
+    /// # Errors
+    /// The namespace cannot be entered.
+    pub fn open(netns: BorrowedFd<'_>) -> io::Result<InterfaceMeter> {
+        Ok(InterfaceMeter(Mutex::new(Socket::route_in(netns)?)))
+    }
+
+    /// The counters of every interface, the loopback left out.
+    ///
+    /// # Errors
+    /// The kernel refused the dump.
+    pub fn read(&self) -> io::Result<Vec<InterfaceStats>> {
+        // A reader that panicked left answers at most, which the next one's sequence number tells apart.
+        let mut socket = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let links = link::all(&mut socket)?;
+        let stats = |link: link::Link| InterfaceStats {
+            name: link.name,
+            rx_bytes: link.counters.rx_bytes,
+            rx_packets: link.counters.rx_packets,
+            rx_errors: link.counters.rx_errors,
+            rx_dropped: link.counters.rx_dropped,
+            tx_bytes: link.counters.tx_bytes,
+            tx_packets: link.counters.tx_packets,
+            tx_errors: link.counters.tx_errors,
+            tx_dropped: link.counters.tx_dropped,
+        };
+        Ok(links.into_iter().filter(|link| link.index != link::LOOPBACK).map(stats).collect())
+    }
 }
 
 /// Brings the loopback interface of the namespace `netns` up. [`crate::Networks::attach`] does so by itself where the network is the

@@ -82,11 +82,11 @@ fn pods_reach_each_other_and_the_host_in_both_families() {
         assert_eq!(one.run(|| ask(SocketAddr::new(*ip, 8080))).unwrap(), "two");
         assert_eq!(host.run(|| ask(SocketAddr::new(*ip, 8080))).unwrap(), "two");
     }
-    let stats = network::interface_stats(two.netns.as_fd()).unwrap();
+    let stats = network::InterfaceMeter::open(two.netns.as_fd()).unwrap().read().unwrap();
     assert!(stats.len() == 1 && stats[0].name == "eth0" && stats[0].rx_bytes > 0 && stats[0].tx_packets > 0);
     host.run(|| networks.check("two", &two.netns())).unwrap();
     host.run(|| networks.detach("two", Some(&two.netns()))).unwrap();
-    assert!(network::interface_stats(two.netns.as_fd()).unwrap().is_empty());
+    assert!(network::InterfaceMeter::open(two.netns.as_fd()).unwrap().read().unwrap().is_empty());
     host.run(|| networks.detach("two", None)).unwrap();
     assert_eq!(networks.owed().len(), 1);
     assert!(one.run(|| silent(SocketAddr::new(b.ips[0], 8080))));
@@ -356,7 +356,7 @@ fn limits_hold_in_both_directions_and_leave_nothing_behind() {
         assert!(elapsed > Duration::from_millis(900) && elapsed < Duration::from_secs(9), "{into:?} {out:?}");
     }
     host.run(|| networks.detach("pod", Some(&pod.netns()))).unwrap();
-    let links = network::interface_stats(host.netns.as_fd()).unwrap();
+    let links = network::InterfaceMeter::open(host.netns.as_fd()).unwrap().read().unwrap();
     assert_eq!(links.iter().map(|link| link.name.as_str()).collect::<Vec<_>>(), ["pt0"]);
 }
 

@@ -342,7 +342,7 @@ fn the_built_in_plugin_serves_the_command_line() {
             networks.detach("pod", Some(&pod.netns())).unwrap();
         });
         use std::os::fd::AsFd;
-        assert!(network::interface_stats(pod.netns.as_fd()).unwrap().is_empty());
+        assert!(network::InterfaceMeter::open(pod.netns.as_fd()).unwrap().read().unwrap().is_empty());
         assert_eq!(std::fs::read_dir(host.path("plugin/networks/test/addresses")).unwrap().count(), 0);
     }
 }
@@ -432,7 +432,7 @@ fn a_plugin_killed_at_any_moment_leaves_nothing_that_a_retry_cannot_take() {
         assert!(left.is_empty(), "{left:?}");
     }
     use std::os::fd::AsFd;
-    let links = network::interface_stats(host.netns.as_fd()).unwrap();
+    let links = network::InterfaceMeter::open(host.netns.as_fd()).unwrap().read().unwrap();
     assert_eq!(links.iter().map(|link| link.name.as_str()).collect::<Vec<_>>(), ["pt0"]);
     let rules = host.run(|| common::command("nft", &["list", "ruleset"]));
     assert!(rules.is_none_or(|rules| rules.contains("host_ports") && !rules.contains("8080")));

@@ -3,10 +3,11 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use network::{InterfaceMeter, InterfaceStats};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use shim::config::{ShimConfig, ShimRecord, record_path};
 use shim::protocol::{ErrorCode, InfoResponse};
@@ -36,6 +37,8 @@ struct Process {
     pidfd: AsyncFd<OwnedFd>,
     /// Its end was asked for, so it is no loss.
     ending: AtomicBool,
+    /// Opened when the pod's network is first looked at. It goes with the shim, so that it keeps no namespace that nobody needs.
+    interfaces: OnceLock<InterfaceMeter>,
 }
 
 impl PodShim {
@@ -70,6 +73,7 @@ impl PodShim {
             user_namespace: info.user_namespace,
             pidfd,
             ending: AtomicBool::new(false),
+            interfaces: OnceLock::new(),
         };
         Ok((PodShim { client, process: Arc::new(process) }, info))
     }
@@ -91,6 +95,17 @@ impl PodShim {
     /// The pod's namespace of this kind (`net`, `ipc`, `uts`): the shim is in it.
     pub(crate) fn namespace(&self, kind: &str) -> PathBuf {
         format!("/proc/{}/ns/{kind}", self.process.pid).into()
+    }
+
+    /// The counters of the pod's interfaces.
+    pub(crate) fn interfaces(&self) -> io::Result<Vec<InterfaceStats>> {
+        let known = &self.process.interfaces;
+        if let Some(meter) = known.get() {
+            return meter.read();
+        }
+        let meter = InterfaceMeter::open(std::fs::File::open(self.namespace("net"))?.as_fd())?;
+        // Two that look at once open two, of which one is kept.
+        known.get_or_init(|| meter).read()
     }
 
     /// The pod's user namespace, where it has one: the shim holds it open.

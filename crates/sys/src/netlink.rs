@@ -186,7 +186,6 @@ impl From<Refused> for io::Error {
 pub struct Socket {
     fd: OwnedFd,
     sequence: u32,
-    buffer: Vec<u8>,
 }
 
 impl Socket {
@@ -213,7 +212,7 @@ impl Socket {
         for option in [libc::NETLINK_EXT_ACK, libc::NETLINK_CAP_ACK, libc::NETLINK_GET_STRICT_CHK] {
             enable(fd.as_fd(), option)?;
         }
-        Ok(Socket { fd, sequence: 1, buffer: vec![0; RECEIVE_BYTES] })
+        Ok(Socket { fd, sequence: 1 })
     }
 
     /// Sends `messages` and waits until the kernel has taken every one that asks for an acknowledgement (`flag::ACK`).
@@ -229,14 +228,15 @@ impl Socket {
         let (first, count) = self.send(messages)?;
         let mut refused: Option<Refused> = None;
         let mut answered = 0;
+        let mut buffer = room();
         while answered < waiting {
-            let length = match self.receive() {
+            let length = match self.receive(&mut buffer) {
                 Ok(length) => length,
                 // After a refusal the kernel owes no further answers.
                 Err(_) if refused.is_some() => break,
                 Err(errno) => return Err(errno.into()),
             };
-            for message in split(&self.buffer[..length]) {
+            for message in split(&buffer[..length]) {
                 let index = message.sequence.wrapping_sub(first) as usize;
                 if message.kind != KIND_ERROR || index >= count {
                     continue;
@@ -253,7 +253,7 @@ impl Socket {
             }
         }
         if refused.is_some() {
-            self.drain();
+            self.drain(&mut buffer);
         }
         refused.map_or(Ok(()), Err)
     }
@@ -261,9 +261,10 @@ impl Socket {
     /// Sends one request (with `flag::DUMP` or `flag::ACK`) and hands each answer to `each` as its kind and its payload.
     pub fn query(&mut self, messages: Messages, mut each: impl FnMut(u16, &[u8])) -> Result<(), Refused> {
         let (first, _) = self.send(messages)?;
+        let mut buffer = room();
         loop {
-            let length = self.receive()?;
-            for message in split(&self.buffer[..length]) {
+            let length = self.receive(&mut buffer)?;
+            for message in split(&buffer[..length]) {
                 if message.sequence != first {
                     continue;
                 }
@@ -290,20 +291,25 @@ impl Socket {
         Ok((first, messages.starts.len()))
     }
 
-    fn receive(&mut self) -> Result<usize, Errno> {
+    fn receive(&self, buffer: &mut [u8]) -> Result<usize, Errno> {
         let (_, length) = rustix::io::retry_on_intr(|| {
-            net::recv(&self.fd, &mut self.buffer[..], RecvFlags::TRUNC).map(|(_, length)| ((), length))
+            net::recv(&self.fd, &mut *buffer, RecvFlags::TRUNC).map(|(_, length)| ((), length))
         })?;
-        if length > self.buffer.len() {
+        if length > buffer.len() {
             return Err(Errno::MSGSIZE);
         }
         Ok(length)
     }
 
     /// Throws away what is still queued, so that the next request does not meet old answers.
-    fn drain(&mut self) {
-        while let Ok((_, 1..)) = net::recv(&self.fd, &mut self.buffer[..], RecvFlags::DONTWAIT) {}
+    fn drain(&self, buffer: &mut [u8]) {
+        while let Ok((_, 1..)) = net::recv(&self.fd, &mut *buffer, RecvFlags::DONTWAIT) {}
     }
+}
+
+/// Where answers are received: not a part of the socket, since one may be kept for each pod.
+fn room() -> Vec<u8> {
+    vec![0; RECEIVE_BYTES]
 }
 
 /// The attributes in `bytes` as (number, value); a malformed rest ends the sequence.

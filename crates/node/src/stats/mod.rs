@@ -156,11 +156,7 @@ fn interfaces(context: &Context, record: &PodRecord) -> Vec<InterfaceStats> {
     let own = record.request.namespaces.network != NamespaceMode::Host;
     let shim = context.handle(&record.id).filter(|_| own).and_then(|handle| handle.shim.borrow().clone());
     let Some(shim) = shim else { return Vec::new() };
-    let read = || {
-        let namespace = std::fs::File::open(shim.namespace("net"))?;
-        network::interface_stats(std::os::fd::AsFd::as_fd(&namespace))
-    };
-    read().unwrap_or_else(|error| {
+    shim.interfaces().unwrap_or_else(|error| {
         tracing::debug!(pod = %record.id, %error, "its interfaces could not be looked at");
         Vec::new()
     })

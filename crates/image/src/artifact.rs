@@ -10,6 +10,7 @@ use rustix::fs::{Mode, OFlags};
 use serde_json::json;
 use sys::root::Root;
 
+use crate::checksum::{Body, Content, Sum};
 use crate::error::PullCause;
 use crate::manifest::{LayerSource, Manifest};
 use crate::tree::Usage;
@@ -68,17 +69,20 @@ pub(crate) fn write(
     expected: &Expected,
 ) -> Result<Unpacked, UnpackError> {
     let failed = |error: io::Error| UnpackError::io(name.as_bytes(), error);
-    let mut blob = Counted::new(blob, &expected.blob, expected.size);
+    let mut blob =
+        Hashed { blob: Counted::new(blob, &expected.blob, expected.size), content: Content::new() };
     let folders = Path::new(name).parent().unwrap_or(Path::new(""));
     let root: OwnedFd = root.try_clone_to_owned().map_err(failed)?;
+    let top = root.try_clone().map_err(failed)?;
     let folder = Root::from_fd(root).create_directories(folders, 0o755).map_err(failed)?;
     let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let file = Path::new(name).file_name().unwrap_or_default();
     let file = rustix::fs::openat(&folder, file, flags, Mode::from_raw_mode(0o644));
     let mut file = std::fs::File::from(file.map_err(|error| failed(error.into()))?);
     if let Err(error) = io::copy(&mut blob, &mut file) {
-        return Err(if blob.failed() { UnpackError::Aborted } else { failed(error) });
+        return Err(if blob.blob.failed() { UnpackError::Aborted } else { failed(error) });
     }
+    let Hashed { blob, content } = blob;
     let (size, digest) = blob.finish();
     if size != expected.size {
         return Err(UnpackError::BlobSize { expected: expected.size, actual: size });
@@ -93,5 +97,34 @@ pub(crate) fn write(
         inodes: usage.inodes,
         loose_ends: LooseEnds { has_root: true, ..LooseEnds::default() },
         outline: None,
+        checksum: sum(&top, name, content).ok().map(|sum| sum.to_string()),
     })
+}
+
+/// The sum over the one file and its folders.
+fn sum(root: &OwnedFd, name: &str, content: Content) -> io::Result<Sum> {
+    let mut sum = Sum::default();
+    let mut body = Body::Content(content.finish());
+    for path in Path::new(name).ancestors() {
+        let flags = rustix::fs::AtFlags::SYMLINK_NOFOLLOW;
+        let at = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+        let stat = rustix::fs::statat(root, at, flags)?;
+        sum.add(path.as_os_str().as_encoded_bytes(), &stat, body);
+        body = Body::None;
+    }
+    Ok(sum)
+}
+
+/// A blob whose content is hashed for later, too.
+struct Hashed<R> {
+    blob: Counted<R>,
+    content: Content,
+}
+
+impl<R: Read> Read for Hashed<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.blob.read(buffer)?;
+        self.content.update(&buffer[..read]);
+        Ok(read)
+    }
 }

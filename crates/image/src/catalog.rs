@@ -1,6 +1,7 @@
 //! The images and the names that lead to them: rows in the database, and a snapshot in memory that every query is answered from.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -13,6 +14,7 @@ use store::{Durability, Store};
 use crate::error::PullCause;
 use crate::layers::Layers;
 use crate::manifest::{self, RunConfig};
+use crate::pinned::Pinned;
 use crate::record::Records;
 
 /// An image that is here.
@@ -29,12 +31,16 @@ pub struct Image {
     pub config: RunConfig,
     /// Who its processes run as.
     pub user: ImageUser,
+    /// Garbage collection leaves it alone: one of its names is like a pattern, or somebody said so.
     pub pinned: bool,
+    pub(crate) pinned_by_hand: bool,
     pub pulled_at: SystemTime,
     /// As its configuration says, in RFC 3339.
     pub created: Option<String>,
     /// Ids of the layers that its root file systems stand on, the lowest first.
     pub layers: Vec<String>,
+    /// Where they are.
+    pub(crate) directories: Vec<PathBuf>,
 }
 
 /// The user of an image's configuration, as CRI tells it: a number or a name.
@@ -81,6 +87,7 @@ pub(crate) struct Catalog {
     store: Arc<Store>,
     records: Records,
     snapshot: ArcSwap<Snapshot>,
+    pinned: ArcSwap<Pinned>,
     /// One writes at a time: the database first, then the snapshot, in the same order.
     writing: Mutex<()>,
 }
@@ -109,9 +116,15 @@ pub(crate) struct Origin {
 
 impl Catalog {
     /// Reads all images. One whose layers are not all on disk is left out: the next pull completes it.
-    pub(crate) fn open(store: Arc<Store>, records: Records, layers: &Layers) -> Result<Catalog, PullCause> {
+    pub(crate) fn open(
+        store: Arc<Store>,
+        records: Records,
+        pinned: Pinned,
+        layers: &Layers,
+    ) -> Result<Catalog, PullCause> {
         let snapshot = ArcSwap::from_pointee(Snapshot::default());
-        let catalog = Catalog { store, records, snapshot, writing: Mutex::new(()) };
+        let pinned = ArcSwap::from_pointee(pinned);
+        let catalog = Catalog { store, records, snapshot, pinned, writing: Mutex::new(()) };
         catalog.reload(layers)?;
         Ok(catalog)
     }
@@ -155,32 +168,125 @@ impl Catalog {
         })
     }
 
+    /// Sets by which names images are pinned.
+    pub(crate) fn pin_like(&self, pinned: Pinned, layers: &Layers) -> Result<(), PullCause> {
+        self.change(layers, || {
+            self.pinned.store(Arc::new(pinned));
+            Ok(())
+        })
+    }
+
+    /// What has not changed since is the same image as before, in memory too.
     fn reload(&self, layers: &Layers) -> Result<(), PullCause> {
-        let rows = self.store.read(read_rows)?;
+        let mut rows = self.store.read(read_rows)?;
         let old = self.snapshot();
-        let mut names: HashMap<String, Vec<String>> = HashMap::new();
-        for (name, image) in &rows.references {
-            names.entry(image.clone()).or_default().push(name.clone());
+        let mut names: HashMap<String, Vec<String>> = HashMap::with_capacity(rows.images.len());
+        for (name, image) in rows.references {
+            names.entry(image).or_default().push(name);
         }
+        let pinned = self.pinned.load();
         let mut snapshot = Snapshot::default();
-        for (id, row) in rows.images {
-            let Ok(image_id) = ImageId::parse(&id) else {
+        for (id, row) in &mut rows.images {
+            let Ok(image_id) = ImageId::parse(id) else {
                 tracing::warn!(image = id, "an image's row has no digest for an id; it is left out");
                 continue;
             };
-            let Some(mut image) = build(&image_id, &row, old.by_id.get(&image_id), layers) else { continue };
-            for name in names.remove(&id).unwrap_or_default() {
-                snapshot.by_name.insert(name.clone(), image_id.clone());
-                let list = if name.contains('@') { &mut image.repo_digests } else { &mut image.repo_tags };
-                list.push(name);
-            }
-            image.repo_tags.sort();
-            image.repo_digests.sort();
-            snapshot.by_id.insert(image_id, Arc::new(image));
+            let names = names.remove(id).unwrap_or_default();
+            let before = old.by_id.get(&image_id);
+            let Some(image) = self.build(&image_id, row, &names, before, &pinned, layers) else { continue };
+            snapshot.by_name.extend(names.into_iter().map(|name| (name, image_id.clone())));
+            snapshot.by_id.insert(image_id, image);
         }
         self.records.follow(&old, &snapshot, &self.store, layers);
         self.snapshot.store(Arc::new(snapshot));
         Ok(())
+    }
+
+    fn build(
+        &self,
+        id: &ImageId,
+        row: &mut Row,
+        names: &[String],
+        old: Option<&Arc<Image>>,
+        pinned: &Pinned,
+        layers: &Layers,
+    ) -> Option<Arc<Image>> {
+        let mut size = row.config_bytes;
+        let mut directories = Vec::with_capacity(row.layers.len());
+        for layer in &row.layers {
+            let Some(layer) = layers.published(layer) else {
+                tracing::warn!(image = %id, layer, "an image lacks a layer; it is left out until it is pulled again");
+                return None;
+            };
+            size += layer.usage.bytes;
+            directories.push(layer.path.clone());
+        }
+        // The rows come sorted.
+        let (repo_digests, repo_tags): (Vec<&String>, Vec<&String>) =
+            names.iter().partition(|name| name.contains('@'));
+        let pinned = row.pinned || pinned.matches(names.iter().map(String::as_str)).is_some();
+        if let Some(old) = old
+            && (old.pinned, old.pinned_by_hand, old.size) == (pinned, row.pinned, size)
+            && (&old.layers, &old.directories) == (&row.layers, &directories)
+            && old.repo_tags.iter().eq(repo_tags.iter().copied())
+            && old.repo_digests.iter().eq(repo_digests.iter().copied())
+        {
+            return Some(Arc::clone(old));
+        }
+        let mut image = match old {
+            Some(old) => Image::clone(old),
+            None => self.read(id, row)?,
+        };
+        image.repo_tags = repo_tags.into_iter().cloned().collect();
+        image.repo_digests = repo_digests.into_iter().cloned().collect();
+        (image.size, image.directories, image.layers) = (size, directories, std::mem::take(&mut row.layers));
+        (image.pinned, image.pinned_by_hand) = (pinned, row.pinned);
+        Some(Arc::new(image))
+    }
+
+    /// What a configuration says, which never changes under one id.
+    fn read(&self, id: &ImageId, row: &Row) -> Option<Image> {
+        let config: Vec<u8> = self
+            .store
+            .read(|connection| {
+                let mut statement = connection.prepare_cached("SELECT config FROM images WHERE id = ?1")?;
+                statement.query_row([id.as_str()], |row| row.get(0))
+            })
+            .inspect_err(
+                |error| tracing::warn!(image = %id, %error, "an image's configuration cannot be read"),
+            )
+            .ok()?;
+        let config = manifest::parse_config(id.as_str(), &config)
+            .inspect_err(
+                |error| tracing::warn!(image = %id, %error, "an image's configuration cannot be read"),
+            )
+            .ok()?;
+        Some(Image {
+            id: id.clone(),
+            repo_tags: Vec::new(),
+            repo_digests: Vec::new(),
+            size: 0,
+            user: ImageUser::of(&config.config.user),
+            config: config.config,
+            pinned: false,
+            pinned_by_hand: false,
+            pulled_at: UNIX_EPOCH + Duration::from_nanos(u64::try_from(row.pulled_at).unwrap_or(0)),
+            created: config.created,
+            layers: Vec::new(),
+            directories: Vec::new(),
+        })
+    }
+}
+
+impl Image {
+    /// All its names: those with tags, then those with digests.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.repo_tags.iter().chain(&self.repo_digests).map(String::as_str)
+    }
+
+    /// The name by which people know it, or its id.
+    pub fn name(&self) -> &str {
+        self.names().next().unwrap_or(self.id.as_str())
     }
 }
 
@@ -278,23 +384,23 @@ pub(crate) fn manifests(store: &Store, id: &ImageId) -> Result<Vec<StoredManifes
 }
 
 struct Rows {
-    images: BTreeMap<String, Row>,
+    images: HashMap<String, Row>,
     references: Vec<(String, String)>,
 }
 
 struct Row {
-    config: Vec<u8>,
+    config_bytes: u64,
     pinned: bool,
     pulled_at: i64,
     layers: Vec<String>,
 }
 
 fn read_rows(connection: &rusqlite::Connection) -> rusqlite::Result<Rows> {
-    let mut images: BTreeMap<String, Row> = connection
-        .prepare_cached("SELECT id, config, pinned, pulled_at FROM images")?
+    let mut images: HashMap<String, Row> = connection
+        .prepare_cached("SELECT id, length(config), pinned, pulled_at FROM images")?
         .query_map([], |row| {
-            let image =
-                Row { config: row.get(1)?, pinned: row.get(2)?, pulled_at: row.get(3)?, layers: Vec::new() };
+            let config_bytes = u64::try_from(row.get::<_, i64>(1)?).unwrap_or(0);
+            let image = Row { config_bytes, pinned: row.get(2)?, pulled_at: row.get(3)?, layers: Vec::new() };
             Ok((row.get(0)?, image))
         })?
         .collect::<rusqlite::Result<_>>()?;
@@ -302,52 +408,15 @@ fn read_rows(connection: &rusqlite::Connection) -> rusqlite::Result<Rows> {
         connection.prepare_cached("SELECT image, layer FROM image_layers ORDER BY image, position")?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
-        if let Some(image) = images.get_mut(&row.get::<_, String>(0)?) {
+        if let Some(image) = images.get_mut(row.get_ref(0)?.as_str()?) {
             image.layers.push(row.get(1)?);
         }
     }
     let references = connection
-        .prepare_cached("SELECT name, image FROM image_references")?
+        .prepare_cached("SELECT name, image FROM image_references ORDER BY name")?
         .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
         .collect::<rusqlite::Result<_>>()?;
     Ok(Rows { images, references })
-}
-
-fn build(id: &ImageId, row: &Row, old: Option<&Arc<Image>>, layers: &Layers) -> Option<Image> {
-    let mut size = row.config.len() as u64;
-    for layer in &row.layers {
-        let Some(layer) = layers.published(layer) else {
-            tracing::warn!(image = %id, layer, "an image lacks a layer; it is left out until it is pulled again");
-            return None;
-        };
-        size += layer.usage.bytes;
-    }
-    // The configuration of an id never changes, so that it need not be parsed again.
-    if let Some(old) = old {
-        return Some(Image {
-            repo_tags: Vec::new(),
-            repo_digests: Vec::new(),
-            size,
-            pinned: row.pinned,
-            layers: row.layers.clone(),
-            ..Image::clone(old)
-        });
-    }
-    let config = manifest::parse_config(id.as_str(), &row.config)
-        .inspect_err(|error| tracing::warn!(image = %id, %error, "an image's configuration cannot be read"))
-        .ok()?;
-    Some(Image {
-        id: id.clone(),
-        repo_tags: Vec::new(),
-        repo_digests: Vec::new(),
-        size,
-        user: ImageUser::of(&config.config.user),
-        config: config.config,
-        pinned: row.pinned,
-        pulled_at: UNIX_EPOCH + Duration::from_nanos(u64::try_from(row.pulled_at).unwrap_or(0)),
-        created: config.created,
-        layers: row.layers.clone(),
-    })
 }
 
 #[cfg(test)]

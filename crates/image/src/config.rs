@@ -6,6 +6,8 @@ use std::time::Duration;
 use distribution::Timeouts;
 use model::platform::Platform;
 
+use crate::pinned::Pinned;
+
 /// How images are pulled and where they are kept.
 #[derive(Debug, Clone)]
 pub struct ImageConfig {
@@ -23,6 +25,10 @@ pub struct ImageConfig {
     pub keep_blobs: bool,
     /// Whether the overlay's own attributes are `user.overlay.*`: for a daemon in a user namespace.
     pub user_xattr: bool,
+    /// Images that garbage collection leaves alone.
+    pub pinned: Pinned,
+    /// Where what containers write is kept instead of below `root`; made with mode 0700 if it is absent. It may be another file system.
+    pub containers_root: Option<PathBuf>,
     pub limits: Limits,
     pub timeouts: Timeouts,
 }
@@ -38,6 +44,8 @@ impl ImageConfig {
             keep_blobs: false,
             linger: Duration::from_secs(600),
             user_xattr: false,
+            pinned: Pinned::default(),
+            containers_root: None,
             limits: Limits::default(),
             timeouts: Timeouts::default(),
         }

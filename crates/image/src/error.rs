@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use distribution::{Attempt, RegistryError};
-use model::digest::{BadDigest, Digest};
+use model::digest::{BadDigest, Digest, ImageId};
 use model::platform::Platform;
 use model::reference::BadReference;
 
@@ -58,6 +58,10 @@ pub enum PullCause {
     NoSpace { path: PathBuf },
     #[error("{path}: {source}", path = .path.display())]
     Io { path: PathBuf, source: Arc<io::Error> },
+    #[error(
+        "image {image} has no name with a digest to pull it by; load it again from where it came, and its damaged layers are replaced"
+    )]
+    NoOrigin { image: ImageId },
     #[error("{0}")]
     Store(Arc<store::StoreError>),
     #[error("whoever asked for it had left; what was fetched until then is kept for the next pull")]

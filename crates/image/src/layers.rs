@@ -13,6 +13,7 @@ use store::rusqlite::{self, Transaction, params};
 use store::{Durability, Store};
 
 use crate::blobs::Blobs;
+use crate::damage;
 use crate::error::{PullCause, is_no_space};
 use crate::tar::outline::Outline;
 use crate::tree::{self, Usage};
@@ -29,6 +30,10 @@ pub(crate) struct Layer {
     pub path: PathBuf,
     pub usage: Usage,
     pub loose_ends: LooseEnds,
+    /// What its bytes were when it was unpacked; none: an earlier release unpacked it.
+    pub checksum: Option<String>,
+    /// What a check found wrong with it.
+    pub damage: Option<String>,
 }
 
 /// A layer that is unpacked and not yet published. If nobody publishes it, it goes with its last owner.
@@ -42,6 +47,7 @@ pub(crate) struct Partial {
     pub loose_ends: LooseEnds,
     /// With which its archive can be made again.
     pub outline: Option<Outline>,
+    pub checksum: Option<String>,
     published: std::sync::atomic::AtomicBool,
 }
 
@@ -159,8 +165,8 @@ impl Layers {
 
     fn load(&self) -> Result<(), PullCause> {
         let rows = self.store.read(|connection| {
-            let mut statement =
-                connection.prepare("SELECT id, directory, bytes, inodes, loose_ends FROM layers")?;
+            let mut statement = connection
+                .prepare("SELECT id, directory, bytes, inodes, loose_ends, checksum, damage FROM layers")?;
             let rows = statement.query_map([], |row| {
                 let (directory, loose_ends) = (row.get::<_, String>(1)?, row.get::<_, String>(4)?);
                 let loose_ends = serde_json::from_str(&loose_ends).map_err(|error| {
@@ -171,6 +177,8 @@ impl Layers {
                     path: self.folder.join(directory),
                     usage: Usage { bytes: unsigned(row.get(2)?), inodes: unsigned(row.get(3)?) },
                     loose_ends,
+                    checksum: row.get(5)?,
+                    damage: row.get(6)?,
                 })
             })?;
             rows.collect::<rusqlite::Result<Vec<_>>>()
@@ -199,8 +207,10 @@ impl Layers {
             if !path.exists() && std::fs::rename(&placed, &path).is_err() {
                 continue;
             }
-            let Note { id, blob, bytes, inodes, loose_ends, outline, .. } = note;
-            found.push(self.known_partial(id, blob, path, Usage { bytes, inodes }, loose_ends, outline));
+            let Note { id, blob, bytes, inodes, loose_ends, outline, checksum, .. } = note;
+            let diff_id = Digest::sha256([0; 32]);
+            let what = Unpacked { diff_id, bytes, inodes, loose_ends, outline, checksum };
+            found.push(self.known_partial(id, blob, path, what));
         }
         Ok(found)
     }
@@ -234,10 +244,12 @@ impl Layers {
         Lease { layers: Arc::clone(self), ids }
     }
 
-    /// The layer if it is here, be it for another pull that has not finished.
+    /// The layer if it is here and whole, be it for another pull that has not finished.
     pub(crate) fn find(&self, id: &str) -> Option<Ready> {
         let mut table = self.table();
-        if let Some(layer) = table.known.get(id) {
+        if let Some(layer) = table.known.get(id)
+            && layer.damage.is_none()
+        {
             return Some(Ready::Published(Arc::clone(layer)));
         }
         let partial = table.unpacked.get(id)?.upgrade();
@@ -249,6 +261,18 @@ impl Layers {
 
     pub(crate) fn published(&self, id: &str) -> Option<Arc<Layer>> {
         self.table().known.get(id).cloned()
+    }
+
+    /// Records what a check found of a layer, unless another has taken its place meanwhile.
+    pub(crate) fn mark(&self, layer: &Layer, damage: Option<&str>) -> Result<(), PullCause> {
+        let _one = self.publishing.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.published(&layer.id).is_none_or(|now| now.path != layer.path) {
+            return Ok(());
+        }
+        self.store.let_go(Durability::Disk, |tx| damage::mark(tx, &layer.id, damage))?;
+        let marked = Layer { damage: damage.map(str::to_owned), ..layer.clone() };
+        self.table().known.insert(layer.id.clone(), Arc::new(marked));
+        Ok(())
     }
 
     /// What all layers take.
@@ -287,25 +311,24 @@ impl Layers {
         path: PathBuf,
         what: Unpacked,
     ) -> Arc<Partial> {
-        let usage = Usage { bytes: what.bytes, inodes: what.inodes };
         let note = Note::new(&id, blob.as_ref(), &what);
         if let Some(Err(error)) = note.map(|note| note.write(&path)) {
             tracing::debug!(layer = id, %error, "no note of it could be left; if the daemon is killed now, it is fetched again");
         }
-        self.known_partial(id, blob, path, usage, what.loose_ends, what.outline)
+        self.known_partial(id, blob, path, what)
     }
 
-    fn known_partial(
-        &self,
-        id: String,
-        blob: Option<Digest>,
-        path: PathBuf,
-        usage: Usage,
-        loose_ends: LooseEnds,
-        outline: Option<Outline>,
-    ) -> Arc<Partial> {
-        let published = false.into();
-        let partial = Arc::new(Partial { id: id.clone(), blob, path, usage, loose_ends, outline, published });
+    fn known_partial(&self, id: String, blob: Option<Digest>, path: PathBuf, what: Unpacked) -> Arc<Partial> {
+        let partial = Arc::new(Partial {
+            id: id.clone(),
+            blob,
+            path,
+            usage: Usage { bytes: what.bytes, inodes: what.inodes },
+            loose_ends: what.loose_ends,
+            outline: what.outline,
+            checksum: what.checksum,
+            published: false.into(),
+        });
         self.table().unpacked.insert(id, Arc::downgrade(&partial));
         partial
     }
@@ -342,10 +365,13 @@ impl Layers {
         let fresh: Vec<&Arc<Partial>> =
             partials.iter().filter(|p| !p.published.load(Ordering::Acquire)).collect();
         let placed = self.place(&fresh).map_err(|error| PullCause::io(&self.folder, error))?;
+        // Only a damaged layer is made again while it is here.
+        let replaced: Vec<_> = placed.iter().filter_map(|layer| self.published(&layer.id)).collect();
         let written = self.store.write(Durability::Disk, |tx| {
             for (partial, layer) in fresh.iter().zip(&placed) {
                 insert(tx, partial, layer)?;
             }
+            replaced.iter().try_for_each(|old| damage::put_aside(tx, old))?;
             also(tx)
         });
         if let Err(error) = written {
@@ -356,6 +382,10 @@ impl Layers {
             return Err(error.into());
         }
         let mut table = self.table();
+        for old in &replaced {
+            let aside = damage::aside(old);
+            table.known.insert(aside.id.clone(), Arc::new(aside));
+        }
         for (partial, layer) in fresh.iter().zip(placed) {
             partial.published.store(true, Ordering::Release);
             unfinished::remove(&partial.path);
@@ -389,6 +419,8 @@ impl Layers {
                 path,
                 usage: partial.usage,
                 loose_ends: partial.loose_ends.clone(),
+                checksum: partial.checksum.clone(),
+                damage: None,
             });
         }
         folder.sync_all()?;
@@ -454,15 +486,17 @@ fn insert(tx: &Transaction<'_>, partial: &Partial, layer: &Layer) -> rusqlite::R
     let loose_ends = serde_json::to_string(&layer.loose_ends)
         .map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
     tx.prepare_cached(
-        "INSERT INTO layers (id, directory, bytes, inodes, loose_ends) VALUES (?1, ?2, ?3, ?4, ?5) \
-         ON CONFLICT (id) DO UPDATE SET directory = ?2, bytes = ?3, inodes = ?4, loose_ends = ?5",
+        "INSERT INTO layers (id, directory, bytes, inodes, loose_ends, checksum) VALUES (?1, ?2, ?3, ?4, ?5, ?6) \
+         ON CONFLICT (id) DO UPDATE SET directory = ?2, bytes = ?3, inodes = ?4, loose_ends = ?5, checksum = ?6, \
+         damage = NULL",
     )?
     .execute(params![
         layer.id,
         directory,
         signed(layer.usage.bytes),
         signed(layer.usage.inodes),
-        loose_ends
+        loose_ends,
+        layer.checksum
     ])?;
     if let Some(outline) = &partial.outline {
         tx.prepare_cached(

@@ -9,7 +9,9 @@ mod artifact;
 mod blobs;
 mod catalog;
 mod changes;
+mod checksum;
 mod config;
+mod damage;
 mod error;
 mod fetch;
 mod flight;
@@ -19,6 +21,7 @@ mod layers;
 mod manifest;
 mod overlay;
 mod pieces;
+mod pinned;
 mod progress;
 mod pull;
 #[allow(dead_code)]
@@ -30,6 +33,7 @@ mod tar;
 mod tree;
 mod unfinished;
 mod unpack;
+mod verify;
 mod volume;
 
 use std::collections::HashMap;
@@ -48,12 +52,14 @@ pub use distribution::{Attempt, Credentials, RegistryError, Timeouts};
 pub use error::{PullCause, PullError};
 pub use inspect::{ImageDetails, LayerDetails};
 pub use manifest::RunConfig;
+pub use pinned::Pinned;
 pub use progress::{LayerProgress, LayerState, PullProgress, Stage};
 pub use rootfs::{RootFilesystems, Rootfs, RootfsError};
 pub use tag::{Named, TagError};
 pub use tar::{Metadata as TarMetadata, Writer as TarWriter};
 pub use tree::Usage;
 pub use unpack::{TarError, UnpackError};
+pub use verify::{Checked, Finding};
 
 use catalog::Catalog;
 use distribution::{Client, Session};
@@ -129,7 +135,9 @@ impl Images {
         }
         let layers = Layers::open(&config.root, Arc::clone(&store), sweep).map_err(fail)?;
         let blobs = blobs::Blobs::open(&config.root).map_err(|e| fail(PullCause::io(&config.root, e)))?;
-        let catalog = Arc::new(Catalog::open(Arc::clone(&store), records, &layers).map_err(fail)?);
+        let catalog = Arc::new(
+            Catalog::open(Arc::clone(&store), records, config.pinned.clone(), &layers).map_err(fail)?,
+        );
         let rootfs =
             RootFilesystems::open(&config.root, store, Arc::clone(&layers), config.user_xattr, sweep)?;
         let client = Arc::new(Client::new(&config.insecure_registries, config.timeouts.clone()));
@@ -244,7 +252,16 @@ impl Images {
         removed.await.map_err(ImageError::Failed)
     }
 
-    /// Sets whether the kubelet's garbage collection leaves an image alone.
+    /// Sets by which names images are pinned, from now on.
+    ///
+    /// # Errors
+    /// What the database says.
+    pub async fn pin_like(&self, pinned: Pinned) -> Result<(), ImageError> {
+        let shared = Arc::clone(&self.shared);
+        blocking(move || shared.catalog.pin_like(pinned, &shared.layers)).await.map_err(ImageError::Failed)
+    }
+
+    /// Sets whether garbage collection, the kubelet's too, leaves an image alone whatever it is called.
     ///
     /// # Errors
     /// [`ImageError::Ambiguous`], or what the database says. An image that is not here is ignored.

@@ -12,6 +12,7 @@ use tokio::task::JoinSet;
 use crate::artifact;
 use crate::blobs::Blobs;
 use crate::catalog::{self, Catalog, NewImage, Origin, StoredManifest};
+use crate::checksum::{self, Source};
 use crate::config::ImageConfig;
 use crate::error::PullCause;
 use crate::fetch::Directory;
@@ -44,6 +45,18 @@ enum Plan {
         sources: Vec<LayerSource>,
         origin: Origin,
     },
+}
+
+impl Shared {
+    /// Whether an image is here, and nothing of it is known to be damaged.
+    fn is_whole(&self, id: &ImageId) -> bool {
+        self.catalog.snapshot().by_id.get(id).is_some_and(|image| {
+            image
+                .layers
+                .iter()
+                .all(|id| self.layers.published(id).is_some_and(|layer| layer.damage.is_none()))
+        })
+    }
 }
 
 /// One pull.
@@ -173,15 +186,15 @@ impl Pull {
         Origin { names: by_tag.into_iter().chain(by_digest).collect(), manifests }
     }
 
-    /// Gives an image that is here already its new names; false if it is not here.
+    /// Gives an image that is here already its new names; false if it is not here, or damaged.
     async fn name_existing(&self, id: &ImageId, origin: &Origin) -> Result<bool, PullCause> {
-        if !self.shared.catalog.snapshot().by_id.contains_key(id) {
+        if !self.shared.is_whole(id) {
             return Ok(false);
         }
         let (shared, id, origin) = (Arc::clone(&self.shared), id.clone(), origin.clone());
         blocking(move || {
             shared.catalog.change(&shared.layers, || {
-                if !shared.catalog.snapshot().by_id.contains_key(&id) {
+                if !shared.is_whole(&id) {
                     return Ok(false);
                 }
                 shared.layers.publish(&[], |tx| catalog::insert_origin(tx, &id, &origin))?;
@@ -305,13 +318,17 @@ impl Pull {
             return Ok(None);
         }
         let path = guard.take();
-        let usage = crate::tree::usage(directory.into()).map_err(|error| PullCause::io(&path, error))?;
+        let io = |error| PullCause::io(&path, error);
+        let directory = directory.into();
+        let sum = checksum::of_tree(&directory, &LooseEnds::default(), Source::Memory).map_err(io)?;
+        let usage = crate::tree::usage(directory).map_err(io)?;
         let unpacked = Unpacked {
             diff_id: chain.clone(),
             bytes: usage.bytes,
             inodes: usage.inodes,
             loose_ends: LooseEnds::default(),
             outline: None,
+            checksum: Some(sum.to_string()),
         };
         Ok(Some(Ready::Unpacked(self.shared.layers.unpacked(id, None, path, unpacked))))
     }

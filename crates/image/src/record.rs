@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use model::digest::{Digest, ImageId};
 use serde::{Deserialize, Serialize};
@@ -47,6 +48,8 @@ struct LayerRecord {
     bytes: i64,
     inodes: i64,
     loose_ends: LooseEnds,
+    #[serde(default)]
+    checksum: Option<String>,
 }
 
 /// The folder of these files.
@@ -69,8 +72,15 @@ impl Records {
         }
         for (id, image) in &new.by_id {
             let same = old.by_id.get(id).is_some_and(|old| {
-                (&old.repo_tags, &old.repo_digests, old.pinned, &old.layers)
-                    == (&image.repo_tags, &image.repo_digests, image.pinned, &image.layers)
+                Arc::ptr_eq(old, image)
+                    || (&old.repo_tags, &old.repo_digests, old.pinned_by_hand, &old.layers, &old.directories)
+                        == (
+                            &image.repo_tags,
+                            &image.repo_digests,
+                            image.pinned_by_hand,
+                            &image.layers,
+                            &image.directories,
+                        )
             });
             if same {
                 continue;
@@ -94,7 +104,7 @@ impl Records {
             id: image.id.to_string(),
             config: String::from_utf8(config).map_err(|error| error.to_string())?,
             names: image.repo_tags.iter().chain(&image.repo_digests).cloned().collect(),
-            pinned: image.pinned,
+            pinned: image.pinned_by_hand,
             layers: image
                 .layers
                 .iter()
@@ -105,6 +115,7 @@ impl Records {
                     bytes: i64::try_from(layer.usage.bytes).unwrap_or(i64::MAX),
                     inodes: i64::try_from(layer.usage.inodes).unwrap_or(i64::MAX),
                     loose_ends: layer.loose_ends.clone(),
+                    checksum: layer.checksum.clone(),
                 })
                 .collect(),
             manifests: manifests
@@ -178,8 +189,9 @@ fn insert(tx: &rusqlite::Transaction<'_>, record: &Record) -> rusqlite::Result<(
         let loose_ends = serde_json::to_string(&layer.loose_ends)
             .map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
         tx.execute(
-            "INSERT OR IGNORE INTO layers (id, directory, bytes, inodes, loose_ends) VALUES (?1, ?2, ?3, ?4, ?5)",
-            params![layer.id, layer.directory, layer.bytes, layer.inodes, loose_ends],
+            "INSERT OR IGNORE INTO layers (id, directory, bytes, inodes, loose_ends, checksum) \
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+            params![layer.id, layer.directory, layer.bytes, layer.inodes, loose_ends, layer.checksum],
         )?;
     }
     let id =

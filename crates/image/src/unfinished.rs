@@ -30,6 +30,8 @@ pub(crate) struct Note {
     pub inodes: u64,
     pub loose_ends: LooseEnds,
     pub outline: Option<Outline>,
+    #[serde(default)]
+    pub checksum: Option<String>,
 }
 
 impl Note {
@@ -43,6 +45,7 @@ impl Note {
             inodes: what.inodes,
             loose_ends: what.loose_ends.clone(),
             outline: what.outline.clone(),
+            checksum: what.checksum.clone(),
         })
     }
 
@@ -98,6 +101,7 @@ mod tests {
             inodes: 8,
             loose_ends: LooseEnds::default(),
             outline: Some(Outline { size: 9, packed: vec![0, 255] }),
+            checksum: None,
         };
         let Some(note) = Note::new("sha256:abc", None, &what) else {
             println!("SKIPPED: the kernel tells no boot id");

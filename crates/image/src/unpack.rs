@@ -94,6 +94,8 @@ pub(crate) struct Unpacked {
     pub loose_ends: LooseEnds,
     /// With which the archive can be made again; none: it would be too large.
     pub outline: Option<Outline>,
+    /// What it is checked against later.
+    pub checksum: Option<String>,
 }
 
 /// What an archive leaves open until the layers below it are known. Paths are relative to the layer, without `.`, `..` and links.
@@ -164,6 +166,7 @@ pub(crate) fn unpack(
         inodes: extracted.inodes,
         loose_ends: extracted.loose_ends,
         outline: extracted.recorder.and_then(Recorder::finish),
+        checksum: extracted.sum.map(|sum| sum.to_string()),
     })
 }
 

@@ -37,6 +37,8 @@ pub(super) struct Dirs {
     /// Directories that were made without an entry of their own.
     implied: BTreeSet<Vec<u8>>,
     pub made: u64,
+    /// Whether something that was made has gone again.
+    pub retraced: bool,
     /// What marks a directory as hiding those below it.
     opaque: &'static CStr,
 }
@@ -78,7 +80,7 @@ impl Dirs {
     pub(super) fn new(root: OwnedFd, user_xattr: bool) -> Dirs {
         let root = Dir { fd: Rc::new(root), path: Rc::from(&b""[..]) };
         let opaque = if user_xattr { c"user.overlay.opaque" } else { c"trusted.overlay.opaque" };
-        Dirs { root, open: HashMap::new(), implied: BTreeSet::new(), made: 0, opaque }
+        Dirs { root, open: HashMap::new(), implied: BTreeSet::new(), made: 0, retraced: false, opaque }
     }
 
     pub(super) fn root(&self) -> BorrowedFd<'_> {
@@ -196,6 +198,7 @@ impl Dirs {
             }
             FileType::CharacterDevice if stat.st_rdev == 0 && make => {
                 // The layer removed what was here below, and now puts a directory of its own in its place.
+                self.retraced = true;
                 fs::unlinkat(&*here.fd, &c_name, AtFlags::empty())
                     .map_err(|error| UnpackError::io(entry, error))?;
                 let fd = self.make_here(here, &c_name, entry)?;

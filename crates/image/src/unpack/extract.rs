@@ -1,6 +1,6 @@
 //! The entries of an archive become files, by few system calls each: a small file costs openat, write, utimensat and close.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::ffi::{CString, OsStr};
 use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -12,6 +12,7 @@ use rustix::io::Errno;
 
 use super::dirs::{Dir, Dirs, c_name, clean, join};
 use super::{LooseEnds, Options, UnpackError, attributes, decompress};
+use crate::checksum::{self, Body, Content, Source, Sum};
 use crate::tar::outline::Recorder;
 use crate::tar::{Entry, Kind, Reader};
 use crate::tree;
@@ -27,6 +28,7 @@ pub(super) struct Extracted {
     pub bytes: u64,
     pub inodes: u64,
     pub loose_ends: LooseEnds,
+    pub sum: Option<Sum>,
 }
 
 /// Unpacks a whole archive into an empty directory.
@@ -42,6 +44,8 @@ pub(super) fn extract<R: Read>(
         times: Vec::new(),
         links: BTreeMap::new(),
         has_root: false,
+        sum: Sum::default(),
+        retraced: false,
         bytes: PAGE,
         inodes: 1,
         logical_bytes: 0,
@@ -82,6 +86,10 @@ struct Extractor {
     /// Hard links whose targets must be below, by their place in the archive.
     links: BTreeMap<Vec<u8>, (usize, Vec<u8>)>,
     has_root: bool,
+    /// Over what was made so far, except directories, which are done when they are.
+    sum: Sum,
+    /// Something that was made has gone again, so that the sum is not that of what is there.
+    retraced: bool,
     bytes: u64,
     inodes: u64,
     logical_bytes: u64,
@@ -103,11 +111,11 @@ impl Extractor {
         }
         let c_name = c_name(name)?;
         match entry.kind {
-            Kind::File => self.file(&parent, &c_name, &entry, reader),
+            Kind::File => self.file(&parent, &c_name, &own, &entry, reader),
             Kind::Directory => self.directory(&parent, &c_name, own, &entry),
             Kind::HardLink => self.hard_link(&parent, &c_name, own, &entry),
-            Kind::Symlink => self.symlink(&parent, &c_name, &entry),
-            Kind::Character | Kind::Block | Kind::Fifo => self.node(&parent, &c_name, &entry),
+            Kind::Symlink => self.symlink(&parent, &c_name, &own, &entry),
+            Kind::Character | Kind::Block | Kind::Fifo => self.node(&parent, &c_name, &own, &entry),
         }
     }
 
@@ -126,6 +134,7 @@ impl Extractor {
         &mut self,
         parent: &Dir,
         name: &CString,
+        own: &[u8],
         entry: &Entry,
         reader: &mut Reader<R>,
     ) -> Result<(), UnpackError> {
@@ -138,12 +147,14 @@ impl Extractor {
         let mode = entry.mode & 0o777;
         let open = || fs::openat(&*parent.fd, name, flags, Mode::from_raw_mode(mode));
         let file = self.make(parent, name, entry, open)?;
-        let stored = match &entry.parts {
+        let (stored, content) = match &entry.parts {
             None => self.whole(&file, entry, reader)?,
             Some(parts) => self.sparse(&file, entry, parts, reader)?,
         };
         attributes::apply(file.as_fd(), entry, mode & !self.umask)?;
         fs::futimens(&file, &attributes::times(entry.mtime)).map_err(|e| UnpackError::io(&entry.path, e))?;
+        let stat = fs::fstat(&file).map_err(|e| UnpackError::io(&entry.path, e))?;
+        self.sum.add(own, &stat, Body::Content(content));
         self.inodes += 1;
         self.bytes += stored.next_multiple_of(PAGE);
         Ok(())
@@ -154,14 +165,16 @@ impl Extractor {
         file: &OwnedFd,
         entry: &Entry,
         reader: &mut Reader<R>,
-    ) -> Result<u64, UnpackError> {
+    ) -> Result<(u64, u128), UnpackError> {
+        let mut content = Content::new();
         let mut written = 0;
         while written < entry.size {
             let filled = self.fill(reader, entry.size - written)?;
             write_all(file, &self.buffer[..filled], written, &entry.path)?;
+            content.update(&self.buffer[..filled]);
             written += filled as u64;
         }
-        Ok(written)
+        Ok((written, content.finish()))
     }
 
     fn sparse<R: Read>(
@@ -170,19 +183,23 @@ impl Extractor {
         entry: &Entry,
         parts: &[(u64, u64)],
         reader: &mut Reader<R>,
-    ) -> Result<u64, UnpackError> {
+    ) -> Result<(u64, u128), UnpackError> {
         fs::ftruncate(file, entry.size).map_err(|e| UnpackError::io(&entry.path, e))?;
+        let mut content = Content::new();
         let mut stored = 0;
         for &(offset, length) in parts {
             let mut written = 0;
+            self.retraced |= !content.hole_to(offset);
             while written < length {
                 let filled = self.fill(reader, length - written)?;
                 write_all(file, &self.buffer[..filled], offset + written, &entry.path)?;
+                content.update(&self.buffer[..filled]);
                 written += filled as u64;
             }
             stored += length;
         }
-        Ok(stored)
+        self.retraced |= !content.hole_to(entry.size);
+        Ok((stored, content.finish()))
     }
 
     /// Fills the buffer with up to `want` bytes, so that a write is large whatever pieces the decoder gives.
@@ -247,17 +264,24 @@ impl Extractor {
         Ok(())
     }
 
-    fn symlink(&mut self, parent: &Dir, name: &CString, entry: &Entry) -> Result<(), UnpackError> {
+    fn symlink(
+        &mut self,
+        parent: &Dir,
+        name: &CString,
+        own: &[u8],
+        entry: &Entry,
+    ) -> Result<(), UnpackError> {
         if entry.link.is_empty() || entry.link.len() >= 4096 || entry.link.contains(&0) {
             return Err(UnpackError::entry(&entry.path, "is a symbolic link to something that is no path"));
         }
         let target = OsStr::from_bytes(&entry.link);
         self.make(parent, name, entry, || fs::symlinkat(target, &*parent.fd, name))?;
         self.inodes += 1;
-        attributes::apply_at(parent.fd.as_fd(), name, entry, true)
+        attributes::apply_at(parent.fd.as_fd(), name, entry, true)?;
+        self.add(parent, name, own, Body::Link(&entry.link))
     }
 
-    fn node(&mut self, parent: &Dir, name: &CString, entry: &Entry) -> Result<(), UnpackError> {
+    fn node(&mut self, parent: &Dir, name: &CString, own: &[u8], entry: &Entry) -> Result<(), UnpackError> {
         let (major, minor) = entry.device;
         if major >= 1 << 12 || minor >= 1 << 20 {
             return Err(UnpackError::entry(&entry.path, "is a device with a number out of range"));
@@ -270,7 +294,39 @@ impl Extractor {
         let (mode, device) = (Mode::from_raw_mode(entry.mode & 0o777), fs::makedev(major, minor));
         self.make(parent, name, entry, || fs::mknodat(&*parent.fd, name, kind, mode, device))?;
         self.inodes += 1;
-        attributes::apply_at(parent.fd.as_fd(), name, entry, false)
+        attributes::apply_at(parent.fd.as_fd(), name, entry, false)?;
+        self.add(parent, name, own, Body::None)
+    }
+
+    /// Adds what was just made to the sum.
+    fn add(&mut self, parent: &Dir, name: &CString, own: &[u8], body: Body<'_>) -> Result<(), UnpackError> {
+        let stat = fs::statat(&*parent.fd, name, AtFlags::SYMLINK_NOFOLLOW)
+            .map_err(|error| UnpackError::io(own, error))?;
+        self.sum.add(own, &stat, body);
+        Ok(())
+    }
+
+    /// Adds one more name of something. Its content is read again: it is in memory as a rule, and names like this are few.
+    fn add_link(&mut self, parent: &Dir, name: &CString, own: &[u8]) -> Result<(), UnpackError> {
+        let failed = |error: std::io::Error| UnpackError::io(own, error);
+        let stat = fs::statat(&*parent.fd, name, AtFlags::SYMLINK_NOFOLLOW)
+            .map_err(|error| UnpackError::io(own, error))?;
+        match FileType::from_raw_mode(stat.st_mode) {
+            FileType::RegularFile => {
+                let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                let file = fs::openat(&*parent.fd, name, flags, Mode::empty())
+                    .map_err(|error| UnpackError::io(own, error))?;
+                let content = checksum::content(&file, &stat, Source::Memory, &mut self.buffer);
+                self.sum.add(own, &stat, Body::Content(content.map_err(failed)?));
+            }
+            FileType::Symlink => {
+                let target = fs::readlinkat(&*parent.fd, name, Vec::new())
+                    .map_err(|error| UnpackError::io(own, error))?;
+                self.sum.add(own, &stat, Body::Link(target.as_bytes()));
+            }
+            _ => self.sum.add(own, &stat, Body::None),
+        }
+        Ok(())
     }
 
     fn hard_link(
@@ -318,10 +374,11 @@ impl Extractor {
                     return Ok(());
                 }
                 self.remove(parent, name, &entry.path)?;
-                link().map_err(failed)
+                link().map_err(failed)?;
             }
-            done => done.map_err(failed),
+            done => done.map_err(failed)?,
         }
+        self.add_link(parent, name, &own)
     }
 
     fn whiteout(
@@ -344,13 +401,14 @@ impl Extractor {
             return Err(UnpackError::entry(&entry.path, "is a whiteout of nothing"));
         }
         let parent = self.dirs.make(parents, &entry.path)?;
+        let own = join(&parent.path, removed);
         let name = c_name(removed)?;
         let whiteout =
             || fs::mknodat(&*parent.fd, &name, FileType::CharacterDevice, Mode::empty(), fs::makedev(0, 0));
         match whiteout() {
             Ok(()) => {
                 self.inodes += 1;
-                Ok(())
+                self.add(&parent, &name, &own, Body::None)
             }
             // It is for the layers below: what this layer brings itself stays, and hides what is below.
             Err(Errno::EXIST) => {
@@ -391,6 +449,7 @@ impl Extractor {
 
     fn remove(&mut self, parent: &Dir, name: &CString, entry: &[u8]) -> Result<(), UnpackError> {
         self.dirs.forget();
+        self.retraced = true;
         let parent: BorrowedFd<'_> = parent.fd.as_fd();
         match fs::unlinkat(parent, name, AtFlags::empty()) {
             Err(Errno::ISDIR) => tree::remove(parent, name).map_err(|error| UnpackError::io(entry, error)),
@@ -399,18 +458,24 @@ impl Extractor {
     }
 
     fn finish(mut self) -> Result<Extracted, UnpackError> {
-        for (path, time) in std::mem::take(&mut self.times).into_iter().rev() {
+        let times = std::mem::take(&mut self.times);
+        let mut done = HashSet::new();
+        for (path, time) in times.iter().rev() {
             let names: Vec<&[u8]> = path.split(|&b| b == b'/').filter(|name| !name.is_empty()).collect();
-            // It may have been replaced by something else since.
-            if let Ok(Some(dir)) = self.dirs.look(&names, &path)
-                && *dir.path == path
+            // Of two entries the last counts. It may have been replaced by something else since.
+            if done.insert(path)
+                && let Ok(Some(dir)) = self.dirs.look(&names, path)
+                && *dir.path == *path
             {
-                fs::futimens(&*dir.fd, &attributes::times(time)).map_err(|e| UnpackError::io(&path, e))?;
+                let failed = |error: Errno| UnpackError::io(path, error);
+                fs::futimens(&*dir.fd, &attributes::times(*time)).map_err(failed)?;
+                self.sum.add(path, &fs::fstat(&*dir.fd).map_err(failed)?, Body::None);
             }
         }
         let mut links: Vec<_> = self.links.into_iter().collect();
         links.sort_by_key(|(_, (place, _))| *place);
         let made = self.dirs.made;
+        let retraced = self.retraced || self.dirs.retraced;
         let mut implied = Vec::new();
         let root = self.dirs.root().try_clone_to_owned().map_err(|e| UnpackError::io(b".", e))?;
         for path in self.dirs.into_implied() {
@@ -418,16 +483,18 @@ impl Extractor {
                 implied.push(path);
             }
         }
-        Ok(Extracted {
-            recorder: None,
-            bytes: self.bytes + made * PAGE,
-            inodes: self.inodes + made,
-            loose_ends: LooseEnds {
-                links: links.into_iter().map(|(own, (_, target))| (own, target)).collect(),
-                implied,
-                has_root: self.has_root,
-            },
-        })
+        let loose_ends = LooseEnds {
+            links: links.into_iter().map(|(own, (_, target))| (own, target)).collect(),
+            implied,
+            has_root: self.has_root,
+        };
+        let sum = if retraced {
+            checksum::of_tree(&root, &loose_ends, Source::Memory).ok()
+        } else {
+            Some(self.sum)
+        };
+        let (bytes, inodes) = (self.bytes + made * PAGE, self.inodes + made);
+        Ok(Extracted { recorder: None, bytes, inodes, loose_ends, sum })
     }
 }
 

@@ -11,9 +11,12 @@ use http_body_util::{BodyExt, Full, Limited};
 use serde::Deserialize;
 
 use crate::challenge::{self, Challenge};
-use crate::client::{Client, NoAnswer};
+use crate::client::{Client, NoAnswer, Reach};
 use crate::credentials::Credentials;
+use crate::endpoint::Endpoint;
 use crate::error::RegistryError;
+use crate::host::{is_link_local, is_loopback, name_of};
+use crate::tls::Tls;
 
 /// What a token lives at least, and lives if nothing is said (Docker's token specification).
 const TOKEN_LIFE: u64 = 60;
@@ -55,8 +58,8 @@ impl Proof {
 /// Who asks for what.
 pub(crate) struct Asking<'a> {
     pub client: &'a Client,
-    /// Host and port of the registry.
-    pub host: &'a str,
+    pub endpoint: &'a Endpoint,
+    /// Whether it is spoken to with TLS.
     pub secure: bool,
     pub scope: &'a str,
     pub credentials: Option<&'a Credentials>,
@@ -105,12 +108,22 @@ pub(crate) async fn answer(
 impl Asking<'_> {
     fn refused(&self) -> RegistryError {
         let given = self.credentials.is_some_and(|c| !c.is_empty());
-        RegistryError::Unauthorized { host: self.host.to_owned(), given }
+        RegistryError::Unauthorized { host: self.endpoint.authority.clone(), given }
     }
 
     fn unreachable(&self, host: &str, why: NoAnswer) -> RegistryError {
-        let (NoAnswer::Refused(why) | NoAnswer::Failed(why)) = why;
-        RegistryError::Unreachable { host: host.to_owned(), why: format!("its token service: {why}") }
+        let why = format!("its token service: {}", why.why());
+        RegistryError::Unreachable { host: host.to_owned(), why }
+    }
+
+    /// How far the host of the token service is trusted: what is said of the registry's certificates holds for it too, but that none is to be
+    /// checked only where both are one host, since a password goes there.
+    fn trust_of(&self, host: &str) -> Tls {
+        let tls = &self.endpoint.tls;
+        if name_of(host) == name_of(&self.endpoint.authority) {
+            return tls.clone();
+        }
+        Tls { skip_verify: false, ..tls.without_identity() }
     }
 }
 
@@ -120,19 +133,27 @@ async fn buy_token(asking: &Asking<'_>, bearer: &Challenge, proof: &mut Proof) -
         .and_then(|realm| realm.parse().ok())
         .filter(|realm: &Uri| realm.authority().is_some())
         .ok_or_else(|| {
-            RegistryError::malformed(format!("the challenge of {}", asking.host), "its realm is no URL")
+            RegistryError::malformed(
+                format!("the challenge of {}", asking.endpoint.authority),
+                "its realm is no URL",
+            )
         })?;
     let host = realm.authority().map(|a| a.as_str().to_owned()).unwrap_or_default();
-    // A registry over TLS must not make us say a password in the clear.
+    // A password is said in the clear only to the host that is spoken to so already, or within this machine.
+    let same = name_of(&host) == name_of(&asking.endpoint.authority);
     let in_the_clear = realm.scheme_str() != Some("https");
-    if (in_the_clear && (asking.secure || asking.client.scheme(&host) != "http")) || host.contains('@') {
-        let what = format!("the challenge of {}", asking.host);
+    let may = !asking.secure && (same || is_loopback(&host));
+    if (in_the_clear && !may) || host.contains('@') || (is_link_local(&host) && !same) {
+        let what = format!("the challenge of {}", asking.endpoint.authority);
         return Err(RegistryError::malformed(what, "its realm is not a URL that may be asked for a token"));
     }
     let scope = bearer.get("scope").unwrap_or(asking.scope);
-    let request = token_request(asking, &realm, bearer.get("service"), scope)
-        .map_err(|why| RegistryError::malformed(format!("the challenge of {}", asking.host), why))?;
-    let answer = asking.client.send(request).await.map_err(|why| asking.unreachable(&host, why))?;
+    let request = token_request(asking, &realm, bearer.get("service"), scope).map_err(|why| {
+        RegistryError::malformed(format!("the challenge of {}", asking.endpoint.authority), why)
+    })?;
+    let trust = asking.trust_of(&host);
+    let reach = Reach { tls: &trust, connect: None, answer: asking.client.timeouts.headers };
+    let answer = asking.client.send(reach, request).await.map_err(|why| asking.unreachable(&host, why))?;
     let status = answer.status();
     match status {
         StatusCode::UNAUTHORIZED => return Err(asking.refused()),
@@ -185,14 +206,14 @@ fn token_request(
         return Request::builder()
             .method(Method::POST)
             .uri(realm)
-            .header(header::USER_AGENT, crate::session::USER_AGENT)
+            .header(header::USER_AGENT, crate::conversation::USER_AGENT)
             .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
             .body(Full::from(encode(&fields)));
     }
     let separator = if realm.query().is_some() { '&' } else { '?' };
     let mut request = Request::builder()
         .uri(format!("{realm}{separator}{}", encode(&fields)))
-        .header(header::USER_AGENT, crate::session::USER_AGENT);
+        .header(header::USER_AGENT, crate::conversation::USER_AGENT);
     if let Some((username, password)) = asking.credentials.and_then(Credentials::basic)
         && let Some(value) = basic(&username, &password)
     {

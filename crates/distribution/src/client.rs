@@ -1,107 +1,149 @@
-//! Connections: which scheme a registry is spoken to in, TLS with the host's certificates, and one request with its deadline.
+//! The connections of all pulls: a pool for each way to be trusted and to get there, and one request with its deadline.
 
-use std::collections::HashSet;
 use std::error::Error;
 use std::io;
-use std::net::IpAddr;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, Response, Uri};
+use http::{Request, Response, Uri, header};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::client::legacy::{Client as Pool, Error as PoolError};
+use hyper_util::client::legacy::{Client as Connections, Error as PoolError};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 
+use crate::connector::Way;
+use crate::host::is_link_local;
+use crate::proxy::{Proxies, Proxy};
 use crate::timeouts::Timeouts;
+use crate::tls::{self, Tls};
 
 pub(crate) type Answer = Response<Incoming>;
-type SecurePool = Pool<HttpsConnector<HttpConnector>, Full<Bytes>>;
+type Pool = Connections<HttpsConnector<Way>, Full<Bytes>>;
 
-/// The pools of connections. One for all pulls.
+/// As many pools as are kept. Each is one registry's own certificates; whoever has more of them connects anew now and then.
+const POOLS_MAX: usize = 32;
+
+/// The connections of all pulls.
 #[derive(Debug)]
 pub struct Client {
-    plain: Pool<HttpConnector, Full<Bytes>>,
-    /// Made when it is first needed: reading the host's certificates takes longer than all else at the start.
-    secure: OnceLock<Result<SecurePool, String>>,
-    insecure: HashSet<String>,
+    /// Those used last are last.
+    pools: Mutex<Vec<(Key, Pool)>>,
+    proxies: Proxies,
     pub(crate) timeouts: Timeouts,
+}
+
+/// What connections must have in common to be in one pool.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Key {
+    /// None: without TLS.
+    tls: Option<Tls>,
+    connect: Duration,
+    proxy: Option<Proxy>,
 }
 
 /// Why a request got no answer.
 #[derive(Debug)]
 pub(crate) enum NoAnswer {
-    /// Nobody listens: trying again at once is of no use.
+    /// Nobody listens, or TLS fails: trying again at once is of no use.
     Refused(String),
     /// No connection, a broken one, or a deadline.
     Failed(String),
 }
 
-impl Client {
-    /// A client without connections. `insecure` lists registries (`host` or `host:port`) that are spoken to in plain HTTP.
-    pub fn new(insecure: &[String], timeouts: Timeouts) -> Client {
-        Client {
-            plain: Pool::builder(TokioExecutor::new())
-                .pool_timer(TokioTimer::new())
-                .pool_max_idle_per_host(8)
-                .build(connector(&timeouts)),
-            secure: OnceLock::new(),
-            insecure: insecure.iter().map(|host| host.to_ascii_lowercase()).collect(),
-            timeouts,
+impl NoAnswer {
+    pub(crate) fn why(self) -> String {
+        match self {
+            NoAnswer::Refused(why) | NoAnswer::Failed(why) => why,
         }
     }
+}
 
-    /// `http` for loopback addresses and for what the configuration lists, `https` for all else.
-    pub(crate) fn scheme(&self, host: &str) -> &'static str {
-        if self.insecure.contains(host) || self.insecure.contains(name_of(host)) || is_loopback(host) {
-            "http"
-        } else {
-            "https"
-        }
+/// How one host is to be reached.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Reach<'a> {
+    pub tls: &'a Tls,
+    /// For a TCP connection, if not what all have.
+    pub connect: Option<Duration>,
+    /// From the request to the headers of the answer.
+    pub answer: Duration,
+}
+
+impl Client {
+    /// A client without connections.
+    pub fn new(proxies: Proxies, timeouts: Timeouts) -> Client {
+        Client { pools: Mutex::default(), proxies, timeouts }
     }
 
     /// Sends one request and waits for the headers of the answer.
-    pub(crate) async fn send(&self, request: Request<Full<Bytes>>) -> Result<Answer, NoAnswer> {
-        let secure = request.uri().scheme_str() == Some("https");
-        let answer = async {
-            if !secure {
-                return self.plain.request(request).await.map_err(no_answer);
+    pub(crate) async fn send(
+        &self,
+        reach: Reach<'_>,
+        mut request: Request<Full<Bytes>>,
+    ) -> Result<Answer, NoAnswer> {
+        let refused = |why: String| NoAnswer::Refused(why);
+        let uri = request.uri();
+        let secure = uri.scheme_str() == Some("https");
+        let authority = uri.authority().map_or("", |a| a.as_str());
+        let proxy = self.proxies.of(uri.scheme_str().unwrap_or("http"), authority);
+        let proxy = proxy.map_err(|bad| refused(bad.to_string()))?;
+        if let (false, Some(value)) = (secure, proxy.and_then(Proxy::authorization)) {
+            request.headers_mut().insert(header::PROXY_AUTHORIZATION, value);
+        }
+        let key = Key {
+            tls: secure.then(|| reach.tls.clone()),
+            connect: reach.connect.unwrap_or(self.timeouts.connect).min(reach.answer),
+            proxy: proxy.cloned(),
+        };
+        let pool = self.pool(key).map_err(refused)?;
+        let about = |why: NoAnswer| match (proxy, why) {
+            (None, why) => why,
+            (Some(proxy), NoAnswer::Refused(why)) => {
+                NoAnswer::Refused(format!("by the proxy {proxy} ({}): {why}", proxy.said))
             }
-            match self.secure.get_or_init(|| secure_pool(&self.timeouts)) {
-                Ok(pool) => pool.request(request).await.map_err(no_answer),
-                Err(why) => Err(NoAnswer::Refused(why.clone())),
+            (Some(proxy), NoAnswer::Failed(why)) => {
+                NoAnswer::Failed(format!("by the proxy {proxy} ({}): {why}", proxy.said))
             }
         };
-        match tokio::time::timeout(self.timeouts.headers, answer).await {
-            Ok(answer) => answer,
+        match tokio::time::timeout(reach.answer, pool.request(request)).await {
+            Ok(answer) => answer.map_err(|error| about(no_answer(error))),
             Err(_) => {
-                let seconds = self.timeouts.headers.as_secs_f32();
-                Err(NoAnswer::Failed(format!("no answer within {seconds} s")))
+                Err(about(NoAnswer::Failed(format!("no answer within {} s", reach.answer.as_secs_f32()))))
             }
         }
     }
+
+    fn pool(&self, key: Key) -> Result<Pool, String> {
+        let mut pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(at) = pools.iter().position(|(known, _)| *known == key) {
+            let known = pools.remove(at);
+            let pool = known.1.clone();
+            pools.push(known);
+            return Ok(pool);
+        }
+        if pools.len() >= POOLS_MAX {
+            pools.remove(0);
+        }
+        let pool = connections(&key)?;
+        pools.push((key, pool.clone()));
+        Ok(pool)
+    }
 }
 
-fn connector(timeouts: &Timeouts) -> HttpConnector {
-    let mut connector = HttpConnector::new();
-    connector.set_connect_timeout(Some(timeouts.connect));
-    connector.set_nodelay(true);
-    connector.enforce_http(false);
-    connector
-}
-
-fn secure_pool(timeouts: &Timeouts) -> Result<SecurePool, String> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = HttpsConnectorBuilder::new().with_provider_and_native_roots(provider).map_err(|error| {
-        format!("this host has no certificates to trust: {error}; install ca-certificates")
-    })?;
-    let connector = builder.https_only().enable_http1().wrap_connector(connector(timeouts));
-    Ok(Pool::builder(TokioExecutor::new())
+fn connections(key: &Key) -> Result<Pool, String> {
+    let way = Way::new(key.proxy.as_ref(), key.connect)?;
+    // Without TLS nothing of the configuration is used: one that reads no certificates is made quickest.
+    let config = match &key.tls {
+        Some(tls) => tls.client_config()?,
+        None => Tls { skip_verify: true, ..Tls::default() }.client_config()?,
+    };
+    let builder = HttpsConnectorBuilder::new().with_tls_config(config);
+    let builder = if key.tls.is_some() { builder.https_only() } else { builder.https_or_http() };
+    Ok(Connections::builder(TokioExecutor::new())
         .pool_timer(TokioTimer::new())
         .pool_max_idle_per_host(8)
-        .build(connector))
+        .build(builder.enable_http1().wrap_connector(way)))
 }
 
 fn no_answer(error: PoolError) -> NoAnswer {
@@ -113,7 +155,7 @@ fn no_answer(error: PoolError) -> NoAnswer {
         if let Some(io) = error.downcast_ref::<io::Error>() {
             refused |= io.kind() == io::ErrorKind::ConnectionRefused;
             if let Some(tls) = tls_error(io) {
-                return NoAnswer::Refused(explain_tls(tls));
+                return NoAnswer::Refused(tls::explain(tls));
             }
         }
         text = error.to_string();
@@ -132,37 +174,6 @@ fn tls_error(error: &io::Error) -> Option<&rustls::Error> {
     wrapped.or_else(|| inner.downcast_ref::<rustls::Error>())
 }
 
-/// What a person can do about a failed handshake. Trying again does not help.
-fn explain_tls(error: &rustls::Error) -> String {
-    use rustls::{CertificateError, Error, InvalidMessage};
-    let hint = match error {
-        Error::InvalidMessage(InvalidMessage::InvalidContentType) => {
-            "it does not speak TLS: if it is meant to be without, list it among the insecure registries"
-        }
-        Error::InvalidCertificate(CertificateError::UnknownIssuer) => {
-            "this host does not trust who signed its certificate: add that authority to the host's certificates"
-        }
-        Error::InvalidCertificate(CertificateError::Expired | CertificateError::ExpiredContext { .. }) => {
-            "its certificate has expired, or this host's clock is wrong"
-        }
-        _ => return error.to_string(),
-    };
-    format!("{hint} ({error})")
-}
-
-/// The host of `host:port`, without the brackets of an IPv6 address.
-pub(crate) fn name_of(host: &str) -> &str {
-    match host.strip_prefix('[') {
-        Some(rest) => rest.split(']').next().unwrap_or(rest),
-        None => host.rsplit_once(':').map_or(host, |(name, _)| name),
-    }
-}
-
-fn is_loopback(host: &str) -> bool {
-    let name = name_of(host);
-    name == "localhost" || name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
-}
-
 /// Why a redirect from `from` to `to` is not to be followed, if so.
 pub(crate) fn refuse_redirect(from: &Uri, to: &Uri) -> Option<&'static str> {
     let (Some(scheme), Some(authority)) = (to.scheme_str(), to.authority()) else {
@@ -176,35 +187,12 @@ pub(crate) fn refuse_redirect(from: &Uri, to: &Uri) -> Option<&'static str> {
     if authority.as_str().contains('@') {
         return Some("it brings credentials of its own");
     }
-    let link_local = match name_of(authority.as_str()).parse::<IpAddr>() {
-        // Metadata services of clouds are there, and no registry is.
-        Ok(IpAddr::V4(address)) => address.is_link_local(),
-        Ok(IpAddr::V6(address)) => {
-            address.is_unicast_link_local() || address.to_ipv4_mapped().is_some_and(|a| a.is_link_local())
-        }
-        Err(_) => false,
-    };
-    link_local.then_some("it points to a link-local address")
+    is_link_local(authority.as_str()).then_some("it points to a link-local address")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn plain_http_is_for_loopback_and_what_is_listed() {
-        let client =
-            Client::new(&["Plain.example".into(), "ported.example:5000".into()], Timeouts::default());
-        for host in ["localhost", "localhost:5000", "127.0.0.1:5000", "127.9.9.9", "[::1]:5000"] {
-            assert_eq!(client.scheme(host), "http", "{host}");
-        }
-        for host in ["plain.example", "plain.example:80", "ported.example:5000"] {
-            assert_eq!(client.scheme(host), "http", "{host}");
-        }
-        for host in ["quay.io", "ported.example", "localhost.evil.org", "10.0.0.1:5000", "[fe80::1]"] {
-            assert_eq!(client.scheme(host), "https", "{host}");
-        }
-    }
 
     #[test]
     fn some_redirects_are_refused() {

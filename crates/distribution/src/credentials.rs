@@ -5,6 +5,11 @@ use std::fmt;
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
 
+use crate::endpoint::Endpoint;
+use crate::helper;
+use crate::host::hub;
+use crate::place::Place;
+
 /// What CRI's `AuthConfig` carries. Empty fields are absent ones.
 #[derive(Clone, Default, PartialEq, Eq, Hash)]
 pub struct Credentials {
@@ -26,12 +31,19 @@ impl Credentials {
         Credentials { username: username.into(), password: password.into(), ..Credentials::default() }
     }
 
-    /// Whether they may be sent to the registry `domain` (as references name it, with its port).
-    pub fn are_for(&self, domain: &str) -> bool {
-        let address = self.server_address.trim();
-        if address.is_empty() {
-            return true;
+    /// Whether they may be sent to an endpoint: they name it, or the registry that it is. Those that name nothing are for the registry of
+    /// the reference, and not for a copy of it, whose owner may be somebody else.
+    pub fn are_for(&self, endpoint: &Endpoint) -> bool {
+        let registry = endpoint.registry.as_deref();
+        if self.server_address.trim().is_empty() {
+            return registry.is_some();
         }
+        self.name(&endpoint.authority) || registry.is_some_and(|registry| self.name(registry))
+    }
+
+    /// Whether they say that they are for the registry `domain` (with its port).
+    fn name(&self, domain: &str) -> bool {
+        let address = self.server_address.trim();
         let rest = address.split_once("://").map_or(address, |(_, rest)| rest);
         let host = rest.split(['/', '?']).next().unwrap_or("").to_ascii_lowercase();
         hub(&host) == hub(&domain.to_ascii_lowercase())
@@ -49,17 +61,39 @@ impl Credentials {
         (!username.is_empty()).then(|| (username.to_owned(), password.trim_end_matches('\0').to_owned()))
     }
 
+    /// The same, as if for whatever they are sent to.
+    #[cfg(test)]
+    pub(crate) fn to(address: &str) -> Credentials {
+        Credentials { server_address: address.into(), ..Credentials::default() }
+    }
+
     /// Whether there is anything to prove oneself with.
     pub(crate) fn is_empty(&self) -> bool {
         self.basic().is_none() && self.identity_token.is_empty() && self.registry_token.is_empty()
     }
 }
 
-/// Docker Hub goes by several names.
-fn hub(host: &str) -> &str {
-    match host {
-        "index.docker.io" | "registry-1.docker.io" | "docker.io" | "registry.hub.docker.com" => "docker.io",
-        other => other,
+/// Where credentials come from that nobody gave with the request.
+#[derive(Debug, Clone)]
+pub enum CredentialSource {
+    /// They stand in a file, under this key.
+    File { place: Place, key: String, credentials: Credentials },
+    /// A program knows them: `docker-credential-` and its name.
+    Helper { place: Place, name: String, server: String },
+    /// A file that might have some cannot be understood.
+    Unreadable { why: String },
+}
+
+impl CredentialSource {
+    /// The credentials; none: it has none for this registry.
+    pub(crate) async fn find(&self) -> Result<Option<Credentials>, String> {
+        match self {
+            CredentialSource::File { credentials, .. } => Ok(Some(credentials.clone())),
+            CredentialSource::Helper { place, name, server } => {
+                helper::get(name, server).await.map_err(|why| format!("{why}, which {place} names"))
+            }
+            CredentialSource::Unreadable { why } => Err(why.clone()),
+        }
     }
 }
 
@@ -80,6 +114,7 @@ impl fmt::Debug for Credentials {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::endpoint::Scheme;
 
     #[test]
     fn nothing_shows_a_secret() {
@@ -99,17 +134,28 @@ mod tests {
 
     #[test]
     fn they_are_only_for_their_registry() {
-        let of = |address: &str| Credentials { server_address: address.into(), ..Credentials::default() };
-        assert!(of("").are_for("quay.io"));
-        assert!(of("https://quay.io/v2/").are_for("quay.io"));
-        assert!(of("quay.io").are_for("QUAY.io"));
-        assert!(of("https://index.docker.io/v1/").are_for("docker.io"));
-        assert!(of("127.0.0.1:5000").are_for("127.0.0.1:5000"));
-        assert!(!of("127.0.0.1:5000").are_for("127.0.0.1:5001"));
-        assert!(!of("quay.io").are_for("evil-quay.io"));
-        assert!(!of("quay.io").are_for("quay.io.evil.org"));
-        assert!(!of("https://quay.io@evil.org/").are_for("quay.io"));
-        assert!(!of("https://evil.org/quay.io").are_for("quay.io"));
+        let names = |address: &str, domain: &str| Credentials::to(address).name(domain);
+        assert!(names("https://quay.io/v2/", "quay.io"));
+        assert!(names("quay.io", "QUAY.io"));
+        assert!(names("https://index.docker.io/v1/", "docker.io"));
+        assert!(names("127.0.0.1:5000", "127.0.0.1:5000"));
+        assert!(!names("127.0.0.1:5000", "127.0.0.1:5001"));
+        assert!(!names("quay.io", "evil-quay.io"));
+        assert!(!names("quay.io", "quay.io.evil.org"));
+        assert!(!names("https://quay.io@evil.org/", "quay.io"));
+        assert!(!names("https://evil.org/quay.io", "quay.io"));
+    }
+
+    #[test]
+    fn a_copy_gets_none_that_do_not_name_it() {
+        let registry = Endpoint::of_registry("quay.io", "quay.io", "a", Scheme::Https);
+        let mirror = Endpoint { registry: None, authority: "mirror.example".into(), ..registry.clone() };
+        for (address, to_registry, to_mirror) in
+            [("", true, false), ("quay.io", true, false), ("mirror.example", false, true)]
+        {
+            let given = Credentials::to(address);
+            assert_eq!((given.are_for(&registry), given.are_for(&mirror)), (to_registry, to_mirror));
+        }
     }
 
     #[test]

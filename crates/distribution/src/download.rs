@@ -9,10 +9,11 @@ use hyper::body::Incoming;
 use model::digest::Digest;
 
 use crate::client::Answer;
+use crate::conversation::Ask;
+use crate::endpoint::Capability;
 use crate::error::RegistryError;
 use crate::range::Range;
-use crate::session::Session;
-use crate::timeouts::Timeouts;
+use crate::session::{Session, Turn, Turns};
 
 /// A connection that brings less than this before it breaks counts as a failed try.
 const WORTHWHILE: u64 = 1 << 20;
@@ -47,8 +48,9 @@ impl Broken {
 }
 
 impl Body {
-    pub(crate) fn new(body: Incoming, timeouts: &Timeouts) -> Body {
-        Body { body, window: timeouts.stall, least: timeouts.stall_bytes, waited: Duration::ZERO, arrived: 0 }
+    /// Within each `window` of waiting, at least so many bytes have to arrive.
+    pub(crate) fn new(body: Incoming, window: Duration, least: u64) -> Body {
+        Body { body, window, least, waited: Duration::ZERO, arrived: 0 }
     }
 
     /// The next bytes; none at the end.
@@ -81,15 +83,20 @@ impl Body {
     }
 }
 
-/// A blob as it arrives. A broken connection is made again from where it broke. Its digest is for whoever takes the bytes to check.
+/// A blob as it arrives. A broken connection is made again from where it broke, in the end to another endpoint. The blob's digest is for
+/// whoever takes the bytes to check.
 pub struct Download<'a> {
     session: &'a Session,
     what: String,
-    url: String,
+    /// What is asked for, below the repository.
+    of: String,
     size: u64,
     received: u64,
     /// Tries in a row that brought little.
     failures: u32,
+    /// None before the first request.
+    turns: Option<Turns<'a>>,
+    turn: Option<Turn<'a>>,
     connection: Option<Connection>,
 }
 
@@ -105,8 +112,17 @@ struct Connection {
 impl Session {
     /// Begins to fetch a blob of `size` bytes, which errors call `what`.
     pub fn download(&self, what: impl Into<String>, digest: &Digest, size: u64) -> Download<'_> {
-        let (what, url) = (what.into(), self.blob_url(digest));
-        Download { session: self, what, url, size, received: 0, failures: 0, connection: None }
+        Download {
+            session: self,
+            what: what.into(),
+            of: format!("blobs/{digest}"),
+            size,
+            received: 0,
+            failures: 0,
+            turns: None,
+            turn: None,
+            connection: None,
+        }
     }
 }
 
@@ -117,10 +133,10 @@ impl Download<'_> {
     /// [`RegistryError`] after as many tries as are worthwhile.
     pub async fn next(&mut self) -> Result<Option<Bytes>, RegistryError> {
         loop {
-            let connection = match &mut self.connection {
-                Some(connection) => connection,
-                none => none.insert(self.session.connect(&self.what, &self.url, self.received).await?),
-            };
+            if self.connection.is_none() {
+                self.connect().await?;
+            }
+            let Some(connection) = &mut self.connection else { continue };
             let broken = match connection.body.next().await {
                 Ok(None) if self.received < self.size => Broken::Failed("it ended early".into()),
                 Ok(None) => return Ok(None),
@@ -144,31 +160,52 @@ impl Download<'_> {
         }
     }
 
-    /// Waits before the next connection, unless there were tries enough.
+    /// Connects to the endpoint whose turn it is, or to one that follows.
+    async fn connect(&mut self) -> Result<(), RegistryError> {
+        let (what, of, received) = (&self.what, &self.of, self.received);
+        let mut turns = match self.turns.take() {
+            Some(turns) => turns,
+            None => self.session.turns(what, Capability::Pull)?,
+        };
+        while let Some(turn) = self.turn.take().or_else(|| turns.next()) {
+            match connect(&turn, what, of, received).await {
+                Ok(connection) => {
+                    (self.turns, self.turn, self.connection) = (Some(turns), Some(turn), Some(connection));
+                    return Ok(());
+                }
+                Err(why) => turns.failed(turn, why),
+            }
+            self.failures = 0;
+        }
+        Err(turns.failure(what))
+    }
+
+    /// Waits before the next connection, which is to the same endpoint unless there were tries enough.
     async fn recover(&mut self, broken: Broken) -> Result<(), RegistryError> {
-        let session = self.session;
         let before = self.connection.take().map_or(0, |connection| connection.before);
         self.failures = if self.received - before >= WORTHWHILE { 1 } else { self.failures + 1 };
-        let cause = broken.cause(&self.what, &session.host, self.received);
-        if let Ok(uri) = self.url.parse() {
-            session.note(&uri, &cause.to_string());
+        let (Some(turn), Some(turns)) = (self.turn, &mut self.turns) else { return Ok(()) };
+        let cause = broken.cause(&self.what, turn.host(), self.received);
+        turn.note(&self.of, &cause.to_string());
+        let timeouts = &self.session.client.timeouts;
+        if self.failures < turn.tries() {
+            tokio::time::sleep(timeouts.backoff * 2u32.saturating_pow(self.failures - 1)).await;
+            return Ok(());
         }
-        let timeouts = &session.client.timeouts;
-        if self.failures >= timeouts.tries {
+        if turn.last {
             return Err(cause);
         }
-        tokio::time::sleep(timeouts.backoff * 2u32.saturating_pow(self.failures - 1)).await;
+        turns.failed(turn, cause);
+        (self.turn, self.failures) = (None, 0);
         Ok(())
     }
 }
 
-impl Session {
-    async fn connect(&self, what: &str, url: &str, received: u64) -> Result<Connection, RegistryError> {
-        let range = (received > 0).then_some(Range { from: received, last: None });
-        let answer = self.get(what, url, None, range).await?;
-        let skip = received - start_of(what, &answer, received)?;
-        Ok(Connection { body: Body::new(answer.into_body(), &self.client.timeouts), skip, before: received })
-    }
+async fn connect(turn: &Turn<'_>, what: &str, of: &str, received: u64) -> Result<Connection, RegistryError> {
+    let range = (received > 0).then_some(Range { from: received, last: None });
+    let answer = turn.ask(of, &Ask::get(what, None).range(range)).await?;
+    let skip = received - start_of(what, &answer, received)?;
+    Ok(Connection { body: turn.body(answer), skip, before: received })
 }
 
 /// Where an answer to a request from byte `asked` on begins.

@@ -1,16 +1,45 @@
 //! Why a registry did not give what was asked of it, and what every request on the way was answered.
 
 use std::fmt;
+use std::sync::{Mutex, PoisonError};
 
+use http::Uri;
 use model::digest::Digest;
+
+use crate::conversation::shown;
+
+/// Attempts that are kept for the error.
+const ATTEMPTS_MAX: usize = 32;
 
 /// One request and what became of it. The URL has no query, since a redirect's may hold a signature.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Attempt {
     pub url: String,
     pub outcome: String,
-    /// How often in a row.
+    /// How often.
     pub times: u32,
+}
+
+/// The failed requests of a conversation with several endpoints, oldest first.
+#[derive(Debug, Default)]
+pub(crate) struct Attempts(Mutex<Vec<Attempt>>);
+
+impl Attempts {
+    pub(crate) fn all(&self) -> Vec<Attempt> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn note(&self, uri: &Uri, outcome: &str) {
+        let mut attempts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (url, outcome) = (shown(uri), outcome.chars().take(300).collect::<String>());
+        // The same may be tried for several layers at once, in turns.
+        let known = attempts.iter_mut().rev().find(|known| known.url == url && known.outcome == outcome);
+        if let Some(known) = known {
+            known.times += 1;
+        } else if attempts.len() < ATTEMPTS_MAX {
+            attempts.push(Attempt { url, outcome, times: 1 });
+        }
+    }
 }
 
 /// What came of asking a registry. No secret is in it.
@@ -21,6 +50,10 @@ pub enum RegistryError {
     NotFound { what: String, host: String },
     #[error("{host} refused the credentials{}", if *.given { "" } else { ": none were given and it asks for some" })]
     Unauthorized { host: String, given: bool },
+    #[error("{host} asks for credentials, and those configured for it cannot be had: {why}")]
+    NoCredentials { host: String, why: String },
+    #[error("nothing configured may be asked {action} {what}: see `pintle registry explain`")]
+    NoEndpoint { what: String, action: &'static str },
     #[error("{host} does not permit access to {what}")]
     Forbidden { what: String, host: String },
     #[error("{host} cannot be reached: {why}")]

@@ -1,39 +1,29 @@
-//! One pull's conversation with one registry: its proof, its failed attempts, and what it fetches.
+//! One pull or push of one repository: the endpoints that may serve it, one after the other, and what is fetched of them.
 
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Instant;
 
 use bytes::Bytes;
-use http::header::{self, HeaderMap};
-use http::{Request, StatusCode, Uri};
-use http_body_util::{BodyExt, Full, Limited};
+use http::header;
 use model::digest::Digest;
-use model::reference::ImageReference;
-use serde::Deserialize;
 
-use crate::auth::{self, Asking, Proof};
-use crate::client::{self, Answer, Client, NoAnswer};
+use crate::client::{Answer, Client};
+use crate::conversation::{Ask, Conversation, Patience};
 use crate::credentials::Credentials;
 use crate::download::Body;
-use crate::error::{Attempt, RegistryError};
+use crate::endpoint::{Capability, Endpoint};
+use crate::error::{Attempt, Attempts, RegistryError};
 use crate::hasher::Hasher;
-use crate::range::Range;
 
-pub(crate) const USER_AGENT: &str = concat!("pintle/", env!("CARGO_PKG_VERSION"));
-const REDIRECTS_MAX: usize = 5;
-/// Attempts that are kept for the error.
-const ATTEMPTS_MAX: usize = 16;
+/// How often one request is made to an endpoint that others follow.
+const MIRROR_TRIES: u32 = 2;
 
-/// A conversation. It is shared by the layers of a pull.
+/// A conversation with all endpoints of a repository. It is shared by the layers of a pull.
 pub struct Session {
     pub(crate) client: Arc<Client>,
-    /// Host and port that answer for the reference's registry.
-    pub(crate) host: String,
-    base: String,
-    scope: String,
-    credentials: Option<Credentials>,
-    proof: tokio::sync::Mutex<Proof>,
-    attempts: Mutex<Vec<Attempt>>,
+    endpoints: Vec<(Conversation, AtomicU8)>,
+    attempts: Attempts,
 }
 
 /// A manifest or index as it was served, under the digest of what was received.
@@ -43,41 +33,72 @@ pub struct Fetched {
     pub digest: Digest,
 }
 
-/// One answer that has to do with what was asked, as opposed to with how it was asked.
-enum Outcome {
-    Ok(Answer),
-    /// The credentials were refused.
-    Refused(HeaderMap),
-    /// Worth another try, after this long if the registry said so.
-    Again(RegistryError, Option<Duration>),
+/// What became of an endpoint so far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+enum Standing {
+    /// Nothing went wrong yet.
+    Good,
+    /// Once it did not have something, or refused it.
+    Doubtful,
+    /// Once it did not answer.
+    Silent,
+}
+
+/// The endpoints for one request, in the order in which they are asked.
+pub(crate) struct Turns<'a> {
+    session: &'a Session,
+    order: Vec<usize>,
+    next: usize,
+    /// The failure of the endpoint that is nearest to the registry itself.
+    failure: Option<(usize, RegistryError)>,
+}
+
+/// The turn of one endpoint.
+#[derive(Clone, Copy)]
+pub(crate) struct Turn<'a> {
+    session: &'a Session,
+    at: usize,
+    /// Whether none follows it.
+    pub last: bool,
 }
 
 impl Session {
-    /// Begins a conversation about the repository of `reference`. Credentials for another registry are left out.
-    pub fn new(client: Arc<Client>, reference: &ImageReference, credentials: Option<Credentials>) -> Session {
-        let host = reference.host().to_owned();
-        let credentials = credentials.filter(|c| c.are_for(reference.domain()) || c.are_for(&host));
+    /// Begins a conversation with these endpoints, the first first. `given` goes only to those that it is for.
+    pub fn new(client: Arc<Client>, endpoints: Vec<Endpoint>, given: Option<&Credentials>) -> Session {
+        Session::for_actions(client, endpoints, given, "pull")
+    }
+
+    /// The same, for a push.
+    pub fn to_push(client: Arc<Client>, endpoints: Vec<Endpoint>, given: Option<&Credentials>) -> Session {
+        Session::for_actions(client, endpoints, given, "pull,push")
+    }
+
+    fn for_actions(
+        client: Arc<Client>,
+        endpoints: Vec<Endpoint>,
+        given: Option<&Credentials>,
+        actions: &str,
+    ) -> Session {
+        let begin =
+            |endpoint| (Conversation::new(endpoint, given, actions), AtomicU8::new(Standing::Good as u8));
         Session {
-            base: format!("{}://{host}/v2/{}", client.scheme(&host), reference.path()),
-            scope: format!("repository:{}:pull", reference.path()),
-            proof: tokio::sync::Mutex::new(Proof::first(credentials.as_ref())),
-            attempts: Mutex::default(),
             client,
-            host,
-            credentials,
+            endpoints: endpoints.into_iter().map(begin).collect(),
+            attempts: Attempts::default(),
         }
     }
 
-    /// The failed attempts so far, oldest first.
+    /// The failed requests so far, oldest first.
     pub fn attempts(&self) -> Vec<Attempt> {
-        self.attempts.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.attempts.all()
     }
 
     /// A manifest by tag or digest, of one of the media types `accept` lists and of at most `limit` bytes. If by digest, the body is checked
     /// against it; what the registry says the digest is does not count.
     ///
     /// # Errors
-    /// [`RegistryError`] after as many tries as are worthwhile.
+    /// What the registry itself said, when no endpoint has it; [`Session::attempts`] has what all said.
     pub async fn manifest(
         &self,
         reference: &str,
@@ -86,49 +107,148 @@ impl Session {
         limit: u64,
     ) -> Result<Fetched, RegistryError> {
         let what = format!("manifest {reference}");
-        let url = format!("{}/manifests/{reference}", self.base);
-        let answer = self.get(&what, &url, Some(accept), None).await?;
-        let content_type = answer
-            .headers()
-            .get(header::CONTENT_TYPE)
-            .and_then(|value| value.to_str().ok())
-            .unwrap_or("")
-            .to_owned();
-        let body = self.whole(&what, answer, limit).await?;
-        let digest = match expected {
-            Some(expected) => check(&what, &body, expected)?,
-            None => {
-                let mut hasher = Hasher::new();
-                hasher.update(&body);
-                hasher.finish()
+        let capability = if expected.is_some() { Capability::Pull } else { Capability::Resolve };
+        let mut turns = self.turns(&what, capability)?;
+        while let Some(turn) = turns.next() {
+            let target = format!("manifests/{reference}");
+            match turn.fetch(&what, &target, Some(accept), expected, limit).await {
+                Ok(fetched) => return Ok(fetched),
+                Err(why) => turns.failed(turn, why),
             }
-        };
-        Ok(Fetched { content_type, body, digest })
+        }
+        Err(turns.failure(&what))
     }
 
     /// A small blob, such as a configuration, of at most `limit` bytes, checked against its digest. `what` is what errors call it.
     ///
     /// # Errors
-    /// [`RegistryError`] after as many tries as are worthwhile.
+    /// As of [`Session::manifest`].
     pub async fn blob(&self, what: &str, digest: &Digest, limit: u64) -> Result<Bytes, RegistryError> {
-        let answer = self.get(what, &self.blob_url(digest), None, None).await?;
-        let body = self.whole(what, answer, limit).await?;
-        check(what, &body, digest)?;
-        Ok(body)
+        let mut turns = self.turns(what, Capability::Pull)?;
+        while let Some(turn) = turns.next() {
+            match turn.fetch(what, &format!("blobs/{digest}"), None, Some(digest), limit).await {
+                Ok(fetched) => return Ok(fetched.body),
+                Err(why) => turns.failed(turn, why),
+            }
+        }
+        Err(turns.failure(what))
     }
 
-    pub(crate) fn blob_url(&self, digest: &Digest) -> String {
-        format!("{}/blobs/{digest}", self.base)
+    /// The endpoints that may be asked, those first that have not failed; those that did not answer only if all are such.
+    pub(crate) fn turns(&self, what: &str, capability: Capability) -> Result<Turns<'_>, RegistryError> {
+        let standing = |at: &usize| self.endpoints[*at].1.load(Ordering::Relaxed);
+        let able = |at: &usize| self.endpoints[*at].0.endpoint.capabilities.has(capability);
+        let mut order: Vec<usize> = (0..self.endpoints.len()).filter(able).collect();
+        order.sort_by_key(standing);
+        if order.iter().any(|at| standing(at) != Standing::Silent as u8) {
+            order.retain(|at| standing(at) != Standing::Silent as u8);
+        }
+        if order.is_empty() {
+            let action = match capability {
+                Capability::Pull | Capability::Resolve => "for",
+                Capability::Push => "to take",
+                Capability::Referrers => "for what refers to",
+            };
+            return Err(RegistryError::NoEndpoint { what: what.to_owned(), action });
+        }
+        Ok(Turns { session: self, order, next: 0, failure: None })
+    }
+}
+
+impl<'a> Turns<'a> {
+    pub(crate) fn next(&mut self) -> Option<Turn<'a>> {
+        let at = *self.order.get(self.next)?;
+        self.next += 1;
+        Some(Turn { session: self.session, at, last: self.next == self.order.len() })
+    }
+
+    /// Takes note that an endpoint failed.
+    pub(crate) fn failed(&mut self, turn: Turn<'a>, why: RegistryError) {
+        let standing = match why {
+            RegistryError::Unreachable { .. } => Standing::Silent,
+            _ => Standing::Doubtful,
+        };
+        self.session.endpoints[turn.at].1.fetch_max(standing as u8, Ordering::Relaxed);
+        if self.failure.as_ref().is_none_or(|(at, _)| *at <= turn.at) {
+            self.failure = Some((turn.at, why));
+        }
+    }
+
+    /// What to tell when all failed.
+    pub(crate) fn failure(self, what: &str) -> RegistryError {
+        let none = || RegistryError::NoEndpoint { what: what.to_owned(), action: "for" };
+        self.failure.map_or_else(none, |(_, why)| why)
+    }
+}
+
+impl Turn<'_> {
+    /// Host and port.
+    pub(crate) fn host(&self) -> &str {
+        &self.conversation().endpoint.authority
+    }
+
+    /// Notes a failure of something that began well.
+    pub(crate) fn note(&self, of: &str, outcome: &str) {
+        if let Ok(uri) = self.conversation().url(of).parse() {
+            self.session.attempts.note(&uri, outcome);
+        }
+    }
+
+    /// Asks the endpoint for something of the repository, such as `blobs/...`.
+    pub(crate) async fn ask(&self, of: &str, ask: &Ask<'_>) -> Result<Answer, RegistryError> {
+        let Session { client, attempts, .. } = self.session;
+        let conversation = self.conversation();
+        loop {
+            let until = (!self.last).then(|| Instant::now() + client.timeouts.mirror);
+            let patience = Patience { until, tries: self.tries() };
+            let url = conversation.url(of);
+            match conversation.ask(client, attempts, &url, ask, patience).await {
+                Err(why) if conversation.fall_back(&url, &why) => {}
+                answered => return answered,
+            }
+        }
+    }
+
+    /// How often one request is made.
+    pub(crate) fn tries(&self) -> u32 {
+        let tries = self.session.client.timeouts.tries;
+        if self.last { tries } else { tries.min(MIRROR_TRIES) }
+    }
+
+    /// The body of an answer, which stalls sooner where others can be asked instead.
+    pub(crate) fn body(&self, answer: Answer) -> Body {
+        let timeouts = &self.session.client.timeouts;
+        let window = if self.last { timeouts.stall } else { timeouts.stall.min(timeouts.mirror) };
+        Body::new(answer.into_body(), window, timeouts.stall_bytes)
+    }
+
+    async fn fetch(
+        &self,
+        what: &str,
+        of: &str,
+        accept: Option<&str>,
+        expected: Option<&Digest>,
+        limit: u64,
+    ) -> Result<Fetched, RegistryError> {
+        let answer = self.ask(of, &Ask::get(what, accept)).await?;
+        let content_type = answer.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+        let content_type = content_type.unwrap_or("").to_owned();
+        let fetched = async {
+            let body = self.whole(what, answer, limit).await?;
+            let digest = check(what, &body, expected)?;
+            Ok(Fetched { content_type, body, digest })
+        };
+        fetched.await.inspect_err(|why: &RegistryError| self.note(of, &why.to_string()))
     }
 
     async fn whole(&self, what: &str, answer: Answer, limit: u64) -> Result<Bytes, RegistryError> {
-        let mut body = Body::new(answer.into_body(), &self.client.timeouts);
+        let mut body = self.body(answer);
         let mut bytes = Vec::new();
         loop {
             match body.next().await {
                 Ok(Some(chunk)) => bytes.extend_from_slice(&chunk),
                 Ok(None) => return Ok(bytes.into()),
-                Err(why) => return Err(why.cause(what, &self.host, bytes.len() as u64)),
+                Err(why) => return Err(why.cause(what, self.host(), bytes.len() as u64)),
             }
             if bytes.len() as u64 > limit {
                 return Err(RegistryError::TooLarge { what: what.to_owned(), limit });
@@ -136,233 +256,20 @@ impl Session {
         }
     }
 
-    /// Gets `url`, or the `range` of it, with as many tries as the configuration allows.
-    pub(crate) async fn get(
-        &self,
-        what: &str,
-        url: &str,
-        accept: Option<&str>,
-        range: Option<Range>,
-    ) -> Result<Answer, RegistryError> {
-        let timeouts = &self.client.timeouts;
-        let (mut tries, mut refusals) = (1, 0);
-        loop {
-            let generation = self.fresh_generation().await;
-            let cause = match self.once(what, url, accept, range).await? {
-                Outcome::Ok(answer) => return Ok(answer),
-                Outcome::Refused(headers) => {
-                    // Once to learn what is asked for, and once more if a token ran out meanwhile.
-                    refusals += 1;
-                    if refusals > 2 {
-                        return Err(RegistryError::Unauthorized {
-                            host: self.host.clone(),
-                            given: self.credentials.is_some(),
-                        });
-                    }
-                    self.prove(generation, &headers).await?;
-                    continue;
-                }
-                Outcome::Again(cause, _) if tries >= timeouts.tries => return Err(cause),
-                Outcome::Again(cause, Some(wait)) if wait > timeouts.retry_after_max => return Err(cause),
-                Outcome::Again(_, wait) => wait,
-            };
-            let backoff = timeouts.backoff * 2u32.saturating_pow(tries - 1);
-            tokio::time::sleep(cause.unwrap_or(backoff)).await;
-            tries += 1;
-        }
-    }
-
-    async fn fresh_generation(&self) -> u64 {
-        let mut proof = self.proof.lock().await;
-        if proof.is_stale() {
-            proof.drop_stale();
-        }
-        proof.generation
-    }
-
-    /// Works out a proof, unless another request of this pull did so since `generation`.
-    async fn prove(&self, generation: u64, headers: &HeaderMap) -> Result<(), RegistryError> {
-        let mut proof = self.proof.lock().await;
-        if proof.generation != generation {
-            return Ok(());
-        }
-        let asking = Asking {
-            client: &self.client,
-            host: &self.host,
-            secure: self.base.starts_with("https:"),
-            scope: &self.scope,
-            credentials: self.credentials.as_ref(),
-        };
-        auth::answer(&asking, headers, &mut proof).await
-    }
-
-    /// One try with the redirects it leads to.
-    async fn once(
-        &self,
-        what: &str,
-        url: &str,
-        accept: Option<&str>,
-        range: Option<Range>,
-    ) -> Result<Outcome, RegistryError> {
-        let origin: Uri = url.parse().map_err(|why| RegistryError::malformed("the registry's URL", why))?;
-        let mut uri = origin.clone();
-        for _ in 0..=REDIRECTS_MAX {
-            let mut request = Request::builder().uri(&uri).header(header::USER_AGENT, USER_AGENT);
-            if let Some(accept) = accept {
-                request = request.header(header::ACCEPT, accept);
-            }
-            if let Some(range) = range {
-                request = request.header(header::RANGE, range.to_string());
-            }
-            // The proof is for the registry: a host that it redirects to, storage as a rule, does not get it.
-            let same_host = uri.scheme() == origin.scheme() && uri.authority() == origin.authority();
-            if same_host && let Some(proof) = self.proof.lock().await.header.clone() {
-                request = request.header(header::AUTHORIZATION, proof);
-            }
-            let request =
-                request.body(Full::default()).map_err(|why| RegistryError::malformed("the request", why))?;
-            let answer = match self.client.send(request).await {
-                Ok(answer) => answer,
-                Err(no_answer) => return self.no_answer(&uri, no_answer),
-            };
-            if answer.status().is_redirection() && answer.status() != StatusCode::NOT_MODIFIED {
-                uri = follow(what, &uri, answer.headers())?;
-                continue;
-            }
-            return self.judge(what, &uri, answer, same_host).await;
-        }
-        let to = shown(&uri);
-        Err(RegistryError::BadRedirect { what: what.to_owned(), to, why: "there are too many in a row" })
-    }
-
-    fn no_answer(&self, uri: &Uri, no_answer: NoAnswer) -> Result<Outcome, RegistryError> {
-        let host = uri.authority().map_or("", |a| a.as_str()).to_owned();
-        match no_answer {
-            NoAnswer::Refused(why) => {
-                self.note(uri, &why);
-                Err(RegistryError::Unreachable { host, why })
-            }
-            NoAnswer::Failed(why) => {
-                self.note(uri, &why);
-                Ok(Outcome::Again(RegistryError::Unreachable { host, why }, None))
-            }
-        }
-    }
-
-    async fn judge(
-        &self,
-        what: &str,
-        uri: &Uri,
-        answer: Answer,
-        same_host: bool,
-    ) -> Result<Outcome, RegistryError> {
-        let status = answer.status();
-        if status.is_success() {
-            return Ok(Outcome::Ok(answer));
-        }
-        let host = uri.authority().map_or("", |a| a.as_str()).to_owned();
-        let what = what.to_owned();
-        let headers = answer.headers().clone();
-        // That a registry first asks who is there is no failure.
-        if status == StatusCode::UNAUTHORIZED && same_host {
-            return Ok(Outcome::Refused(headers));
-        }
-        let code = self.error_code(answer).await;
-        self.note(uri, &format!("{}{code}", status.as_u16()));
-        match status {
-            StatusCode::NOT_FOUND => Err(RegistryError::NotFound { what, host }),
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Err(RegistryError::Forbidden { what, host }),
-            StatusCode::TOO_MANY_REQUESTS => {
-                let wait = retry_after(&headers);
-                let retry_after_secs = wait.map(|wait| wait.as_secs());
-                Ok(Outcome::Again(RegistryError::TooManyRequests { host, retry_after_secs }, wait))
-            }
-            status if status.is_server_error() || status == StatusCode::REQUEST_TIMEOUT => {
-                Ok(Outcome::Again(
-                    RegistryError::Status { what, host, status: status.as_u16() },
-                    retry_after(&headers),
-                ))
-            }
-            status => Err(RegistryError::Status { what, host, status: status.as_u16() }),
-        }
-    }
-
-    /// The code in an error's body, such as `MANIFEST_UNKNOWN`. Nothing else of it is shown: it is whatever the registry pleases.
-    async fn error_code(&self, answer: Answer) -> String {
-        #[derive(Deserialize)]
-        struct Errors {
-            errors: Vec<Code>,
-        }
-        #[derive(Deserialize)]
-        struct Code {
-            code: String,
-        }
-        let body = Limited::new(answer.into_body(), 64 << 10).collect();
-        let Ok(Ok(body)) = tokio::time::timeout(Duration::from_secs(2), body).await else {
-            return String::new();
-        };
-        let Ok(errors) = serde_json::from_slice::<Errors>(&body.to_bytes()) else { return String::new() };
-        let plain =
-            |code: &str| code.len() <= 40 && code.bytes().all(|b| b.is_ascii_uppercase() || b == b'_');
-        match errors.errors.first() {
-            Some(error) if plain(&error.code) => format!(" {}", error.code),
-            _ => String::new(),
-        }
-    }
-
-    pub(crate) fn note(&self, uri: &Uri, outcome: &str) {
-        let mut attempts = self.attempts.lock().unwrap_or_else(PoisonError::into_inner);
-        let (url, outcome) = (shown(uri), outcome.chars().take(200).collect::<String>());
-        let is_full = attempts.len() >= ATTEMPTS_MAX;
-        match attempts.last_mut() {
-            Some(last) if last.url == url && last.outcome == outcome => last.times += 1,
-            _ if is_full => {}
-            _ => attempts.push(Attempt { url, outcome, times: 1 }),
-        }
+    fn conversation(&self) -> &Conversation {
+        &self.session.endpoints[self.at].0
     }
 }
 
-fn check(what: &str, body: &[u8], expected: &Digest) -> Result<Digest, RegistryError> {
-    let mut hasher = Hasher::like(expected);
+/// The digest of a body, which is the expected one if there is one.
+fn check(what: &str, body: &[u8], expected: Option<&Digest>) -> Result<Digest, RegistryError> {
+    let mut hasher = expected.map_or_else(Hasher::new, Hasher::like);
     hasher.update(body);
     let actual = hasher.finish();
-    if actual == *expected {
-        return Ok(actual);
-    }
-    Err(RegistryError::DigestMismatch { what: what.to_owned(), expected: expected.clone(), actual })
-}
-
-/// Where a redirect leads.
-fn follow(what: &str, from: &Uri, headers: &HeaderMap) -> Result<Uri, RegistryError> {
-    let bad = |to: &str, why| RegistryError::BadRedirect {
-        what: what.to_owned(),
-        to: to.split('?').next().unwrap_or("").chars().take(200).collect(),
-        why,
-    };
-    let location = headers.get(header::LOCATION).and_then(|value| value.to_str().ok()).unwrap_or("");
-    let whole = match (location.starts_with("//"), location.starts_with('/')) {
-        (true, _) => format!("{}:{location}", from.scheme_str().unwrap_or("https")),
-        (_, true) => {
-            let authority = from.authority().map_or("", |a| a.as_str());
-            format!("{}://{authority}{location}", from.scheme_str().unwrap_or("https"))
+    match expected {
+        Some(expected) if *expected != actual => {
+            Err(RegistryError::DigestMismatch { what: what.to_owned(), expected: expected.clone(), actual })
         }
-        _ => location.to_owned(),
-    };
-    let to: Uri = whole.parse().map_err(|_| bad(location, "it is no whole URL"))?;
-    match client::refuse_redirect(from, &to) {
-        Some(why) => Err(bad(&whole, why)),
-        None => Ok(to),
+        _ => Ok(actual),
     }
-}
-
-fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let text = headers.get(header::RETRY_AFTER)?.to_str().ok()?;
-    // The other form, a date, would need a clock that agrees with the registry's.
-    text.trim().parse().ok().map(Duration::from_secs)
-}
-
-/// A URL without its query, which may hold a signature.
-fn shown(uri: &Uri) -> String {
-    let authority = uri.authority().map_or("", |a| a.as_str());
-    format!("{}://{authority}{}", uri.scheme_str().unwrap_or(""), uri.path())
 }

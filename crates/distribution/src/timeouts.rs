@@ -9,6 +9,8 @@ pub struct Timeouts {
     pub connect: Duration,
     /// From the request to the headers of the answer.
     pub headers: Duration,
+    /// How long an endpoint may take to answer one request, all tries together, while others follow that may be asked instead.
+    pub mirror: Duration,
     /// Within each span of waiting this long at least `stall_bytes` have to arrive.
     pub stall: Duration,
     pub stall_bytes: u64,
@@ -24,6 +26,7 @@ impl Default for Timeouts {
         Timeouts {
             connect: Duration::from_secs(15),
             headers: Duration::from_secs(60),
+            mirror: Duration::from_secs(15),
             stall: Duration::from_secs(30),
             stall_bytes: 16 << 10,
             tries: 4,

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use distribution::Timeouts;
+use distribution::{Proxies, Sources, Timeouts};
 use model::platform::Platform;
 
 use crate::pinned::Pinned;
@@ -13,8 +13,10 @@ use crate::pinned::Pinned;
 pub struct ImageConfig {
     /// The folder of layers and root file systems; made with mode 0700 if it is absent.
     pub root: PathBuf,
-    /// Registries (`host` or `host:port`) that are spoken to in plain HTTP. Loopback addresses are so without being listed.
-    pub insecure_registries: Vec<String>,
+    /// Where this machine says something of registries. By default nowhere.
+    pub registries: Sources,
+    /// By default none.
+    pub proxies: Proxies,
     /// Which image of several in an index is taken.
     pub platform: Platform,
     /// How many layers of one pull are fetched and unpacked at the same time.
@@ -38,7 +40,8 @@ impl ImageConfig {
     pub fn new(root: impl Into<PathBuf>) -> ImageConfig {
         ImageConfig {
             root: root.into(),
-            insecure_registries: Vec::new(),
+            registries: Sources::default(),
+            proxies: Proxies::default(),
             platform: Platform::of_this_program(),
             parallel_layers: 4,
             keep_blobs: false,

@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use distribution::{Attempt, RegistryError};
+use distribution::{Attempt, RegistryError, RouteError};
 use model::digest::{BadDigest, Digest, ImageId};
 use model::platform::Platform;
 use model::reference::BadReference;
@@ -36,6 +36,8 @@ impl PullError {
 pub enum PullCause {
     #[error("{0}")]
     BadReference(#[from] BadReference),
+    #[error(transparent)]
+    Route(#[from] RouteError),
     #[error(transparent)]
     Registry(#[from] RegistryError),
     #[error("{what} has media type {media_type:?}, which is not an image's")]

@@ -11,6 +11,7 @@ mod catalog;
 mod changes;
 mod checksum;
 mod config;
+mod course;
 mod damage;
 mod error;
 mod fetch;
@@ -48,7 +49,7 @@ use tokio::sync::{Semaphore, watch};
 pub use catalog::{Ambiguous, Image, ImageUser, StoredManifest};
 pub use changes::{Deletions, export_folder, import_folder};
 pub use config::{ImageConfig, Limits};
-pub use distribution::{Attempt, Credentials, RegistryError, Timeouts};
+pub use distribution::{Attempt, Credentials, Proxies, RegistryError, RouteError, Sources, Timeouts};
 pub use error::{PullCause, PullError};
 pub use inspect::{ImageDetails, LayerDetails};
 pub use manifest::RunConfig;
@@ -62,11 +63,12 @@ pub use unpack::{TarError, UnpackError};
 pub use verify::{Checked, Finding};
 
 use catalog::Catalog;
-use distribution::{Client, Session};
+use course::Course;
+use distribution::Client;
 use flight::Flights;
 use layers::Layers;
 use progress::Progress;
-use pull::{Pull, Shared, blocking};
+use pull::{Shared, blocking};
 
 /// What to pull.
 #[derive(Debug, Clone, Default)]
@@ -140,7 +142,7 @@ impl Images {
         );
         let rootfs =
             RootFilesystems::open(&config.root, store, Arc::clone(&layers), config.user_xattr, sweep)?;
-        let client = Arc::new(Client::new(&config.insecure_registries, config.timeouts.clone()));
+        let client = Arc::new(Client::new(config.proxies.clone(), config.timeouts.clone()));
         let shared = Shared {
             slots: Semaphore::new(config.parallel_layers.max(1) * 2),
             config,
@@ -177,31 +179,27 @@ impl Images {
             Err(running) => running,
             Ok(lead) => {
                 let result = lead.subscribe();
-                let pull = self.start(&reference, request.credentials.clone());
-                let (watched, asked) = (Arc::clone(&self.watched), request.reference.clone());
+                let course = self.start(&reference, &request);
+                let watched = Arc::clone(&self.watched);
                 let linger = self.shared.config.linger;
                 tokio::spawn(async move {
                     // Taken back also if the pull panics.
                     let watched =
-                        Watch { watched, name: pull.progress.subscribe().borrow().reference.clone() };
+                        Watch { watched, name: course.progress.subscribe().borrow().reference.clone() };
                     let done = {
-                        let run = pull.run();
+                        let run = course.run();
                         tokio::pin!(run);
                         tokio::select! {
                             done = &mut run => done,
                             () = lead.deserted(linger) => {
-                                pull.give_up();
+                                course.give_up();
                                 run.await
                             }
                         }
                     };
-                    pull.progress.stage(if done.is_ok() { Stage::Done } else { Stage::Failed });
+                    course.progress.stage(if done.is_ok() { Stage::Done } else { Stage::Failed });
                     drop(watched);
-                    lead.finish(done.map_err(|cause| PullError {
-                        reference: asked,
-                        cause: Box::new(cause),
-                        attempts: pull.session.attempts(),
-                    }));
+                    lead.finish(done);
                 });
                 result
             }
@@ -292,15 +290,15 @@ impl Images {
         &self.rootfs
     }
 
-    fn start(&self, reference: &ImageReference, credentials: Option<Credentials>) -> Pull {
-        let session = Session::new(Arc::clone(&self.client), reference, credentials);
+    fn start(&self, reference: &ImageReference, request: &PullRequest) -> Course {
         let name = catalog::stored_name(reference);
         let progress = Progress::new(name.clone());
         lock(&self.watched).insert(name, progress.subscribe());
-        Pull {
+        Course {
             shared: Arc::clone(&self.shared),
-            session: Arc::new(session),
-            reference: reference.clone(),
+            client: Arc::clone(&self.client),
+            asked: request.reference.clone(),
+            credentials: request.credentials.clone(),
             progress,
             given_up: watch::Sender::new(false),
         }

@@ -71,7 +71,7 @@ pub(crate) struct Pull {
 }
 
 impl Pull {
-    /// Runs the pull to its end, or until [`Pull::give_up`]. What it fetched until then stays.
+    /// Runs the pull to its end, or until it is given up. What it fetched until then stays.
     pub(crate) async fn run(&self) -> Result<ImageId, PullCause> {
         let plan = tokio::select! {
             plan = self.plan() => plan?,
@@ -81,11 +81,6 @@ impl Pull {
             Plan::Here(id) => Ok(id),
             Plan::Take { id, config, sources, origin } => self.take(id, config, sources, origin).await,
         }
-    }
-
-    /// Ends the pull soon, unless it is publishing already.
-    pub(crate) fn give_up(&self) {
-        self.given_up.send_replace(true);
     }
 
     async fn when_given_up(&self) {

@@ -306,6 +306,8 @@ pub(super) fn of_pull(cause: &image::PullCause) -> Code {
     use image::PullCause::*;
     match cause {
         BadReference(_) => Code::InvalidArgument,
+        Route(image::RouteError::BadReference(_)) => Code::InvalidArgument,
+        Route(_) => Code::FailedPrecondition,
         Registry(error) => of_registry(error),
         Interrupted => Code::Unavailable,
         GivenUp => Code::Cancelled,
@@ -329,7 +331,9 @@ fn of_registry(error: &image::RegistryError) -> Code {
         Forbidden { .. } => Code::PermissionDenied,
         Unreachable { .. } | Status { .. } | Stalled { .. } => Code::Unavailable,
         TooManyRequests { .. } => Code::ResourceExhausted,
-        BadRedirect { .. } | TooLarge { .. } => Code::FailedPrecondition,
+        BadRedirect { .. } | TooLarge { .. } | NoCredentials { .. } | NoEndpoint { .. } => {
+            Code::FailedPrecondition
+        }
         DigestMismatch { .. } | Malformed { .. } => Code::DataLoss,
         // As above.
         _ => Code::Internal,

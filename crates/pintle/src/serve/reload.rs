@@ -44,11 +44,17 @@ impl Reloading {
 /// What the image store is told of the configuration.
 pub(super) fn image_config(config: &Config) -> image::ImageConfig {
     image::ImageConfig {
-        insecure_registries: config.image.insecure_registries.clone(),
+        registries: registries(config),
+        proxies: image::Proxies::of_environment(),
         parallel_layers: config.image.max_parallel_layers as usize,
         keep_blobs: config.image.keep_blobs,
         linger: config.image.pull_linger_secs,
         timeouts: image::Timeouts { stall: config.image.stall_timeout_secs, ..image::Timeouts::default() },
         ..image::ImageConfig::new(config.daemon.root.clone())
     }
+}
+
+/// Where this machine says something of registries.
+pub(crate) fn registries(config: &Config) -> image::Sources {
+    image::Sources { insecure: config.image.insecure_registries.clone(), ..image::Sources::default() }
 }

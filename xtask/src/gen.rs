@@ -93,6 +93,9 @@ mod with_generators {
                 println!("wrote {}", path.display());
             }
         }
+        if !check {
+            crate::apparmor::compile(workspace)?;
+        }
         anyhow::ensure!(stale.is_empty(), "not what `cargo xtask gen` would write: {}", join(&stale));
         Ok(())
     }

@@ -1,5 +1,7 @@
 //! Project tasks: `cargo xtask test`, `tidy`, `dist`, `bench`, `conformance`, `vm`, `gen`.
 
+#[cfg(feature = "gen")]
+mod apparmor;
 mod bench;
 mod command;
 mod conformance;
@@ -23,7 +25,7 @@ cargo xtask TASK
   conformance crictl|critest ...  crictl's commands, or Kubernetes' own suite, against a throw-away daemon
   bench [OPTIONS]                 the release measured through CRI, beside containerd where it is installed; --help: what can be chosen
   vm [-p CRATE] [-- TESTNAME]     the tests as root in an emulated machine with control groups of version 2 alone and a Debian kernel
-  gen [--check]                   generated code from the protocol files; --check: is it current?
+  gen [--check]                   generated code from the protocol files, and the compiled AppArmor profile; --check: is it current?
 ";
 
 fn main() -> ExitCode {

@@ -66,6 +66,7 @@ async fn served() -> Option<Served> {
             cdi_dirs: Vec::new(),
             checkpoint: CheckpointConfig { criu: "criu".into(), work_dir: at("checkpoints") },
             hooks_dirs: Vec::new(),
+            security: Default::default(),
         },
         store,
         images,

@@ -22,6 +22,20 @@ pub struct NodeConfig {
     /// Where files say which hooks containers get.
     pub hooks_dirs: Vec<PathBuf>,
     pub checkpoint: CheckpointConfig,
+    pub security: SecurityConfig,
+}
+
+/// What the kernel's security modules are used for.
+#[derive(Debug, Clone)]
+pub struct SecurityConfig {
+    /// The AppArmor profile of containers that name none; `unconfined` for none.
+    pub apparmor_profile: String,
+}
+
+impl Default for SecurityConfig {
+    fn default() -> SecurityConfig {
+        SecurityConfig { apparmor_profile: lsm::apparmor::DEFAULT_PROFILE.into() }
+    }
 }
 
 /// How containers are checkpointed and restored.
@@ -55,6 +69,7 @@ pub(crate) struct Context {
     pub(crate) shim: ShimBinary,
     pub(crate) cgroups: cgroup::Host,
     pub(crate) host: spec::HostFacts,
+    pub(crate) confinement: crate::confinement::Confinement,
     pub(crate) actors: Mutex<Actors>,
     pub(crate) open_files: crate::open_files::Inherited,
     pub(crate) samples: crate::stats::Kept,

@@ -280,6 +280,8 @@ impl Work {
             seccomp: &seccomp,
         })
         .map_err(spec_failed)?;
+        let profile = spec.process().as_ref().and_then(|process| process.apparmor_profile().as_deref());
+        profile.map_or(Ok(()), |profile| self.context.confinement.ensure(profile)).map_err(spec_failed)?;
         let planned = Planned {
             name: name.clone(),
             pod: self.pod.clone(),

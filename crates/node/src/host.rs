@@ -4,10 +4,12 @@ use std::io;
 use std::path::Path;
 
 use seccomp::{Architecture, KernelVersion};
-use spec::{Apparmor, CgroupVersion, DeviceKind, HostDevice, HostFacts};
+use spec::{CgroupVersion, DeviceKind, HostDevice, HostFacts};
+
+use crate::confinement::Confinement;
 
 /// Reads the facts that specs are made from.
-pub(crate) fn facts(cgroups: &cgroup::Host) -> io::Result<HostFacts> {
+pub(crate) fn facts(cgroups: &cgroup::Host, confinement: &Confinement) -> io::Result<HostFacts> {
     Ok(HostFacts {
         hostname: std::fs::read_to_string("/proc/sys/kernel/hostname")?.trim_end().to_owned(),
         cgroup: match cgroups.mode() {
@@ -20,16 +22,9 @@ pub(crate) fn facts(cgroups: &cgroup::Host) -> io::Result<HostFacts> {
         devices: devices(),
         hugepage_sizes: hugepage_sizes(cgroups),
         oom_score_adj_floor: oom_score_adj_floor()?,
-        apparmor: apparmor(),
+        apparmor: confinement.apparmor(),
         selinux: Path::new("/sys/fs/selinux/enforce").exists(),
     })
-}
-
-/// Profiles of the node can be used where the kernel enforces them. A default one would have to be loaded first, and none is: a container
-/// that asks for it is refused, and does not run without.
-fn apparmor() -> Option<Apparmor> {
-    let enabled = std::fs::read("/sys/module/apparmor/parameters/enabled").ok()?;
-    enabled.starts_with(b"Y").then_some(Apparmor { default_profile: None })
 }
 
 /// The release that uname(2) tells: its first two numbers.

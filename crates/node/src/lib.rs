@@ -5,6 +5,7 @@
 mod actor;
 mod checkpoint;
 mod clock;
+mod confinement;
 mod container_mounts;
 mod context;
 mod create_container;
@@ -42,7 +43,7 @@ mod teardown;
 mod update;
 mod users;
 
-pub use context::{CgroupDriver, CheckpointConfig, NodeConfig};
+pub use context::{CgroupDriver, CheckpointConfig, NodeConfig, SecurityConfig};
 pub use error::*;
 pub use events::{Event, EventKind, Events, Lagged, QUEUE as EVENT_QUEUE, Subject};
 pub use exec_sync::{ExecOutput, OUTPUT_LIMIT};

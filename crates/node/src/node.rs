@@ -12,6 +12,7 @@ use tokio::sync::oneshot;
 use tracing::warn;
 
 use crate::actor::{Answer, Command, PodHandle, Reply};
+use crate::confinement::Confinement;
 use crate::context::{Context, NodeConfig};
 use crate::error::*;
 use crate::events::Events;
@@ -69,6 +70,7 @@ impl Node {
         let pods = config.state_dir.join("pods");
         make_private(&pods).map_err(|source| OpenNodeError::StateDir { path: pods, source })?;
         let cgroups = cgroup::Host::detect().map_err(OpenNodeError::Cgroups)?;
+        let confinement = Confinement::start(&config.security);
         let context = Arc::new(Context {
             records: Records::new(store),
             published: Published::default(),
@@ -78,7 +80,8 @@ impl Node {
             devices: cdi::Registry::new(config.cdi_dirs.clone()),
             hooks: hooks::Folders::new(config.hooks_dirs.clone()),
             shim,
-            host: crate::host::facts(&cgroups).map_err(OpenNodeError::Host)?,
+            host: crate::host::facts(&cgroups, &confinement).map_err(OpenNodeError::Host)?,
+            confinement,
             actors: Mutex::default(),
             open_files: crate::open_files::raise(),
             samples: stats::Kept::default(),

@@ -16,6 +16,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("ttrpc", 0),
     ("erofs", 0),
     ("sys", 1),
+    ("lsm", 1),
     ("cgroup", 1),
     ("store", 1),
     ("trust", 1),
@@ -36,9 +37,9 @@ const FLOORS: &[(&str, u8)] = &[
 ];
 
 /// The only uses of a crate of the same floor: a spec is made of the domain's words and a seccomp profile, control groups load device programs
-/// through the kernel edge, and the shim calls the runtime.
+/// and security modules open descriptors through the kernel edge, and the shim calls the runtime.
 const SAME_FLOOR: &[(&str, &str)] =
-    &[("spec", "model"), ("spec", "seccomp"), ("cgroup", "sys"), ("shim", "runtime")];
+    &[("spec", "model"), ("spec", "seccomp"), ("cgroup", "sys"), ("lsm", "sys"), ("shim", "runtime")];
 
 /// Crates that end up in the small processes that stay with every pod, and what none of them may bring along.
 const SMALL: &[&str] = &["model", "seccomp", "spec", "ttrpc", "sys", "cgroup", "runtime", "shim"];

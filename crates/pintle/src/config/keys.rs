@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use super::declare::{Applies, Key, sections};
 use super::shape::{
-    AbsolutePath, AbsolutePaths, AddressAndPort, Choice, Count, HostAndPort, Hosts, OneOf, OrNone, Program,
-    Seconds, YesOrNo,
+    AbsolutePath, AbsolutePaths, AddressAndPort, Choice, Count, HostAndPort, Hosts, OneOf, OrNone,
+    ProfileName, Program, Seconds, YesOrNo,
 };
 
 sections! {
@@ -119,6 +119,9 @@ sections! {
         /// Folders with files, after oci-hooks(5), that say which hooks of the node's administrator a container gets; a file of a later folder replaces the one of the same
         /// name of an earlier one. Empty: none.
         hooks_dirs: Vec<PathBuf> = Vec::new(), AbsolutePaths, AtRestart;
+        /// The AppArmor profile of containers that name none, and of those that ask for the runtime's default, where the kernel enforces AppArmor. `pintle-default` is
+        /// the daemon's own, which it loads itself; another one must be loaded on this node. `unconfined`: none. Privileged containers have none either.
+        apparmor_profile: String = String::from("pintle-default"), ProfileName, AtRestart;
     }
 }
 

@@ -131,6 +131,28 @@ impl Shape<PathBuf> for Program {
     }
 }
 
+/// What a loaded AppArmor profile is called.
+pub(super) struct ProfileName;
+
+impl Shape<String> for ProfileName {
+    fn takes(&self) -> String {
+        "the name of an AppArmor profile, or \"unconfined\"".into()
+    }
+
+    fn read(&self, value: &DeValue<'_>) -> Result<String, Refusal> {
+        match value.as_str() {
+            Some(name) if (1..=255).contains(&name.len()) && !name.contains(char::is_control) => {
+                Ok(name.to_owned())
+            }
+            _ => Err(refuse(value)),
+        }
+    }
+
+    fn write(&self, value: &String) -> String {
+        quoted(value)
+    }
+}
+
 /// An IP address with a port.
 pub(super) struct AddressAndPort;
 
@@ -381,6 +403,8 @@ mod tests {
         assert_eq!(Program.read(&value("'criu'")), Ok("criu".into()));
         assert_eq!(Program.read(&value("'/opt/criu'")), Ok("/opt/criu".into()));
         assert!(Program.read(&value("'./criu'")).is_err() && Program.read(&value("''")).is_err());
+        assert_eq!(ProfileName.read(&value("'my profile'")), Ok("my profile".into()));
+        assert!(ProfileName.read(&value("''")).is_err() && ProfileName.read(&value("\"a\\nb\"")).is_err());
         for bad in ["'localhost:1'", "'127.0.0.1'", "'127.0.0.1:65536'", "10010"] {
             assert!(AddressAndPort.read(&value(bad)).is_err(), "{bad}");
         }

@@ -12,7 +12,7 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use node::{CgroupDriver, CheckpointConfig, Node, NodeConfig, Parts};
+use node::{CgroupDriver, CheckpointConfig, Node, NodeConfig, Parts, SecurityConfig};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{error, info, warn};
 
@@ -156,6 +156,7 @@ async fn open(config: &Config) -> Result<Node, ServeError> {
             config::CgroupDriver::Auto | config::CgroupDriver::Cgroupfs => CgroupDriver::Cgroupfs,
             config::CgroupDriver::Systemd => return Err(ServeError::SystemdDriver),
         },
+        security: SecurityConfig { apparmor_profile: config.runtime.apparmor_profile.clone() },
         checkpoint: CheckpointConfig {
             criu: config.checkpoint.criu.clone(),
             work_dir: root.join("checkpoints"),

@@ -12,7 +12,7 @@ const MODULE: &str = "sigs.k8s.io/cri-tools";
 const VERSION: &str = "v1.36.0";
 
 /// Where the clients are, and the cache that holds them.
-pub(super) struct Clients {
+pub(crate) struct Clients {
     pub(super) crictl: PathBuf,
     pub(super) critest: PathBuf,
     pub(super) v1alpha2: PathBuf,

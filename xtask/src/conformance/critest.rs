@@ -12,6 +12,7 @@ use super::clients::Clients;
 use super::daemon::Daemon;
 use super::images;
 use crate::command;
+use crate::test::outcome::{Outcome, Skip};
 
 /// A spec's name and, where it did not pass, why.
 #[derive(Debug, PartialEq, Eq)]
@@ -61,6 +62,22 @@ pub(super) fn run(clients: &Clients, daemon: &Daemon, options: &Options) -> Resu
         bail!("{unexpected} specs failed that conformance/critest-failing.txt does not name");
     }
     Ok(())
+}
+
+/// The report of a run elsewhere, and the names of what passed on standard output.
+pub(crate) fn outcome(report: &Value) -> Outcome {
+    let report = read(report);
+    for spec in &report.passed {
+        println!("passed   {}", spec.name);
+    }
+    let skip = |spec: Spec| Skip { test: spec.name, reason: shortened(&spec.why) };
+    let failure = |spec: Spec| format!("{}: {}", spec.name, shortened(&spec.why));
+    Outcome {
+        passed: report.passed.len(),
+        failed: report.failed.into_iter().map(failure).collect(),
+        skipped: report.skipped.into_iter().map(skip).collect(),
+        complete: true,
+    }
 }
 
 /// Whether this critest has specs of NRI: those after 1.36.0 have.

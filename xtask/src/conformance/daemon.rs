@@ -54,12 +54,8 @@ impl Daemon {
         for place in [&root, &state, &nets] {
             fs::create_dir(place)?;
         }
-        let hosts = HOSTS.iter().map(|host| format!("{host:?}")).collect::<Vec<_>>().join(", ");
         let nri = folder.path().join("nri.sock");
-        let config = format!(
-            "[network]\nconf_dir = {nets:?}\n[nri]\nsocket = {nri:?}\n[image]\ninsecure_registries = [{hosts}]\n[log]\nlevel = \"debug\"\n"
-        );
-        fs::write(folder.path().join("config.toml"), config)?;
+        fs::write(folder.path().join("config.toml"), configuration(&nets, &nri))?;
         fs::write(nets.join("10-pintle.conflist"), network(&state.join("network")))?;
 
         let socket = folder.path().join("pintle.sock");
@@ -135,7 +131,16 @@ impl Daemon {
     }
 }
 
-fn network(state: &Path) -> String {
+/// What the daemon is told: where networks are described and plugins connect, and that our registries speak plain HTTP.
+pub(crate) fn configuration(nets: &Path, nri: &Path) -> String {
+    let hosts = HOSTS.iter().map(|host| format!("{host:?}")).collect::<Vec<_>>().join(", ");
+    format!(
+        "[network]\nconf_dir = {nets:?}\n[nri]\nsocket = {nri:?}\n[image]\ninsecure_registries = [{hosts}]\n[log]\nlevel = \"debug\"\n"
+    )
+}
+
+/// The network of its pods.
+pub(crate) fn network(state: &Path) -> String {
     let network = serde_json::json!({
         "cniVersion": "1.1.0",
         "name": "conformance",

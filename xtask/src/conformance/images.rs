@@ -16,7 +16,7 @@ use crate::command;
 pub(super) const REGISTRY: &str = "127.77.0.80:80";
 
 /// The registries whose names it answers to.
-pub(super) const HOSTS: &[&str] = &["registry.k8s.io", "k8s.gcr.io", "gcr.io"];
+pub(crate) const HOSTS: &[&str] = &["registry.k8s.io", "k8s.gcr.io", "gcr.io"];
 
 fn tool() -> PathBuf {
     command::root().join("conformance/mkimages.py")
@@ -27,7 +27,7 @@ fn layout(cache: &Path) -> PathBuf {
 }
 
 /// critest with the digest of the image that was built here; the real one cannot be made again.
-pub(super) fn patched_critest(clients: &Clients) -> PathBuf {
+pub(crate) fn patched_critest(clients: &Clients) -> PathBuf {
     clients.critest.with_extension("offline")
 }
 
@@ -88,28 +88,37 @@ fn busybox(cache: &Path) -> Result<Option<PathBuf>> {
 }
 
 /// The registry, while it serves.
-pub(super) struct Registry(Child);
+pub(crate) struct Registry {
+    child: Child,
+    /// Where it listens.
+    pub(crate) address: String,
+}
 
 impl Registry {
     /// Starts it and waits until it answers.
     pub(super) fn start() -> Result<Registry> {
+        Registry::start_at(REGISTRY)
+    }
+
+    /// The same at another address.
+    pub(crate) fn start_at(address: &str) -> Result<Registry> {
         let cache = clients::built()?.cache;
         let mut serve = python("serve");
-        serve.arg("--layout").arg(layout(&cache)).args(["--listen", REGISTRY]);
+        serve.arg("--layout").arg(layout(&cache)).args(["--listen", address]);
         let log = fs::File::create(cache.join("registry.log"))?;
         let child =
             serve.stdout(log.try_clone()?).stderr(log).stdin(Stdio::null()).spawn().context("python3")?;
-        let mut registry = Registry(child);
+        let mut registry = Registry { child, address: address.to_owned() };
         let start = Instant::now();
-        while !answers() {
-            if let Some(status) = registry.0.try_wait()? {
+        while !answers(address) {
+            if let Some(status) = registry.child.try_wait()? {
                 bail!(
                     "the registry ended with {status}; its words are in {}",
                     cache.join("registry.log").display()
                 );
             }
             if start.elapsed() > Duration::from_secs(20) {
-                bail!("the registry does not answer at {REGISTRY}");
+                bail!("the registry does not answer at {address}");
             }
             std::thread::sleep(Duration::from_millis(50));
         }
@@ -120,14 +129,14 @@ impl Registry {
 impl Drop for Registry {
     fn drop(&mut self) {
         // Nothing is lost if it is gone already.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 
-fn answers() -> bool {
+fn answers(address: &str) -> bool {
     let ask = || -> std::io::Result<bool> {
-        let mut stream = TcpStream::connect(REGISTRY)?;
+        let mut stream = TcpStream::connect(address)?;
         stream.set_read_timeout(Some(Duration::from_secs(2)))?;
         stream.write_all(b"GET /v2/ HTTP/1.0\r\n\r\n")?;
         let mut answer = [0; 15];

@@ -13,8 +13,11 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 
+pub(crate) use critest::outcome;
+pub(crate) use daemon::{configuration as daemon_config, network as network_config};
+pub(crate) use images::{HOSTS, Registry, patched_critest};
+
 use daemon::Daemon;
-use images::Registry;
 
 const USAGE: &str = "\
 cargo xtask conformance crictl [--crictl FILE] [--binary FILE | --endpoint SOCKET] [--keep]
@@ -29,6 +32,13 @@ cargo xtask conformance critest [--critest FILE] [--binary FILE | --endpoint SOC
   --focus, --skip     which specs of critest
   --websocket         critest streams over WebSocket; without it, over SPDY
   --keep              leave the daemon's files and log for a look";
+
+/// The clients, and the images that they use.
+pub(crate) fn clients() -> Result<clients::Clients> {
+    let clients = clients::build()?;
+    images::build(&clients)?;
+    Ok(clients)
+}
 
 /// What the command line asks for.
 #[derive(Debug, Default, PartialEq, Eq)]

@@ -34,6 +34,11 @@ pub(crate) struct Built {
 }
 
 impl Built {
+    /// One program that is no test.
+    pub(crate) fn only(program: PathBuf) -> Built {
+        Built { programs: Vec::new(), beside: vec![program] }
+    }
+
     /// All files that can be run.
     pub(crate) fn executables(&self) -> impl Iterator<Item = &Path> {
         self.programs.iter().map(|program| &program.executable).chain(&self.beside).map(PathBuf::as_path)

@@ -52,6 +52,20 @@ impl Cached {
     }
 }
 
+/// What a package unpacks to, fetched once.
+pub(super) fn package(name: &str) -> Result<PathBuf> {
+    let folder = place()?.with_file_name("vm-packages").join(name);
+    if !folder.exists() {
+        let parent = folder.parent().unwrap_or(Path::new("/"));
+        fs::create_dir_all(parent)?;
+        let making = tempfile::Builder::new().prefix(".package-").tempdir_in(parent)?;
+        println!("xtask: fetching {name} into {}", folder.display());
+        unpack(&[name], making.path())?;
+        fs::rename(making.path(), &folder)?;
+    }
+    Ok(folder)
+}
+
 /// `$PINTLE_CACHE/vm`, or `pintle/vm` in the user's cache.
 fn place() -> Result<PathBuf> {
     if let Some(cache) = env::var_os("PINTLE_CACHE") {
@@ -69,20 +83,26 @@ fn fetch(folder: &Path) -> Result<()> {
     let making = tempfile::Builder::new().prefix(".vm-").tempdir_in(parent)?;
     let kernel = newest_kernel()?;
     println!("xtask: fetching {kernel} and {BUSYBOX} into {}", folder.display());
-    for package in [kernel.as_str(), BUSYBOX] {
-        let mut download = Command::new("apt-get");
-        download.args(["download", package]).current_dir(making.path());
-        command::run(download.stdout(Stdio::null()).stderr(Stdio::null()))?;
-    }
-    for entry in fs::read_dir(making.path())? {
-        let archive = entry?.path();
-        command::run(Command::new("dpkg").arg("-x").arg(&archive).arg(making.path()))?;
-        fs::remove_file(archive)?;
-    }
+    unpack(&[&kernel, BUSYBOX], making.path())?;
     let version = Cached::find(making.path())?.version;
     let depmod = command::find("depmod").context("no depmod")?;
     command::run(Command::new(depmod).arg("-b").arg(making.path()).arg(version))?;
     fs::rename(making.path(), folder)?;
+    Ok(())
+}
+
+/// Fetches packages and unpacks them into `folder`, which is empty.
+fn unpack(packages: &[&str], folder: &Path) -> Result<()> {
+    for package in packages {
+        let mut download = Command::new("apt-get");
+        download.args(["download", package]).current_dir(folder);
+        command::run(download.stdout(Stdio::null()).stderr(Stdio::null()))?;
+    }
+    for entry in fs::read_dir(folder)? {
+        let archive = entry?.path();
+        command::run(Command::new("dpkg").arg("-x").arg(&archive).arg(folder))?;
+        fs::remove_file(archive)?;
+    }
     Ok(())
 }
 

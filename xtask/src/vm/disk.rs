@@ -12,6 +12,7 @@ use super::cache::Cached;
 use super::jobs::Job;
 use super::modules::{Modules, alias};
 use super::options::Options;
+use super::suite::Outside;
 use crate::command;
 use crate::test::program::Built;
 
@@ -21,6 +22,9 @@ const TOOLS: &[&str] =
 
 /// Seconds for one test program. Emulated, everything takes about ten times as long.
 const SECONDS_EACH: u32 = 600;
+
+/// Seconds for critest.
+const SECONDS_SUITE: u32 = 7000;
 
 const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/nonexistent:/bin/false\n";
 const GROUP: &str = "root:x:0:\ntty:x:5:\nnogroup:x:65534:\n";
@@ -52,6 +56,7 @@ pub(super) fn make(
     built: &Built,
     jobs: &[Job],
     options: &Options,
+    outside: Option<&Outside>,
 ) -> Result<()> {
     let root = Root(folder.join("root"));
     if root.0.exists() {
@@ -66,7 +71,7 @@ pub(super) fn make(
     fs::set_permissions(root.0.join("tmp"), fs::Permissions::from_mode(0o1777))?;
     root.busybox(cached)?;
     root.modules(cached)?;
-    root.tools()?;
+    root.tools(TOOLS)?;
     root.repository()?;
     for file in built.executables() {
         root.copy(file)?;
@@ -79,8 +84,10 @@ pub(super) fn make(
     root.write("etc/os-release", "ID=pintle-vm\nPRETTY_NAME=\"The machine of cargo xtask vm\"\n")?;
     root.write("payload/programs", &programs(jobs))?;
     root.write("payload/settings", &settings(options))?;
-    root.write("sbin/init", include_str!("init.sh"))?;
-    fs::set_permissions(root.0.join("sbin/init"), fs::Permissions::from_mode(0o755))?;
+    root.script("sbin/init", include_str!("init.sh"))?;
+    if let (Some(outside), Some(suite)) = (outside, &options.suite) {
+        outside.put(&root, built, suite)?;
+    }
 
     if image.exists() {
         fs::remove_file(image)?;
@@ -110,37 +117,55 @@ fn programs(jobs: &[Job]) -> String {
 fn settings(options: &Options) -> String {
     let backtrace = std::env::var("RUST_BACKTRACE").is_ok_and(|value| value != "0");
     format!(
-        "KEEP={}\nBACKTRACE={}\nSECONDS_EACH={SECONDS_EACH}\n",
+        "KEEP={}\nBACKTRACE={}\nSECONDS_EACH={}\n",
         u8::from(options.keep),
         u8::from(backtrace),
+        if options.suite.is_some() { SECONDS_SUITE } else { SECONDS_EACH },
     )
 }
 
 /// The folder that becomes the disk.
-struct Root(PathBuf);
+pub(super) struct Root(PathBuf);
 
 impl Root {
-    /// Where `path` of this machine stands there.
-    fn at(&self, path: &Path) -> PathBuf {
-        self.0.join(path.strip_prefix("/").unwrap_or(path))
-    }
-
-    fn write(&self, path: &str, text: &str) -> Result<()> {
+    pub(super) fn write(&self, path: &str, text: &str) -> Result<()> {
         let file = self.0.join(path);
         fs::create_dir_all(file.parent().unwrap_or(&self.0))?;
         fs::write(&file, text).with_context(|| file.display().to_string())
     }
 
-    /// Copies a file of this machine to the same path; a symbolic link's target takes the link's place.
-    fn copy(&self, file: &Path) -> Result<()> {
-        let to = self.at(file);
-        fs::create_dir_all(to.parent().unwrap_or(&self.0))?;
+    /// A file that can be run.
+    pub(super) fn script(&self, path: &str, text: &str) -> Result<()> {
+        let file = self.0.join(path);
         // A link would lead to busybox, which would be written over.
+        if file.is_symlink() {
+            fs::remove_file(&file)?;
+        }
+        self.write(path, text)?;
+        Ok(fs::set_permissions(file, fs::Permissions::from_mode(0o755))?)
+    }
+
+    /// Copies a file of this machine to `to`, a path without its first `/`.
+    pub(super) fn put(&self, file: &Path, to: &Path) -> Result<()> {
+        let to = self.0.join(to);
+        fs::create_dir_all(to.parent().unwrap_or(&self.0))?;
         if to.is_symlink() {
             fs::remove_file(&to)?;
         }
         fs::copy(file, &to).with_context(|| file.display().to_string())?;
         Ok(())
+    }
+
+    /// Copies a folder of this machine to `to`.
+    pub(super) fn put_tree(&self, folder: &Path, to: &Path) -> Result<()> {
+        let to = self.0.join(to);
+        fs::create_dir_all(&to)?;
+        command::run(Command::new("cp").arg("-a").arg(folder.join(".")).arg(&to))
+    }
+
+    /// Copies a file of this machine to the same path; a symbolic link's target takes the link's place.
+    fn copy(&self, file: &Path) -> Result<()> {
+        self.put(file, file.strip_prefix("/").unwrap_or(file))
     }
 
     /// Where tests look for it, and a link for each of its programs.
@@ -169,18 +194,21 @@ impl Root {
         self.write(&format!("{folder}/modules.alias"), &alias(cached, &files)?)
     }
 
-    /// With the libraries that ldd(1) names.
-    fn tools(&self) -> Result<()> {
-        for tool in TOOLS.iter().filter_map(|tool| command::find(tool)) {
-            let needs =
-                command::capture(Command::new("ldd").arg(&tool).stderr(Stdio::null())).unwrap_or_default();
-            let libraries = needs.split_whitespace().filter(|word| word.starts_with('/'));
-            for library in libraries.map(Path::new).filter(|library| library.is_file()) {
-                self.copy(library)?;
-            }
+    /// Programs of this machine, with their libraries.
+    pub(super) fn tools(&self, tools: &[&str]) -> Result<()> {
+        for tool in tools.iter().filter_map(|tool| command::find(tool)) {
+            self.libraries(&tool)?;
             self.copy(&tool)?;
         }
         Ok(())
+    }
+
+    /// The libraries that ldd(1) names.
+    pub(super) fn libraries(&self, program: &Path) -> Result<()> {
+        let needs =
+            command::capture(Command::new("ldd").arg(program).stderr(Stdio::null())).unwrap_or_default();
+        let libraries = needs.split_whitespace().filter(|word| word.starts_with('/'));
+        libraries.map(Path::new).filter(|library| library.is_file()).try_for_each(|file| self.copy(file))
     }
 
     /// Tests read files of the repository beside them.

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use super::options::Options;
+use super::suite;
 use crate::command;
 use crate::test::outcome::Outcome;
 use crate::test::program::Built;
@@ -22,6 +23,8 @@ enum Kind {
     Tests,
     /// Counts as one test, which passes with status 0.
     Plain,
+    /// Ends with the report of critest.
+    Suite,
 }
 
 /// Every test program, and the demonstration where its program was built.
@@ -47,16 +50,23 @@ pub(super) fn jobs(built: &Built, options: &Options) -> Vec<Job> {
 }
 
 impl Job {
+    /// The script that runs critest.
+    pub(super) fn suite(folder: PathBuf, program: PathBuf) -> Job {
+        Job { name: "critest".into(), folder, program, words: Vec::new(), kind: Kind::Suite }
+    }
+
     /// What `status` and `output` mean.
     pub(super) fn outcome(&self, status: i32, output: &str) -> Outcome {
         let mut outcome = match self.kind {
             Kind::Tests => Outcome::read(output),
+            Kind::Suite => suite::outcome(output),
             Kind::Plain => Outcome { passed: usize::from(status == 0), complete: true, ..Outcome::default() },
         };
         match (status, outcome.complete, outcome.failed.is_empty()) {
             (0, true, true) => {}
             // The harness's own status for failed tests.
             (101, true, false) => {}
+            (1, true, false) if self.kind == Kind::Suite => {}
             (137, ..) => {
                 outcome.failed.push("it did not end in time and was killed, or somebody killed it".into());
             }

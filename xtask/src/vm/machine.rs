@@ -14,6 +14,9 @@ use crate::command;
 /// The longest that nothing is heard of it; a test program is killed before.
 const SILENCE: Duration = Duration::from_secs(900);
 
+/// critest says nothing before its end.
+const LONG_SILENCE: Duration = Duration::from_secs(7200);
+
 /// Quiet, deterministic, without what costs time under emulation, and with no controller left to version 1.
 const COMMAND_LINE: &str = "console=ttyS0 quiet panic=-1 nokaslr mitigations=off random.trust_cpu=on no_timer_check \
                             tsc=reliable audit=0 cgroup_no_v1=all";
@@ -26,6 +29,8 @@ pub(super) struct Machine<'a> {
     /// Where the kernel's messages go, if not to a shell's terminal.
     pub(super) console: &'a Path,
     pub(super) options: &'a Options,
+    /// What more the network card is told.
+    pub(super) forwarding: Option<String>,
 }
 
 /// What the machine said.
@@ -50,7 +55,11 @@ impl Machine<'_> {
         let start = Instant::now();
         let mut child = self.command(&socket).spawn().context("cannot start qemu-system-x86_64")?;
         let finished = connection(&listener, &mut child).and_then(|stream| {
-            stream.set_read_timeout(Some(SILENCE))?;
+            stream.set_read_timeout(Some(if self.options.suite.is_some() {
+                LONG_SILENCE
+            } else {
+                SILENCE
+            }))?;
             listen(BufReader::new(stream), start, &mut tell)
         });
         let ended = match finished {
@@ -79,7 +88,7 @@ impl Machine<'_> {
             .arg(self.kernel)
             .arg("-initrd")
             .arg(self.initramfs)
-            .args(["-append", COMMAND_LINE]);
+            .args(["-append", &self.command_line()]);
         // The first serial line is the console.
         if self.options.keep {
             qemu.args(["-serial", "mon:stdio"]);
@@ -90,8 +99,15 @@ impl Machine<'_> {
         qemu.args(["-serial", "chardev:results"]);
         // What is written to the disk is forgotten.
         qemu.arg("-drive").arg(format!("file={},if=virtio,format=raw,snapshot=on", self.disk.display()));
-        qemu.args(["-nic", "user,model=virtio-net-pci,restrict=on"]);
+        let forwarding = self.forwarding.iter().map(|forwarding| format!(",{forwarding}"));
+        let card = std::iter::once("user,model=virtio-net-pci,restrict=on".to_owned()).chain(forwarding);
+        qemu.arg("-nic").arg(card.collect::<String>());
         qemu
+    }
+
+    fn command_line(&self) -> String {
+        let modules = if self.options.selinux { " security=selinux selinux=1" } else { "" };
+        format!("{COMMAND_LINE}{modules}")
     }
 }
 

@@ -7,6 +7,7 @@ mod jobs;
 mod machine;
 mod modules;
 mod options;
+mod suite;
 
 use anyhow::{Result, bail};
 
@@ -24,24 +25,37 @@ const CRATES: &[&str] =
 
 /// Builds, boots, runs, reports. An error means that something failed, which has been printed.
 pub(crate) fn run(args: &[String]) -> Result<()> {
+    if let [word, address] = args
+        && word == suite::FORWARD
+    {
+        return suite::forward(address);
+    }
     let options = Options::parse(args)?;
     if std::env::consts::ARCH != "x86_64" {
         bail!("the machine is made of Debian's amd64 packages; this is {}", std::env::consts::ARCH);
     }
-    for (program, package) in [
-        ("musl-gcc", "musl-tools"),
-        ("qemu-system-x86_64", "qemu-system-x86"),
-        ("depmod", "kmod"),
-        ("mke2fs", "e2fsprogs"),
-    ] {
+    let has_binary = options.suite.as_ref().is_some_and(|suite| suite.binary.is_some());
+    if !has_binary {
+        command::need("musl-gcc", "musl-tools")?;
+    }
+    for (program, package) in
+        [("qemu-system-x86_64", "qemu-system-x86"), ("depmod", "kmod"), ("mke2fs", "e2fsprogs")]
+    {
         command::need(program, package)?;
     }
-    let built = build(&options)?;
+    let built = match &options.suite {
+        Some(suite) => suite::build(suite, TARGET)?,
+        None => build(&options)?,
+    };
     let cached = cache::Cached::get()?;
     let folder = command::target_dir().join("vm");
     let (disk, initramfs) = (folder.join("root.img"), folder.join("initramfs.cpio"));
-    let jobs = jobs::jobs(&built, &options);
-    disk::make(&folder, &disk, &cached, &built, &jobs, &options)?;
+    let outside = options.suite.as_ref().map(|_| suite::Outside::prepare()).transpose()?;
+    let jobs = match &outside {
+        Some(_) => vec![suite::job()],
+        None => jobs::jobs(&built, &options),
+    };
+    disk::make(&folder, &disk, &cached, &built, &jobs, &options, outside.as_ref())?;
     std::fs::write(&initramfs, modules::initramfs(&cached)?)?;
 
     let mut totals = Totals::default();
@@ -51,6 +65,7 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
         disk: &disk,
         console: &folder.join("console.log"),
         options: &options,
+        forwarding: outside.as_ref().map(suite::Outside::forwarding).transpose()?,
     };
     let mut seen = 0;
     let ended = started.run(|event| match event {
@@ -60,7 +75,7 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
             let Some(job) = jobs.get(index) else { return };
             let outcome = job.outcome(status, &output);
             if !outcome.failed.is_empty() {
-                println!("{output}");
+                println!("{}", suite::words(&output));
             }
             totals.add(&job.name, outcome, took);
         }

@@ -1,14 +1,23 @@
 //! What `cargo xtask vm` is told.
 
+use std::path::PathBuf;
+
 use anyhow::{Context, Result, bail};
 
 pub(super) const USAGE: &str = "\
 cargo xtask vm [-p CRATE]... [-j JOBS] [--keep] [--kvm] [-- TESTNAME...]
+cargo xtask vm critest [--focus REGEX] [--skip REGEX] [--binary FILE] [--selinux] [--keep] [--kvm]
 
   -p CRATE    only this crate's tests; may be repeated
   -j JOBS     how many compilers at once
   --keep      afterwards a shell in the machine, on this terminal; `poweroff -f` ends it
   --kvm       let the processor run the machine, where /dev/kvm can; otherwise it is emulated
+  critest     Kubernetes' own suite against a daemon in the machine, in place of the tests; AppArmor is on there
+  --focus, --skip
+              which specs of critest
+  --binary FILE
+              the pintle to test, a static one; without it, one is built
+  --selinux   SELinux is on in place of AppArmor, with a small policy
   TESTNAME    only tests whose names contain one of these; `demo` is the demonstration
 ";
 
@@ -19,6 +28,16 @@ pub(super) struct Options {
     pub(super) keep: bool,
     pub(super) kvm: bool,
     pub(super) filters: Vec<String>,
+    pub(super) suite: Option<Suite>,
+    pub(super) selinux: bool,
+}
+
+/// Which specs of critest.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Suite {
+    pub(super) focus: Option<String>,
+    pub(super) skip: Option<String>,
+    pub(super) binary: Option<PathBuf>,
 }
 
 impl Options {
@@ -33,6 +52,17 @@ impl Options {
                 "-j" | "--jobs" => options.jobs = Some(value()?),
                 "--keep" => options.keep = true,
                 "--kvm" => options.kvm = true,
+                "--selinux" => options.selinux = true,
+                "critest" => options.suite = Some(options.suite.take().unwrap_or_default()),
+                "--focus" | "--skip" | "--binary" => {
+                    let value = value()?;
+                    let suite = options.suite.as_mut().with_context(|| format!("{arg} is for `critest`"))?;
+                    match arg.as_str() {
+                        "--focus" => suite.focus = Some(value),
+                        "--skip" => suite.skip = Some(value),
+                        _ => suite.binary = Some(std::path::absolute(value)?),
+                    }
+                }
                 "--" => options.filters.extend(args.by_ref().cloned()),
                 other => bail!("vm does not know `{other}`\n\n{USAGE}"),
             }
@@ -63,6 +93,13 @@ mod tests {
         assert_eq!(options.packages, ["cgroup", "shim"]);
         assert_eq!(options.filters, ["limits", "a::b"]);
         assert!(options.keep && !options.kvm);
+    }
+
+    #[test]
+    fn specs_are_chosen() {
+        let options = parse("critest --focus AppArmor --kvm").unwrap();
+        assert_eq!(options.suite, Some(Suite { focus: Some("AppArmor".into()), ..Suite::default() }));
+        assert!(parse("--focus AppArmor").is_err());
     }
 
     #[test]

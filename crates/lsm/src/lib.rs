@@ -1,5 +1,4 @@
 //! The kernel's security modules that name what confines a process: AppArmor's profiles and SELinux's labels.
 
 pub mod apparmor;
-
-pub use apparmor::{Apparmor, LoadError};
+pub mod selinux;

@@ -68,7 +68,7 @@ impl Asked {
     /// Answers the call.
     pub(crate) async fn answer(self, answer: Result<Vec<u8>, (i32, String)>) {
         let response = match answer {
-            Ok(payload) => Response { status: None, payload },
+            Ok(payload) => Response { payload, ..Response::default() },
             Err((code, message)) => refusal(code, message),
         };
         self.answer.send(&response).await;
@@ -84,7 +84,7 @@ impl Answering {
 }
 
 fn refusal(code: i32, message: String) -> Response {
-    Response { status: Some(Status { code, message, details: Vec::new() }), payload: Vec::new() }
+    Response { status: Some(Status { code, message, details: Vec::new() }), ..Response::default() }
 }
 
 fn frame(channel: Channel, stream: u32, kind: FrameKind, message: &impl Message) -> Option<Vec<u8>> {

@@ -155,6 +155,11 @@ fn a_pod_can_be_seen_in_metrics_traces_and_lines() {
         let network = ours.iter().find(|span| span.name == "network").unwrap();
         assert_eq!(network.parent, call.id);
         assert!(call.start <= network.start && network.end <= call.end && network.start < network.end);
+        // The shim's own part, as the shim measured it.
+        let stage = ours.iter().find(|span| span.name == "shim").unwrap();
+        let served = ours.iter().find(|span| span.name == "Shim/Info").unwrap();
+        assert_eq!(served.parent, stage.id);
+        assert!(stage.start <= served.start && served.start < served.end && served.end <= stage.end);
 
         daemon.remove_container(&container).await.unwrap();
         daemon.remove_pod(&pod).await.unwrap();

@@ -23,6 +23,18 @@ pub struct Response {
     pub status: Option<Status>,
     #[prost(bytes = "vec", tag = "2")]
     pub payload: Vec<u8>,
+    /// Not ttrpc's: what Pintle's shim tells beside the answer. Others skip a field that they do not know.
+    #[prost(message, optional, tag = "1000")]
+    pub served: Option<Served>,
+}
+
+/// When a call was taken and when it was answered, in nanoseconds since 1970.
+#[derive(Clone, Copy, PartialEq, prost::Message)]
+pub struct Served {
+    #[prost(sfixed64, tag = "1")]
+    pub began_ns: i64,
+    #[prost(sfixed64, tag = "2")]
+    pub ended_ns: i64,
 }
 
 /// A line of a request's metadata.

@@ -20,9 +20,14 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::Semaphore;
+use tracing::trace;
 
 /// How many processes are begun at one time in one pod. Others wait for their turn: a shim refuses what is too much for it.
 const BEGINNINGS: usize = 64;
+
+/// The target of the events that tell when the shim took a call and when it answered: fields `call`, `began` and `ended`, the latter in
+/// nanoseconds since 1970. Waits are left out, in which nothing is done.
+const SERVED: &str = "pintle::shim";
 
 /// The pause before a wait is sent again over a new connection.
 const AGAIN: Duration = Duration::from_millis(50);
@@ -290,6 +295,9 @@ impl ShimClient {
                 ShimError::Disconnected { pod_dir: self.shared.pod_dir.clone(), method: method.name() }
             }
         })?;
+        if let Some(served) = response.served.filter(|_| !matches!(method, Method::Wait | Method::WaitExec)) {
+            trace!(target: SERVED, call = method.name(), began = served.began_ns, ended = served.ended_ns);
+        }
         match response.status {
             Some(status) if status.code != 0 => Err(CallError::from_status(&status).into()),
             _ => R::decode(&response.payload[..])

@@ -161,7 +161,7 @@ async fn run(
                 heard.lock().unwrap().push((call.method.clone(), call.payload.clone()));
                 let answer = handler(&call.method, &call.payload).unwrap_or(Answer::With(Vec::new()));
                 let respond = |payload, status| {
-                    frame(1, found.stream, FrameKind::Response, &Response { status, payload })
+                    frame(1, found.stream, FrameKind::Response, &Response { status, payload, served: None })
                 };
                 match answer {
                     Answer::With(payload) => drop(sending.send(respond(payload, None)).await),

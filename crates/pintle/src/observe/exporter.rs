@@ -13,7 +13,7 @@ use super::otlp::{
     AnyValue, ExportRequest, ExportResponse, KeyValue, Resource, ResourceSpans, Scope, ScopeSpans, Span,
     SpanKind, SpanStatus, Value,
 };
-use super::seen::{Kind, Seen};
+use super::seen::{Kind, Seen, Served, next_id};
 
 /// Spans that wait to be sent; what comes beyond that is dropped and counted.
 const WAITING: usize = 4096;
@@ -54,7 +54,16 @@ impl Exporter {
     }
 
     pub(super) fn send(&self, seen: Arc<Seen>, ended: Instant) {
-        if self.spans.try_send(span(&seen, ended)).is_err() {
+        self.queue(span(&seen, ended));
+    }
+
+    /// What a shim did, as a part of `within`.
+    pub(super) fn send_served(&self, within: &Seen, served: &Served) {
+        self.queue(served_span(within, served));
+    }
+
+    fn queue(&self, span: Span) {
+        if self.spans.try_send(span).is_err() {
             self.dropped.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -135,6 +144,28 @@ fn span(seen: &Seen, ended: Instant) -> Span {
         attributes,
         status: failed
             .map(|(code, _)| SpanStatus { message: Code::from_i32(code).description().into(), code: 2 }),
+    }
+}
+
+fn served_span(within: &Seen, served: &Served) -> Span {
+    let mut attributes = vec![
+        text("rpc.system", "ttrpc".into()),
+        text("rpc.service", "pintle.shim.v1.Shim".into()),
+        text("rpc.method", served.call.clone()),
+    ];
+    if !within.pod.is_empty() {
+        attributes.push(text("pintle.pod", within.pod.clone()));
+    }
+    Span {
+        trace_id: within.trace.to_be_bytes().to_vec(),
+        span_id: next_id().to_be_bytes().to_vec(),
+        parent_span_id: within.id.to_be_bytes().to_vec(),
+        name: format!("Shim/{}", served.call),
+        kind: SpanKind::Server.into(),
+        start_time_unix_nano: served.began,
+        end_time_unix_nano: served.ended.max(served.began),
+        attributes,
+        status: None,
     }
 }
 

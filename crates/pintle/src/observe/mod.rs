@@ -1,6 +1,7 @@
 //! What can be seen of the daemon from outside: spans become metrics, traces and the watchdog's warnings, all from the same observations.
 //!
-//! A call of CRI is a span with the target [`CALL`], a step of what it does one with the target [`STAGE`]. Nothing else is observed.
+//! A call of CRI is a span with the target [`CALL`], a step of what it does one with the target [`STAGE`]; what a shim did for either
+//! is an event with the target [`SHIM`]. Nothing else is observed.
 
 mod exporter;
 mod exposition;
@@ -16,7 +17,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use tracing::span::{Attributes, Id, Record};
-use tracing::{Metadata, Subscriber};
+use tracing::{Event, Metadata, Subscriber};
 use tracing_subscriber::Layer;
 use tracing_subscriber::layer::Context;
 use tracing_subscriber::registry::LookupSpan;
@@ -24,12 +25,15 @@ use tracing_subscriber::registry::LookupSpan;
 pub(crate) use exporter::{Exporter, ExporterError};
 pub(crate) use exposition::{Exposition, ExpositionError};
 use metrics::Metrics;
-use seen::{Kind, Seen};
+use seen::{Kind, Seen, Served};
 
 /// The target of the spans of calls: fields `call`, `trace`, `parent`, and at the end `code`.
 pub(crate) const CALL: &str = "pintle::call";
 /// The target of the spans of stages: fields `stage` and `pod`.
 pub(crate) const STAGE: &str = "pintle::stage";
+
+/// The target of the events of shims: fields `call`, `began` and `ended`.
+pub(crate) const SHIM: &str = "pintle::shim";
 
 /// Everything that is under way, and where what has ended is counted and sent.
 #[derive(Debug, Clone, Default)]
@@ -57,7 +61,11 @@ impl Observer {
 
 /// Whether a span or an event is one that is observed.
 pub(crate) fn is_observed(metadata: &Metadata<'_>) -> bool {
-    metadata.is_span() && matches!(metadata.target(), CALL | STAGE)
+    match metadata.target() {
+        CALL | STAGE => metadata.is_span(),
+        SHIM => metadata.is_event(),
+        _ => false,
+    }
 }
 
 impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Observer {
@@ -75,6 +83,13 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Observer {
         let Some(seen) = extensions.get::<Arc<Seen>>() else { return };
         if let Some(code) = seen.answered(values) {
             self.metrics.call(&seen.name, code, seen.began.elapsed());
+        }
+    }
+
+    fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
+        let (Some(exporter), Some(span)) = (self.exporter.get(), context.event_span(event)) else { return };
+        if let Some(within) = span.extensions().get::<Arc<Seen>>() {
+            exporter.send_served(within, &Served::of(event));
         }
     }
 

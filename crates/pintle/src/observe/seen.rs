@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Instant, SystemTime};
 
+use tracing::Event;
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Record};
 
@@ -83,8 +84,44 @@ impl Seen {
     }
 }
 
+/// A call as a shim served it.
+#[derive(Debug, Default)]
+pub(super) struct Served {
+    pub(super) call: String,
+    /// Nanoseconds since 1970.
+    pub(super) began: u64,
+    pub(super) ended: u64,
+}
+
+impl Served {
+    pub(super) fn of(event: &Event<'_>) -> Served {
+        let mut served = Served::default();
+        event.record(&mut served);
+        served
+    }
+}
+
+impl Visit for Served {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        if field.name() == "call" {
+            value.clone_into(&mut self.call);
+        }
+    }
+
+    fn record_i64(&mut self, field: &Field, value: i64) {
+        let value = u64::try_from(value).unwrap_or(0);
+        match field.name() {
+            "began" => self.began = value,
+            "ended" => self.ended = value,
+            _ => {}
+        }
+    }
+
+    fn record_debug(&mut self, _: &Field, _: &dyn Debug) {}
+}
+
 /// Unique in this process and never 0; not secret.
-fn next_id() -> u64 {
+pub(super) fn next_id() -> u64 {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     static FIRST: std::sync::OnceLock<u64> = std::sync::OnceLock::new();
     let first = *FIRST.get_or_init(|| {

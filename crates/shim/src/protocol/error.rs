@@ -137,7 +137,7 @@ impl CallError {
 
     /// The whole answer.
     pub fn response(&self) -> Response {
-        Response { status: Some(self.status()), payload: Vec::new() }
+        Response { status: Some(self.status()), ..Response::default() }
     }
 }
 

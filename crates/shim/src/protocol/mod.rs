@@ -7,7 +7,7 @@ pub use error::{CallError, ErrorCode};
 pub use message::*;
 pub use ttrpc::{
     Any, Decoder, FLAG_NO_DATA, FLAG_REMOTE_CLOSED, FLAG_REMOTE_OPEN, Frame, FrameError, FrameKind,
-    HEADER_BYTES, Header, KeyValue, MAX_PAYLOAD, Request, Response, Status, encode,
+    HEADER_BYTES, Header, KeyValue, MAX_PAYLOAD, Request, Response, Served, Status, encode,
 };
 
 /// The name of the service in every request.

@@ -2,7 +2,7 @@
 
 use super::connection::Gone;
 use super::pending::{Caller, Key};
-use super::{Shim, message, response};
+use super::{Shim, message, now_ns, response};
 use crate::protocol::{
     CallError, DESCRIPTORS_KEY, ErrorCode, FrameKind, InfoResponse, MAX_DESCRIPTORS, Method,
     PROTOCOL_VERSION, Request, Response, SERVICE,
@@ -57,7 +57,12 @@ impl Shim {
             }
             let request = Request::decode(frame.payload).map_err(|_| Gone::Garbage)?;
             let descriptors = connection.claim(descriptors_of(&request)?)?;
-            let caller = Caller { connection: connection.serial, stream, deadline: deadline_of(&request) };
+            let caller = Caller {
+                connection: connection.serial,
+                stream,
+                began_ns: now_ns(),
+                deadline: deadline_of(&request),
+            };
             let crowded = connection.outstanding >= MAX_OUTSTANDING;
             connection.outstanding += 1;
             let outcome = if crowded {
@@ -67,7 +72,7 @@ impl Shim {
                 self.call(&request, caller.connection, descriptors, buffer)
             };
             match outcome {
-                Outcome::Now(result) => self.reply(caller, &response(result)),
+                Outcome::Now(result) => self.reply(caller, response(result)),
                 Outcome::Later(key) => self.pending.add(key, caller),
             }
         }

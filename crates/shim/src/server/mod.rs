@@ -20,7 +20,7 @@ mod shutdown;
 mod start;
 
 use crate::messages::{info, warning};
-use crate::protocol::{CallError, Response};
+use crate::protocol::{CallError, Response, Served};
 use crate::setup::{Pod, SetupError};
 use connection::{Connection, Gone};
 use container::Container;
@@ -146,7 +146,7 @@ impl Shim {
         let now = Instant::now();
         if self.pending.deadline().is_some_and(|deadline| deadline <= now) {
             for caller in self.pending.take_expired(now) {
-                self.reply(caller, &dispatch::expired());
+                self.reply(caller, dispatch::expired());
             }
         }
         self.publish_drained(now, buffer);
@@ -172,14 +172,15 @@ impl Shim {
         }
         let response = response(result);
         for caller in callers {
-            self.reply(caller, &response);
+            self.reply(caller, response.clone());
         }
     }
 
-    fn reply(&mut self, caller: Caller, response: &Response) {
+    fn reply(&mut self, caller: Caller, mut response: Response) {
+        response.served = Some(Served { began_ns: caller.began_ns, ended_ns: now_ns() });
         if let Some(connection) = self.connections.iter_mut().find(|c| c.serial == caller.connection) {
             connection.outstanding = connection.outstanding.saturating_sub(1);
-            connection.push(caller.stream, response);
+            connection.push(caller.stream, &response);
         }
     }
 
@@ -253,7 +254,7 @@ impl Shim {
 
 fn response(result: Result<Vec<u8>, CallError>) -> Response {
     match result {
-        Ok(payload) => Response { status: None, payload },
+        Ok(payload) => Response { payload, ..Response::default() },
         Err(error) => error.response(),
     }
 }

@@ -23,6 +23,8 @@ pub(super) enum Key {
 pub(super) struct Caller {
     pub(super) connection: u32,
     pub(super) stream: u32,
+    /// When the call was taken, in nanoseconds since 1970.
+    pub(super) began_ns: i64,
     /// When the caller stops waiting; what it asked for goes on.
     pub(super) deadline: Option<Instant>,
 }
@@ -84,7 +86,7 @@ mod tests {
     #[test]
     fn calls_are_answered_once_in_order() {
         let now = Instant::now();
-        let caller = |stream, deadline| Caller { connection: stream % 2, stream, deadline };
+        let caller = |stream, deadline| Caller { connection: stream % 2, stream, began_ns: 0, deadline };
         let mut pending = Pending::default();
         pending.add(Key::Exited(1), caller(1, None));
         pending.add(Key::Exited(2), caller(3, Some(now + Duration::from_secs(5))));

@@ -6,6 +6,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::{Component, Path};
 
 use distribution::Hasher;
+use model::digest::ImageId;
 use rustix::fs::{Mode, OFlags};
 use serde_json::json;
 use sys::root::Root;
@@ -21,6 +22,25 @@ const TITLE: &str = "org.opencontainers.image.title";
 
 /// The longest name of a file with its folders.
 const LONGEST: usize = 1024;
+
+/// An artifact as it is kept.
+pub(crate) struct Artifact {
+    pub id: ImageId,
+    pub config: Vec<u8>,
+    pub sources: Vec<LayerSource>,
+}
+
+/// What an artifact becomes here.
+///
+/// # Errors
+/// As [`sources`].
+pub(crate) fn image(what: &str, manifest: &Manifest) -> Result<Artifact, PullCause> {
+    let sources = sources(what, manifest)?;
+    let config = config(manifest, &sources);
+    let mut hasher = Hasher::new();
+    hasher.update(&config);
+    Ok(Artifact { id: ImageId::of_config(hasher.finish()), config, sources })
+}
 
 /// The files of an artifact as what they are fetched for. One without a title is called by its digest.
 ///
@@ -44,7 +64,7 @@ pub(crate) fn sources(what: &str, manifest: &Manifest) -> Result<Vec<LayerSource
 }
 
 /// An artifact has no configuration. It is given one that says what it is, by whose digest it is known, as an image is by its own.
-pub(crate) fn config(manifest: &Manifest, sources: &[LayerSource]) -> Vec<u8> {
+fn config(manifest: &Manifest, sources: &[LayerSource]) -> Vec<u8> {
     let files: Vec<_> = sources
         .iter()
         .map(|source| json!({ "name": source.file, "digest": source.blob.digest, "size": source.blob.size }))

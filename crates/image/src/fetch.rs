@@ -81,10 +81,7 @@ impl Pull {
         self.progress.layer(index, |layer| layer.state = LayerState::Downloading);
         let (sender, receiver) = pieces::channel();
         let (shared, of) = (Arc::clone(&self.shared), expected.clone());
-        let unpacking = tokio::task::spawn_blocking(move || match shared.config.keep_blobs {
-            false => unpack_blob(&shared, receiver, &of),
-            true => unpack_and_keep(&shared, receiver, &of),
-        });
+        let unpacking = tokio::task::spawn_blocking(move || unpack_as_configured(&shared, receiver, &of));
         let downloaded = self.download(index, &expected.blob, expected.size, &sender).await;
         drop(sender);
         let unpacked = unpacking.await.map_err(|_| PullCause::Interrupted)?;
@@ -132,11 +129,15 @@ impl Drop for Directory {
     }
 }
 
-fn unpack_and_keep(
+/// Unpacks a blob, and keeps it if blobs are kept.
+pub(crate) fn unpack_as_configured(
     shared: &Shared,
     blob: impl Read + Send,
     expected: &Expected,
 ) -> Result<(Directory, Unpacked), PullCause> {
+    if !shared.config.keep_blobs {
+        return unpack_blob(shared, blob, expected);
+    }
     let mut keeping = Keeping::new(blob, shared.blobs.create(&expected.blob));
     let unpacked = unpack_blob(shared, &mut keeping, expected)?;
     if let Err(error) = keeping.finish().and_then(|blob| blob.publish()) {

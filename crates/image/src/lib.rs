@@ -14,21 +14,23 @@ mod config;
 mod course;
 mod damage;
 mod error;
+mod export;
 mod fetch;
 mod flight;
 mod graft;
 mod inspect;
 mod layers;
+mod load;
 mod manifest;
 mod overlay;
 mod pieces;
 mod pinned;
 mod progress;
 mod pull;
-#[allow(dead_code)]
 mod rebuild;
 mod record;
 mod rootfs;
+mod search;
 mod tag;
 mod tar;
 mod tree;
@@ -51,8 +53,11 @@ pub use changes::{Deletions, export_folder, import_folder};
 pub use config::{ImageConfig, Limits};
 pub use distribution::{Attempt, Credentials, Proxies, RegistryError, RouteError, Sources, Timeouts};
 pub use error::{PullCause, PullError};
+pub use export::{SaveError, SaveRequest, Saving, read_layout, write_layout};
 pub use inspect::{ImageDetails, LayerDetails};
+pub use load::{LoadError, LoadRequest, Loaded};
 pub use manifest::RunConfig;
+pub use pieces::{Piece, Pieces, channel as pieces};
 pub use pinned::Pinned;
 pub use progress::{LayerProgress, LayerState, PullProgress, Stage};
 pub use rootfs::{RootFilesystems, Rootfs, RootfsError};
@@ -136,6 +141,7 @@ impl Images {
             tracing::warn!(images, "the database was lost; images were restored from their records");
         }
         let layers = Layers::open(&config.root, Arc::clone(&store), sweep).map_err(fail)?;
+        load::sweep(&config.root);
         let blobs = blobs::Blobs::open(&config.root).map_err(|e| fail(PullCause::io(&config.root, e)))?;
         let catalog = Arc::new(
             Catalog::open(Arc::clone(&store), records, config.pinned.clone(), &layers).map_err(fail)?,

@@ -13,11 +13,12 @@ use crate::error::PullCause;
 pub(crate) const ACCEPT: &str = "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, \
      application/vnd.docker.distribution.manifest.list.v2+json, application/vnd.docker.distribution.manifest.v2+json";
 
-const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
-const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+pub(crate) const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
+pub(crate) const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
 /// The configuration of what has none (OCI image specification, "Guidance for an Empty Descriptor").
-const EMPTY_CONFIG: &str = "application/vnd.oci.empty.v1+json";
+pub(crate) const EMPTY_CONFIG: &str = "application/vnd.oci.empty.v1+json";
+pub(crate) const OCI_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
 
 /// A pointer to bytes: what they are, their digest and their size.
@@ -28,6 +29,9 @@ pub(crate) struct Descriptor {
     pub media_type: String,
     pub digest: Digest,
     pub size: i64,
+    /// Not empty: it leads to an artifact, such as a signature, of this type.
+    #[serde(default, deserialize_with = "nullable")]
+    pub artifact_type: String,
     #[serde(default, deserialize_with = "nullable")]
     pub platform: Option<RawPlatform>,
     #[serde(default, deserialize_with = "nullable")]
@@ -36,19 +40,53 @@ pub(crate) struct Descriptor {
 
 #[derive(Debug, Clone, Deserialize)]
 pub(crate) struct RawPlatform {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "nullable")]
     os: String,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "nullable")]
     architecture: String,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "nullable")]
     variant: String,
+    #[serde(rename = "os.version", default, deserialize_with = "nullable")]
+    os_version: String,
+    #[serde(rename = "os.features", default, deserialize_with = "nullable")]
+    os_features: Vec<String>,
+}
+
+impl RawPlatform {
+    pub(crate) fn platform(&self) -> Platform {
+        let mut platform =
+            Platform::new(&shorten(&self.os), &shorten(&self.architecture), &shorten(&self.variant));
+        platform.os_version = shorten(&self.os_version);
+        platform.os_features = self.os_features.iter().take(16).map(|feature| shorten(feature)).collect();
+        platform
+    }
+}
+
+impl Descriptor {
+    /// Of which no more is said.
+    pub(crate) fn plain(digest: Digest, size: i64) -> Descriptor {
+        Descriptor {
+            media_type: String::new(),
+            digest,
+            size,
+            artifact_type: String::new(),
+            platform: None,
+            annotations: BTreeMap::new(),
+        }
+    }
+
+    /// Whether it is about another entry, and no image: what BuildKit adds to say where an image comes from and what is in it.
+    pub(crate) fn is_attestation(&self) -> bool {
+        self.annotations.contains_key("vnd.docker.reference.type")
+            || self.platform.as_ref().is_some_and(|p| p.os == "unknown" || p.architecture == "unknown")
+    }
 }
 
 /// What a reference led to.
 #[derive(Debug)]
 pub(crate) enum Document {
     Index(Vec<Descriptor>),
-    Manifest(Manifest),
+    Manifest(Box<Manifest>),
 }
 
 #[derive(Debug, Clone)]
@@ -150,7 +188,8 @@ pub(crate) fn parse(
             if let Some(bad) = layers.iter().chain([&config]).find(|d| d.size < 0) {
                 return Err(PullCause::malformed(what, format!("{} has a negative size", bad.digest)));
             }
-            Ok(Document::Manifest(Manifest { config, layers, artifact_type: shorten(&raw.artifact_type) }))
+            let artifact_type = shorten(&raw.artifact_type);
+            Ok(Document::Manifest(Box::new(Manifest { config, layers, artifact_type })))
         }
         _ => Err(PullCause::malformed(what, "it has neither 'manifests' nor 'config' and 'layers'")),
     }
@@ -169,39 +208,12 @@ fn bounded(what: &str, unit: &'static str, count: usize, limit: usize) -> Result
     Err(PullCause::TooLarge { what: what.to_owned(), limit: limit as u64, unit })
 }
 
-fn is_image_type(media_type: &str) -> bool {
+pub(crate) fn is_image_type(media_type: &str) -> bool {
     matches!(media_type, OCI_INDEX | OCI_MANIFEST | DOCKER_LIST | DOCKER_MANIFEST)
 }
 
 fn shorten(text: &str) -> String {
     text.chars().take(120).collect()
-}
-
-/// The entry of an index that suits `wanted` best.
-pub(crate) fn choose(entries: Vec<Descriptor>, wanted: &Platform) -> Result<Descriptor, PullCause> {
-    let mut offered = Vec::new();
-    let mut candidates = Vec::new();
-    for entry in entries {
-        // Attestations have the platform unknown/unknown; what says nothing at all is taken to be for everybody.
-        let platform = match &entry.platform {
-            Some(p) if p.os == "unknown" => continue,
-            Some(p) => Platform::new(&p.os, &p.architecture, &p.variant),
-            None => wanted.clone(),
-        };
-        let known_type = entry.media_type.is_empty() || is_image_type(&entry.media_type);
-        if known_type {
-            offered.push(platform);
-            candidates.push(entry);
-        }
-    }
-    match wanted.choose(&offered) {
-        Some(index) => Ok(candidates.swap_remove(index)),
-        None => {
-            offered.dedup();
-            offered.truncate(50);
-            Err(PullCause::NoMatchingPlatform { wanted: wanted.clone(), offered })
-        }
-    }
 }
 
 /// What an image's configuration says about running it. Fields the image leaves out are empty.
@@ -239,12 +251,29 @@ pub(crate) struct Config {
     pub architecture: String,
     #[serde(default, deserialize_with = "nullable")]
     pub variant: String,
+    #[serde(rename = "os.version", default, deserialize_with = "nullable")]
+    pub os_version: String,
+    #[serde(rename = "os.features", default, deserialize_with = "nullable")]
+    pub os_features: Vec<String>,
     #[serde(default, deserialize_with = "nullable")]
     pub created: Option<String>,
     #[serde(default, deserialize_with = "nullable")]
     pub config: RunConfig,
     #[serde(default, deserialize_with = "nullable")]
     pub rootfs: RootFs,
+}
+
+impl Config {
+    pub(crate) fn platform(&self) -> Platform {
+        let raw = RawPlatform {
+            os: self.os.clone(),
+            architecture: self.architecture.clone(),
+            variant: self.variant.clone(),
+            os_version: self.os_version.clone(),
+            os_features: self.os_features.clone(),
+        };
+        raw.platform()
+    }
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -318,24 +347,6 @@ mod tests {
         let many = vec![d.clone(); 10_000].join(",");
         let many = format!("{{\"schemaVersion\":2,\"config\":{d},\"layers\":[{many}]}}");
         assert!(matches!(read(OCI_MANIFEST, &many), Err(PullCause::TooLarge { .. })));
-    }
-
-    #[test]
-    fn platforms_are_chosen_and_offers_are_listed() {
-        let offer = |os: &str, arch: &str| {
-            descriptor(&format!(",\"platform\":{{\"os\":\"{os}\",\"architecture\":\"{arch}\"}}"))
-        };
-        let list =
-            [offer("unknown", "unknown"), offer("linux", "arm64"), offer("windows", "amd64")].join(",");
-        let body = format!("{{\"schemaVersion\":2,\"manifests\":[{list}]}}");
-        let entries = || match read(OCI_INDEX, &body) {
-            Ok(Document::Index(entries)) => entries,
-            other => panic!("{other:?}"),
-        };
-        assert!(choose(entries(), &Platform::new("linux", "arm64", "")).is_ok());
-        let error = choose(entries(), &Platform::new("linux", "amd64", "")).unwrap_err().to_string();
-        assert!(error.contains("linux/arm64") && error.contains("windows/amd64"), "{error}");
-        assert!(!error.contains("unknown"), "{error}");
     }
 
     #[test]

@@ -10,7 +10,7 @@ const AHEAD: usize = 4;
 
 /// What the network hands over.
 #[derive(Debug)]
-pub(crate) enum Piece {
+pub enum Piece {
     Bytes(Bytes),
     /// The blob is whole. A channel that closes without it means that the download failed.
     End,
@@ -18,14 +18,14 @@ pub(crate) enum Piece {
 
 /// The receiving side as a stream.
 #[derive(Debug)]
-pub(crate) struct Pieces {
+pub struct Pieces {
     receiver: mpsc::Receiver<Piece>,
     piece: Bytes,
     ended: bool,
 }
 
 /// Both sides. The receiving one may only be read on a thread that may wait.
-pub(crate) fn channel() -> (mpsc::Sender<Piece>, Pieces) {
+pub fn channel() -> (mpsc::Sender<Piece>, Pieces) {
     let (sender, receiver) = mpsc::channel(AHEAD);
     (sender, Pieces { receiver, piece: Bytes::new(), ended: false })
 }

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 use distribution::{Hasher, Session};
 use model::digest::{Digest, ImageId};
+use model::platform::Platform;
 use model::reference::ImageReference;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
-use crate::artifact;
+use crate::artifact::{self, Artifact};
 use crate::blobs::Blobs;
 use crate::catalog::{self, Catalog, NewImage, Origin, StoredManifest};
 use crate::checksum::{self, Source};
@@ -19,8 +20,9 @@ use crate::fetch::Directory;
 use crate::flight::Flights;
 use crate::graft::{Above, graft};
 use crate::layers::{Layers, Partial, Ready};
-use crate::manifest::{self, Config, Document, LayerSource, Manifest};
+use crate::manifest::{self, Config, Document, EMPTY_CONFIG, LayerSource, Manifest};
 use crate::progress::{Progress, Stage};
+use crate::search::Search;
 use crate::unpack::{self, LooseEnds, UnpackError, Unpacked};
 
 /// What all pulls have in common.
@@ -105,21 +107,25 @@ impl Pull {
         let what = format!("configuration {id}");
         let body = self.session.blob(&what, id.digest(), limits.config_bytes).await?;
         let config = manifest::parse_config(&what, &body)?;
-        check_config(&what, &config, &manifest, &self.shared.config)?;
+        check_config(&what, &config, manifest.layers.len(), &self.shared.config.platform)?;
         let layers = manifest.layers.into_iter().zip(config.rootfs.diff_ids);
         let sources = layers.map(|(blob, diff_id)| LayerSource { blob, diff_id, file: None }).collect();
         Ok(Plan::Take { id, config: body, sources, origin })
     }
 
     /// An artifact: its files, each as a layer.
-    async fn artifact(&self, manifest: &Manifest, origin: Origin) -> Result<Plan, PullCause> {
-        let sources = artifact::sources(&format!("manifest of {}", self.reference), manifest)?;
-        let config = artifact::config(manifest, &sources);
-        let mut hasher = Hasher::new();
-        hasher.update(&config);
-        let id = ImageId::of_config(hasher.finish());
+    async fn artifact(&self, manifest: &Manifest, mut origin: Origin) -> Result<Plan, PullCause> {
+        let Artifact { id, config, sources } = artifact::image(&self.reference.to_string(), manifest)?;
         if self.name_existing(&id, &origin).await? {
             return Ok(Plan::Here(id));
+        }
+        let of = &manifest.config;
+        if of.media_type != EMPTY_CONFIG {
+            // It means nothing here, but belongs to the artifact when it is sent on.
+            let what = format!("configuration {}", of.digest);
+            let body = self.session.blob(&what, &of.digest, self.shared.config.limits.config_bytes).await?;
+            let (digest, media_type) = (of.digest.clone(), of.media_type.clone());
+            origin.manifests.push(StoredManifest { digest, media_type, body: body.into() });
         }
         Ok(Plan::Take { id, config: config.into(), sources, origin })
     }
@@ -136,8 +142,8 @@ impl Pull {
         let _lease = self.shared.layers.lease(ids);
         let layers = self.layers(sources).await?;
         self.progress.stage(Stage::Publishing);
-        let (pull, image) = (self.clone(), id.clone());
-        blocking(move || pull.publish(&image, &config, &layers, &origin)).await?;
+        let (shared, image) = (Arc::clone(&self.shared), id.clone());
+        blocking(move || shared.publish(&image, &config, &layers, &origin)).await?;
         Ok(id)
     }
 
@@ -146,30 +152,31 @@ impl Pull {
         let config = &self.shared.config;
         let mut reference = self.reference.manifest().to_owned();
         let mut expected = self.reference.digest().cloned();
-        let mut read = Vec::new();
-        for _ in 0..=config.limits.index_depth {
+        let mut search = Search::new(&config.platform, config.limits.index_depth);
+        let (mut read, mut depth) = (Vec::new(), 0);
+        loop {
             let fetched = self
                 .session
                 .manifest(&reference, expected.as_ref(), manifest::ACCEPT, config.limits.manifest_bytes)
                 .await?;
             let what = format!("manifest {reference}");
             let document = manifest::parse(&what, &fetched.content_type, &fetched.body, &config.limits)?;
+            // What an index offered in vain is not on the way to the image.
+            read.truncate(depth);
             read.push(StoredManifest {
                 digest: fetched.digest,
                 media_type: manifest::media_type(&fetched.content_type, &fetched.body),
                 body: fetched.body.into(),
             });
             match document {
-                Document::Manifest(manifest) => return Ok((manifest, read)),
-                Document::Index(entries) => {
-                    let chosen = manifest::choose(entries, &config.platform)?;
-                    reference = chosen.digest.to_string();
-                    expected = Some(chosen.digest);
-                }
+                Document::Manifest(manifest) => return Ok((*manifest, read)),
+                Document::Index(entries) => search.add(&what, depth + 1, entries)?,
             }
+            let next = search.next(&self.reference.to_string())?;
+            depth = next.depth;
+            reference = next.entry.digest.to_string();
+            expected = Some(next.entry.digest);
         }
-        let what = format!("index {}", self.reference);
-        Err(PullCause::malformed(what, "it has indexes in indexes deeper than is ever needed"))
     }
 
     /// What will lead to the image. A tag beside a digest was not asked of the registry, so that it leads nowhere.
@@ -183,20 +190,8 @@ impl Pull {
 
     /// Gives an image that is here already its new names; false if it is not here, or damaged.
     async fn name_existing(&self, id: &ImageId, origin: &Origin) -> Result<bool, PullCause> {
-        if !self.shared.is_whole(id) {
-            return Ok(false);
-        }
         let (shared, id, origin) = (Arc::clone(&self.shared), id.clone(), origin.clone());
-        blocking(move || {
-            shared.catalog.change(&shared.layers, || {
-                if !shared.is_whole(&id) {
-                    return Ok(false);
-                }
-                shared.layers.publish(&[], |tx| catalog::insert_origin(tx, &id, &origin))?;
-                Ok(true)
-            })
-        })
-        .await
+        blocking(move || shared.name_existing(&id, &origin)).await
     }
 
     /// All layers, each fetched unless it is here.
@@ -245,9 +240,25 @@ impl Pull {
         }
         Err(cause)
     }
+}
+
+impl Shared {
+    /// Gives an image that is here already its new names; false if it is not here, or damaged.
+    pub(crate) fn name_existing(&self, id: &ImageId, origin: &Origin) -> Result<bool, PullCause> {
+        if !self.is_whole(id) {
+            return Ok(false);
+        }
+        self.catalog.change(&self.layers, || {
+            if !self.is_whole(id) {
+                return Ok(false);
+            }
+            self.layers.publish(&[], |tx| catalog::insert_origin(tx, id, origin))?;
+            Ok(true)
+        })
+    }
 
     /// Grafts, and then the commit of everything.
-    fn publish(
+    pub(crate) fn publish(
         &self,
         id: &ImageId,
         config: &[u8],
@@ -257,11 +268,11 @@ impl Pull {
         let stack = self.stack(layers)?;
         // Claimed until the image's own rows hold them.
         let ids: Vec<String> = stack.iter().map(|layer| layer.id().to_owned()).collect();
-        let _lease = self.shared.layers.lease(ids.iter().cloned());
+        let _lease = self.layers.lease(ids.iter().cloned());
         let partials = partials(stack.iter());
-        self.shared.catalog.change(&self.shared.layers, || {
+        self.catalog.change(&self.layers, || {
             let image = NewImage { id, config, layers: &ids };
-            self.shared.layers.publish(&partials, |tx| catalog::insert(tx, &image, origin))
+            self.layers.publish(&partials, |tx| catalog::insert(tx, &image, origin))
         })
     }
 
@@ -297,17 +308,17 @@ impl Pull {
             };
         }
         let id = format!("graft:{chain}");
-        if let Some(ready) = self.shared.layers.find(&id) {
+        if let Some(ready) = self.layers.find(&id) {
             return Ok(Some(ready));
         }
-        let (path, directory) = self.shared.layers.new_partial(&format!("graft-{}", chain.hex()))?;
-        let mut guard = Directory { layers: Arc::clone(&self.shared.layers), path: Some(path) };
+        let (path, directory) = self.layers.new_partial(&format!("graft-{}", chain.hex()))?;
+        let mut guard = Directory { layers: Arc::clone(&self.layers), path: Some(path) };
         let above = Above {
             below: below.iter().rev().map(|layer| layer.path().to_owned()).collect(),
-            empty: self.shared.config.root.join("empty/0"),
+            empty: self.config.root.join("empty/0"),
             layer: layer.path(),
             loose_ends,
-            user_xattr: self.shared.config.user_xattr,
+            user_xattr: self.config.user_xattr,
         };
         if !graft(&above, &directory).map_err(in_layer)? {
             return Ok(None);
@@ -325,7 +336,7 @@ impl Pull {
             outline: None,
             checksum: Some(sum.to_string()),
         };
-        Ok(Some(Ready::Unpacked(self.shared.layers.unpacked(id, None, path, unpacked))))
+        Ok(Some(Ready::Unpacked(self.layers.unpacked(id, None, path, unpacked))))
     }
 }
 
@@ -359,7 +370,7 @@ pub(crate) async fn blocking<T: Send + 'static>(
     tokio::task::spawn_blocking(work).await.unwrap_or(Err(PullCause::Interrupted))
 }
 
-fn check_types(manifest: &Manifest) -> Result<(), PullCause> {
+pub(crate) fn check_types(manifest: &Manifest) -> Result<(), PullCause> {
     let refuse = |what: String, media_type: &str| {
         let media_type = media_type.chars().take(120).collect();
         Err(PullCause::UnsupportedMediaType { what, media_type })
@@ -379,24 +390,22 @@ fn check_types(manifest: &Manifest) -> Result<(), PullCause> {
     Ok(())
 }
 
-fn check_config(
+/// Whether a configuration belongs to a manifest with `has` layers, and is for a platform that is wanted.
+pub(crate) fn check_config(
     what: &str,
     config: &Config,
-    manifest: &Manifest,
-    wanted: &ImageConfig,
+    has: usize,
+    wanted: &Platform,
 ) -> Result<(), PullCause> {
-    let (said, has) = (config.rootfs.diff_ids.len(), manifest.layers.len());
+    let said = config.rootfs.diff_ids.len();
     if said != has {
         let why = format!("it names {said} layers, and the manifest has {has}");
         return Err(PullCause::malformed(what, why));
     }
-    let offered = model::platform::Platform::new(&config.os, &config.architecture, &config.variant);
+    let offered = config.platform();
     let silent = config.os.is_empty() || config.architecture.is_empty();
-    if !silent && wanted.platform.rank(&offered).is_none() {
-        return Err(PullCause::NoMatchingPlatform {
-            wanted: wanted.platform.clone(),
-            offered: vec![offered],
-        });
+    if !silent && wanted.rank(&offered).is_none() {
+        return Err(PullCause::NoMatchingPlatform { wanted: wanted.clone(), offered: vec![offered] });
     }
     Ok(())
 }

@@ -4,7 +4,6 @@
 //! have two readings. A pax size counts for the entry it stands before; links, directories and devices have no data whatever they claim.
 
 mod header;
-#[allow(dead_code)]
 pub(crate) mod outline;
 mod pax;
 mod reader;

@@ -9,6 +9,19 @@ pub struct Platform {
     pub architecture: String,
     /// Empty where the architecture has none or the image does not say.
     pub variant: String,
+    /// The version of the operating system that an image needs; empty except for Windows. It is shown, not compared.
+    pub os_version: String,
+    /// What an image needs of the operating system beyond the usual, or what a host has of it.
+    pub os_features: Vec<String>,
+}
+
+/// Why a text is no platform.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{given:?} is not a platform: write OS/ARCHITECTURE or OS/ARCHITECTURE/VARIANT, such as linux/arm64 or linux/arm/v7"
+)]
+pub struct BadPlatform {
+    pub given: String,
 }
 
 impl Platform {
@@ -31,7 +44,33 @@ impl Platform {
             ("arm", "5") => "v5",
             (_, variant) => variant,
         };
-        Platform { os: os.to_owned(), architecture: architecture.to_owned(), variant: variant.to_owned() }
+        Platform {
+            os: os.to_owned(),
+            architecture: architecture.to_owned(),
+            variant: variant.to_owned(),
+            os_version: String::new(),
+            os_features: Vec::new(),
+        }
+    }
+
+    /// Takes `linux/arm/v7`.
+    ///
+    /// # Errors
+    /// [`BadPlatform`].
+    pub fn parse(text: &str) -> Result<Platform, BadPlatform> {
+        let bad = || BadPlatform { given: text.chars().take(80).collect() };
+        let word = |part: &&str| -> bool {
+            !part.is_empty()
+                && part.len() <= 32
+                && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
+        };
+        let parts: Vec<&str> = text.split('/').collect();
+        match parts[..] {
+            _ if !parts.iter().all(word) => Err(bad()),
+            [os, architecture] => Ok(Platform::new(os, architecture, "")),
+            [os, architecture, variant] => Ok(Platform::new(os, architecture, variant)),
+            _ => Err(bad()),
+        }
     }
 
     /// What this program was compiled for.
@@ -44,22 +83,16 @@ impl Platform {
         if self.os != offered.os || self.architecture != offered.architecture {
             return None;
         }
+        // Features are mandatory (OCI image specification, "Image Index Property Descriptions").
+        if !offered.os_features.iter().all(|feature| self.os_features.contains(feature)) {
+            return None;
+        }
         if self.variant == offered.variant {
             return Some(0);
         }
         let (mine, theirs) = (level(&self.variant)?, level(&offered.variant)?);
         // A variant is a set of instructions that contains those of the lower ones.
         (theirs <= mine).then(|| mine - theirs)
-    }
-
-    /// The index of the offer that suits best; of equals the first.
-    pub fn choose<'a>(&self, offers: impl IntoIterator<Item = &'a Platform>) -> Option<usize> {
-        offers
-            .into_iter()
-            .enumerate()
-            .filter_map(|(index, offered)| Some((self.rank(offered)?, index)))
-            .min()
-            .map(|(_, index)| index)
     }
 }
 
@@ -77,6 +110,12 @@ impl fmt::Display for Platform {
         if !self.variant.is_empty() {
             write!(out, "/{}", self.variant)?;
         }
+        if !self.os_version.is_empty() {
+            write!(out, " {}", self.os_version)?;
+        }
+        for feature in &self.os_features {
+            write!(out, " +{feature}")?;
+        }
         Ok(())
     }
 }
@@ -93,6 +132,32 @@ mod tests {
     }
 
     #[test]
+    fn platforms_are_read_as_people_write_them() {
+        for (text, read) in [
+            ("linux/amd64", "linux/amd64"),
+            ("linux/x86_64", "linux/amd64"),
+            ("linux/arm64/v8", "linux/arm64"),
+            ("linux/arm", "linux/arm/v7"),
+            ("linux/arm/v6", "linux/arm/v6"),
+        ] {
+            assert_eq!(Platform::parse(text).unwrap().to_string(), read);
+        }
+        for bad in ["", "linux", "linux/", "/amd64", "linux/arm/v7/x", "linux/a b", "linux/../x"] {
+            assert!(Platform::parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn features_that_the_host_lacks_are_refused() {
+        let mut offered = Platform::new("linux", "amd64", "");
+        offered.os_features.push("erofs".into());
+        let host = Platform::new("linux", "amd64", "");
+        assert_eq!(host.rank(&offered), None);
+        assert_eq!(offered.rank(&offered), Some(0));
+        assert_eq!(offered.to_string(), "linux/amd64 +erofs");
+    }
+
+    #[test]
     fn the_best_offer_wins() {
         let host = Platform::new("linux", "arm", "v7");
         let offers = [
@@ -102,8 +167,8 @@ mod tests {
             Platform::new("linux", "arm", "v8"),
             Platform::new("linux", "amd64", ""),
         ];
-        assert_eq!(host.choose(&offers), Some(2));
-        assert_eq!(Platform::new("linux", "riscv64", "").choose(&offers), None);
+        let ranks: Vec<_> = offers.iter().map(|offer| host.rank(offer)).collect();
+        assert_eq!(ranks, [None, Some(2), Some(1), None, None]);
         let amd64 = Platform::new("linux", "amd64", "");
         assert_eq!(
             amd64.rank(&Platform::new("linux", "amd64", "v3")),

@@ -564,6 +564,49 @@ pub struct NamedImage {
     pub moved_from: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SaveImagesRequest {
+    /// By name, id or the beginning of an id. A name with a tag takes that tag along, an id none.
+    #[prost(string, repeated, tag = "1")]
+    pub images: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Refuse images that are not for this platform, such as "linux/arm64"; empty: take what is here.
+    #[prost(string, tag = "2")]
+    pub platform: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ArchivePiece {
+    #[prost(bytes = "vec", tag = "1")]
+    pub data: ::prost::alloc::vec::Vec<u8>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LoadImagesRequest {
+    /// Only in the first message.
+    #[prost(message, optional, tag = "1")]
+    pub options: ::core::option::Option<LoadOptions>,
+    #[prost(bytes = "vec", tag = "2")]
+    pub data: ::prost::alloc::vec::Vec<u8>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LoadOptions {
+    /// Which image of several is taken, such as "linux/arm/v7"; empty: the one for this machine.
+    #[prost(string, tag = "1")]
+    pub platform: ::prost::alloc::string::String,
+    /// The name that the one image gets, whatever the archive says; empty: the names in the archive.
+    #[prost(string, tag = "2")]
+    pub name: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct LoadImagesResponse {
+    #[prost(message, repeated, tag = "1")]
+    pub images: ::prost::alloc::vec::Vec<LoadedImage>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct LoadedImage {
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+    #[prost(message, repeated, tag = "2")]
+    pub names: ::prost::alloc::vec::Vec<NamedImage>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct InspectImageRequest {
     /// The image by name, id or the beginning of an id.
     #[prost(string, tag = "1")]
@@ -746,6 +789,57 @@ pub mod images_client {
                 .insert(GrpcMethod::new("pintle.v1.Images", "InspectImage"));
             self.inner.unary(req, path, codec).await
         }
+        /// SaveImages sends images as one archive, an OCI layout that is a Docker archive too. What says what comes is in front. What cannot be
+        /// saved is refused before the first byte; a stream that ends with an error is no archive.
+        pub async fn save_images(
+            &mut self,
+            request: impl tonic::IntoRequest<super::SaveImagesRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::ArchivePiece>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/pintle.v1.Images/SaveImages",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("pintle.v1.Images", "SaveImages"));
+            self.inner.server_streaming(req, path, codec).await
+        }
+        /// LoadImages takes the images of an archive. The first message has the options, the others the archive piece by piece.
+        pub async fn load_images(
+            &mut self,
+            request: impl tonic::IntoStreamingRequest<Message = super::LoadImagesRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::LoadImagesResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/pintle.v1.Images/LoadImages",
+            );
+            let mut req = request.into_streaming_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("pintle.v1.Images", "LoadImages"));
+            self.inner.client_streaming(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -772,6 +866,26 @@ pub mod images_server {
             request: tonic::Request<super::InspectImageRequest>,
         ) -> std::result::Result<
             tonic::Response<super::InspectImageResponse>,
+            tonic::Status,
+        >;
+        /// Server streaming response type for the SaveImages method.
+        type SaveImagesStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::ArchivePiece, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// SaveImages sends images as one archive, an OCI layout that is a Docker archive too. What says what comes is in front. What cannot be
+        /// saved is refused before the first byte; a stream that ends with an error is no archive.
+        async fn save_images(
+            &self,
+            request: tonic::Request<super::SaveImagesRequest>,
+        ) -> std::result::Result<tonic::Response<Self::SaveImagesStream>, tonic::Status>;
+        /// LoadImages takes the images of an archive. The first message has the options, the others the archive piece by piece.
+        async fn load_images(
+            &self,
+            request: tonic::Request<tonic::Streaming<super::LoadImagesRequest>>,
+        ) -> std::result::Result<
+            tonic::Response<super::LoadImagesResponse>,
             tonic::Status,
         >;
     }
@@ -935,6 +1049,99 @@ pub mod images_server {
                                 max_encoding_message_size,
                             );
                         let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/pintle.v1.Images/SaveImages" => {
+                    #[allow(non_camel_case_types)]
+                    struct SaveImagesSvc<T: Images>(pub Arc<T>);
+                    impl<
+                        T: Images,
+                    > tonic::server::ServerStreamingService<super::SaveImagesRequest>
+                    for SaveImagesSvc<T> {
+                        type Response = super::ArchivePiece;
+                        type ResponseStream = T::SaveImagesStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::SaveImagesRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Images>::save_images(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = SaveImagesSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.server_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/pintle.v1.Images/LoadImages" => {
+                    #[allow(non_camel_case_types)]
+                    struct LoadImagesSvc<T: Images>(pub Arc<T>);
+                    impl<
+                        T: Images,
+                    > tonic::server::ClientStreamingService<super::LoadImagesRequest>
+                    for LoadImagesSvc<T> {
+                        type Response = super::LoadImagesResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<
+                                tonic::Streaming<super::LoadImagesRequest>,
+                            >,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Images>::load_images(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = LoadImagesSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.client_streaming(method, req).await;
                         Ok(res)
                     };
                     Box::pin(fut)

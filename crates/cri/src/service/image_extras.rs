@@ -4,9 +4,11 @@ use std::time::UNIX_EPOCH;
 
 use image::TagError;
 use node::Node;
-use tonic::{Code, Request, Response, Status};
+use tonic::{Code, Request, Response, Status, Streaming};
 
 use super::code::Coded;
+use super::image_archives;
+use super::stream::Answers;
 use crate::node_v1::*;
 use crate::translate::BadField;
 
@@ -41,6 +43,22 @@ impl images_server::Images for ImageExtras {
         let details = found.ok_or_else(|| Status::not_found(format!("there is no image {name:?}")))?;
         Ok(Response::new(of_details(details)))
     }
+
+    type SaveImagesStream = Answers<ArchivePiece>;
+
+    async fn save_images(
+        &self,
+        request: Request<SaveImagesRequest>,
+    ) -> Result<Response<Self::SaveImagesStream>, Status> {
+        Ok(Response::new(image_archives::save(&self.node, request.into_inner()).await?))
+    }
+
+    async fn load_images(
+        &self,
+        request: Request<Streaming<LoadImagesRequest>>,
+    ) -> Result<Response<LoadImagesResponse>, Status> {
+        Ok(Response::new(image_archives::load(&self.node, request.into_inner()).await?))
+    }
 }
 
 fn bounded(field: &'static str, text: String) -> Result<String, BadField> {
@@ -50,7 +68,7 @@ fn bounded(field: &'static str, text: String) -> Result<String, BadField> {
     }
 }
 
-fn of_named(named: image::Named) -> NamedImage {
+pub(super) fn of_named(named: image::Named) -> NamedImage {
     NamedImage {
         image_id: named.image.to_string(),
         name: named.name,

@@ -7,6 +7,7 @@ mod connections;
 mod containers;
 mod daemon;
 mod events;
+mod image_archives;
 mod image_extras;
 mod images;
 mod info;

@@ -49,7 +49,6 @@ pub(crate) struct Reader<R> {
 }
 
 impl<R: Read> Reader<R> {
-    #[allow(dead_code)]
     pub(crate) fn new(stream: R) -> Self {
         Reader::recorded(stream, None)
     }

@@ -71,6 +71,27 @@ impl<W: Write> Writer<W> {
         self.pad(size)
     }
 
+    /// A regular file of exactly `size` bytes, which `content` writes.
+    ///
+    /// # Errors
+    /// What the sink or `content` says; `InvalidData` if it wrote another number of bytes. The archive is of no use then.
+    pub(crate) fn file_from(
+        &mut self,
+        path: &[u8],
+        metadata: &Metadata,
+        size: u64,
+        content: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+    ) -> io::Result<()> {
+        self.header(metadata, &Item { kind: Kind::File, path, link: b"", size, device: (0, 0) })?;
+        let mut counted = Counted { sink: &mut self.sink, count: 0 };
+        content(&mut counted)?;
+        if counted.count != size {
+            let why = format!("{} has {} bytes, not {size}", String::from_utf8_lossy(path), counted.count);
+            return Err(io::Error::new(io::ErrorKind::InvalidData, why));
+        }
+        self.pad(size)
+    }
+
     pub fn directory(&mut self, path: &[u8], metadata: &Metadata) -> io::Result<()> {
         let mut name = path.to_vec();
         name.push(b'/');
@@ -139,6 +160,24 @@ impl<W: Write> Writer<W> {
     fn pad(&mut self, size: u64) -> io::Result<()> {
         let over = (size % BLOCK as u64) as usize;
         if over == 0 { Ok(()) } else { self.sink.write_all(&[0; BLOCK][over..]) }
+    }
+}
+
+/// A sink that counts.
+struct Counted<'a, W> {
+    sink: &'a mut W,
+    count: u64,
+}
+
+impl<W: Write> Write for Counted<'_, W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.sink.write(bytes)?;
+        self.count += written as u64;
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.sink.flush()
     }
 }
 

@@ -15,6 +15,7 @@ mod info;
 mod inspect;
 pub(crate) mod inventory;
 mod label;
+mod load;
 mod logs;
 mod network;
 pub(crate) mod output;
@@ -27,6 +28,7 @@ pub(crate) mod pull_progress;
 pub(crate) mod rm;
 mod rmi;
 mod run;
+mod save;
 mod session;
 mod several;
 pub(crate) mod stats;
@@ -100,6 +102,10 @@ enum Command {
     Images(images::Args),
     /// Give an image one more name
     Tag(tag::Args),
+    /// Save images as an archive
+    Save(save::Args),
+    /// Load images from an archive
+    Load(load::Args),
     /// Remove images
     Rmi(rmi::Args),
     /// Show whether the runtime is ready and what it works with
@@ -170,6 +176,8 @@ impl Cli {
             Command::Events(args) => events::run(args, &Client::connect(&endpoint).await?).await?,
             Command::Pull(args) => pull::run(args, &Client::connect(&endpoint).await?).await?,
             Command::Images(args) => images::run(args, &Client::connect(&endpoint).await?).await?,
+            Command::Save(args) => save::run(args, &Client::connect(&endpoint).await?).await?,
+            Command::Load(args) => load::run(args, &Client::connect(&endpoint).await?).await?,
             Command::Tag(args) => tag::run(args, &Client::connect(&endpoint).await?).await?,
             Command::Rmi(args) => rmi::run(args, &Client::connect(&endpoint).await?).await?,
             Command::Info(args) => info::run(args, &Client::connect(&endpoint).await?).await?,

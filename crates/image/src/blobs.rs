@@ -12,8 +12,6 @@ use std::time::Duration;
 use model::digest::Digest;
 
 const PARTIAL: &str = ".partial-";
-/// A blob this young may be of a pull that goes on.
-const YOUNG: Duration = Duration::from_secs(24 * 3600);
 
 /// The folder of kept blobs.
 #[derive(Debug)]
@@ -70,19 +68,6 @@ impl Blobs {
         let name = format!("{}{PARTIAL}{}-{number}", name_of(digest), std::process::id());
         let path = self.folder.join(name);
         Ok(NewBlob { file: File::create_new(&path)?, path, place })
-    }
-
-    /// Lets go what no layer came from any more, and says how many bytes that were. `is_needed` is asked only of blobs that are older than any
-    /// pull that has not recorded its layers yet.
-    pub(crate) fn collect(&self, is_needed: impl Fn(&Digest) -> bool) -> io::Result<u64> {
-        let mut freed = 0;
-        for Kept { digest, bytes, age } in self.list()? {
-            if age >= YOUNG && !is_needed(&digest) {
-                self.remove(&digest)?;
-                freed += bytes;
-            }
-        }
-        Ok(freed)
     }
 
     /// All kept blobs.
@@ -206,24 +191,6 @@ mod tests {
         blobs.remove(&digest(1)).unwrap();
         blobs.remove(&digest(1)).unwrap();
         assert!(blobs.get(&digest(1)).unwrap().is_none());
-    }
-
-    #[test]
-    fn what_is_old_and_not_needed_is_collected() {
-        let root = tempfile::tempdir().unwrap();
-        let blobs = Blobs::open(root.path()).unwrap();
-        for byte in 1..=3 {
-            let mut new = blobs.create(&digest(byte)).unwrap();
-            new.write_all(b"abc").unwrap();
-            if byte != 3 {
-                new.file.set_modified(std::time::SystemTime::now() - YOUNG).unwrap();
-            }
-            new.publish().unwrap();
-        }
-        assert_eq!(blobs.collect(|kept| *kept == digest(1)).unwrap(), 3);
-        assert!(blobs.get(&digest(1)).unwrap().is_some());
-        assert!(blobs.get(&digest(2)).unwrap().is_none());
-        assert!(blobs.get(&digest(3)).unwrap().is_some(), "it is young");
     }
 
     #[test]

@@ -176,6 +176,12 @@ impl Catalog {
         })
     }
 
+    /// What pins an image: the pattern that one of its names is like, or a hand.
+    pub(crate) fn pinned_by(&self, image: &Image) -> Option<String> {
+        let pattern = self.pinned.load().matches(image.names()).map(str::to_owned);
+        pattern.or_else(|| image.pinned_by_hand.then(|| "hand".to_owned()))
+    }
+
     /// What has not changed since is the same image as before, in memory too.
     fn reload(&self, layers: &Layers) -> Result<(), PullCause> {
         let mut rows = self.store.read(read_rows)?;

@@ -8,6 +8,11 @@ use crate::layers::Layer;
 /// What the ids of layers that were put aside begin with.
 const ASIDE: &str = "damaged:";
 
+/// Whether a layer was put aside: nothing new is given it any more.
+pub(crate) fn is_aside(id: &str) -> bool {
+    id.starts_with(ASIDE)
+}
+
 /// The layer under the id that it has once another has taken its place.
 pub(crate) fn aside(old: &Layer) -> Layer {
     let directory = old.path.file_name().unwrap_or_default().to_string_lossy();

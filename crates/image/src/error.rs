@@ -65,6 +65,8 @@ pub enum PullCause {
     )]
     NoOrigin { image: ImageId },
     #[error("{0}")]
+    Rootfs(String),
+    #[error("{0}")]
     Store(Arc<store::StoreError>),
     #[error("whoever asked for it had left; what was fetched until then is kept for the next pull")]
     GivenUp,

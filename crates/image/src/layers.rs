@@ -1,9 +1,8 @@
 //! The layers on this disk: which there are, who needs them, how a new one becomes visible, and how one that nobody needs goes.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
 use std::io;
-use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -12,15 +11,15 @@ use model::digest::Digest;
 use store::rusqlite::{self, Transaction, params};
 use store::{Durability, Store};
 
-use crate::blobs::Blobs;
 use crate::damage;
-use crate::error::{PullCause, is_no_space};
+use crate::error::PullCause;
 use crate::tar::outline::Outline;
-use crate::tree::{self, Usage};
+use crate::trash::{Trash, remove_in_background};
+use crate::tree::Usage;
 use crate::unfinished::{self, Note};
 use crate::unpack::{LooseEnds, Unpacked};
 
-const PARTIAL: &str = ".partial-";
+pub(crate) const PARTIAL: &str = ".partial-";
 
 /// A layer that is whole and on disk for good.
 #[derive(Debug, Clone)]
@@ -54,7 +53,7 @@ pub(crate) struct Partial {
 #[derive(Debug)]
 pub(crate) struct Layers {
     folder: PathBuf,
-    trash: PathBuf,
+    trash: Trash,
     store: Arc<Store>,
     table: Mutex<Table>,
     /// One publishes at a time, so that two pulls with a layer in common do not both rename it.
@@ -136,10 +135,8 @@ impl Layers {
     /// A layer directory without a row goes only if `sweep`: if the database was lost, containers may still be standing on it.
     pub(crate) fn open(root: &Path, store: Arc<Store>, sweep: bool) -> Result<Arc<Layers>, PullCause> {
         let folder = root.join("layers");
-        let trash = root.join("trash");
-        for path in [&folder, &trash] {
-            std::fs::create_dir_all(path).map_err(|error| PullCause::io(path, error))?;
-        }
+        std::fs::create_dir_all(&folder).map_err(|error| PullCause::io(&folder, error))?;
+        let trash = Trash::open(root).map_err(|error| PullCause::io(root, error))?;
         let layers = Arc::new(Layers {
             folder,
             trash,
@@ -226,7 +223,6 @@ impl Layers {
                 self.discard(&entry.path());
             }
         }
-        self.empty_trash();
         Ok(())
     }
 
@@ -335,23 +331,12 @@ impl Layers {
 
     /// Throws away a directory that did not become a layer, or that nobody needs any more.
     pub(crate) fn discard(&self, path: &Path) {
-        if let Err(error) = self.throw_away(path) {
-            tracing::warn!(path = %path.display(), %error, "cannot be thrown away");
-        }
+        self.trash.discard(path);
     }
 
-    /// Takes a directory out of sight at once, and removes it in the background. One that is not there is gone already.
-    pub(crate) fn throw_away(&self, path: &Path) -> io::Result<()> {
-        let number = self.next.fetch_add(1, Ordering::Relaxed);
-        let to = self.trash.join(format!("{}-{number}", std::process::id()));
-        match std::fs::rename(path, &to) {
-            Ok(()) => remove_in_background(to),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            // Even a name takes room in the trash. What goes file by file gives room from the first one on.
-            Err(error) if is_no_space(&error) => remove_path(path)?,
-            Err(error) => return Err(error),
-        }
-        Ok(())
+    /// Where layers go that nobody needs.
+    pub(crate) fn trash(&self) -> &Trash {
+        &self.trash
     }
 
     /// Makes layers visible, with rows of their own and whatever `also` writes, all in one durable transaction: the data is synced before
@@ -427,28 +412,25 @@ impl Layers {
         Ok(placed)
     }
 
-    /// Throws away the layers that no image, no root file system and no running pull needs, and says how many bytes they took.
-    pub(crate) fn collect(&self) -> Result<Usage, PullCause> {
+    /// Throws away the layers that no image, no root file system and no running pull needs, and says what they took. `among`: only if
+    /// they are one of these.
+    pub(crate) fn collect(&self, among: Option<&BTreeSet<String>>) -> Result<Usage, PullCause> {
         let mut table = self.table();
-        let unused = self.store.read(|connection| {
-            let mut statement = connection.prepare_cached(
-                "SELECT id FROM layers WHERE id NOT IN (SELECT layer FROM image_layers) \
-                 AND id NOT IN (SELECT layer FROM root_filesystem_layers)",
-            )?;
-            let ids = statement.query_map([], |row| row.get::<_, String>(0))?;
-            ids.collect::<rusqlite::Result<Vec<_>>>()
-        })?;
-        let unused: Vec<String> = unused.into_iter().filter(|id| !table.leases.contains_key(id)).collect();
-        if unused.is_empty() {
+        let unneeded = self.store.read(unneeded)?;
+        let wanted =
+            |id: &String| among.is_none_or(|among| among.contains(id)) && !table.leases.contains_key(id);
+        let going: Vec<String> = unneeded.into_iter().filter(wanted).collect();
+        if going.is_empty() {
             return Ok(Usage::default());
         }
-        // Durable before anything is deleted: a row must not come back without its layer.
+        // Durable before anything is deleted: a row must not come back without its layer. A layer that got a new user meanwhile makes
+        // the whole fail, as rows of its say so.
         self.store.let_go(Durability::Disk, |tx| {
             let mut statement = tx.prepare_cached("DELETE FROM layers WHERE id = ?1")?;
-            unused.iter().try_for_each(|id| statement.execute([id]).map(drop))
+            going.iter().try_for_each(|id| statement.execute([id]).map(drop))
         })?;
         let mut freed = Usage::default();
-        for id in &unused {
+        for id in &going {
             if let Some(layer) = table.known.remove(id) {
                 freed.bytes += layer.usage.bytes;
                 freed.inodes += layer.usage.inodes;
@@ -458,27 +440,55 @@ impl Layers {
         Ok(freed)
     }
 
-    /// Throws away the kept blobs that no layer came from any more, and says how many bytes they took.
-    pub(crate) fn collect_blobs(&self, blobs: &Blobs) -> Result<u64, PullCause> {
-        let known = self.store.read(|connection| {
-            let mut statement = connection.prepare_cached("SELECT digest FROM layer_blobs")?;
-            let digests = statement.query_map([], |row| row.get::<_, String>(0))?;
-            digests.collect::<rusqlite::Result<std::collections::HashSet<_>>>()
+    /// Notes since when layers are unneeded, and which are needed again.
+    pub(crate) fn mark_unneeded(&self, now: i64) -> Result<(), PullCause> {
+        let claimed = self.claimed();
+        let mut unneeded: BTreeSet<String> = self.store.read(unneeded)?.into_iter().collect();
+        unneeded.retain(|id| !claimed.contains(id));
+        let marked: BTreeSet<String> = self.store.read(|connection| {
+            let mut statement =
+                connection.prepare_cached("SELECT id FROM layers WHERE unneeded_since IS NOT NULL")?;
+            statement.query_map([], |row| row.get(0))?.collect()
         })?;
-        blobs
-            .collect(|digest| known.contains(digest.as_str()))
-            .map_err(|error| PullCause::io(&self.folder, error))
+        if unneeded == marked {
+            return Ok(());
+        }
+        self.store.let_go(Durability::Process, |tx| {
+            let mut statement = tx.prepare_cached("UPDATE layers SET unneeded_since = ?2 WHERE id = ?1")?;
+            unneeded.difference(&marked).try_for_each(|id| statement.execute(params![id, now]).map(drop))?;
+            let none: Option<i64> = None;
+            marked.difference(&unneeded).try_for_each(|id| statement.execute(params![id, none]).map(drop))
+        })?;
+        Ok(())
     }
 
-    fn empty_trash(&self) {
-        for entry in std::fs::read_dir(&self.trash).into_iter().flatten().flatten() {
-            remove_in_background(entry.path());
-        }
+    /// All layers there are.
+    pub(crate) fn all(&self) -> Vec<Arc<Layer>> {
+        self.table().known.values().cloned().collect()
+    }
+
+    /// The layers that running pulls count on.
+    pub(crate) fn claimed(&self) -> BTreeSet<String> {
+        self.table().leases.keys().cloned().collect()
+    }
+
+    /// While this is held, nothing that is in the folder of layers is without its row for a moment.
+    pub(crate) fn at_rest(&self) -> MutexGuard<'_, ()> {
+        self.publishing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The layers that no image and no root file system has.
+fn unneeded(connection: &rusqlite::Connection) -> rusqlite::Result<Vec<String>> {
+    let mut statement = connection.prepare_cached(
+        "SELECT id FROM layers WHERE id NOT IN (SELECT layer FROM image_layers) \
+         AND id NOT IN (SELECT layer FROM root_filesystem_layers)",
+    )?;
+    statement.query_map([], |row| row.get(0))?.collect()
 }
 
 fn insert(tx: &Transaction<'_>, partial: &Partial, layer: &Layer) -> rusqlite::Result<()> {
@@ -526,30 +536,4 @@ fn directory_name(id: &str) -> String {
         Some(chain) => format!("graft-{}", chain.rsplit(':').next().unwrap_or(chain)),
         None => id.rsplit(':').next().unwrap_or(id).to_owned(),
     }
-}
-
-/// Removes a directory without making anybody wait.
-fn remove_in_background(path: PathBuf) {
-    let work = move || {
-        if let Err(error) = remove_path(&path) {
-            tracing::warn!(path = %path.display(), %error, "cannot be removed; it is tried again at the next start");
-        }
-    };
-    match tokio::runtime::Handle::try_current() {
-        Ok(runtime) => drop(runtime.spawn_blocking(work)),
-        Err(_) => work(),
-    }
-}
-
-/// Removes a directory tree of ours by path; its parent is a trusted folder.
-fn remove_path(path: &Path) -> io::Result<()> {
-    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
-        return Err(io::ErrorKind::InvalidInput.into());
-    };
-    let parent = match File::open(parent) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        done => done?,
-    };
-    let name = std::ffi::CString::new(std::os::unix::ffi::OsStrExt::as_bytes(name))?;
-    tree::remove(parent.as_fd(), &name)
 }

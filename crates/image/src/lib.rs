@@ -13,6 +13,7 @@ mod checksum;
 mod config;
 mod course;
 mod damage;
+mod disk;
 mod error;
 mod export;
 mod fetch;
@@ -31,8 +32,10 @@ mod rebuild;
 mod record;
 mod rootfs;
 mod search;
+mod standing;
 mod tag;
 mod tar;
+mod trash;
 mod tree;
 mod unfinished;
 mod unpack;
@@ -51,6 +54,7 @@ use tokio::sync::{Semaphore, watch};
 pub use catalog::{Ambiguous, Image, ImageUser, StoredManifest};
 pub use changes::{Deletions, export_folder, import_folder};
 pub use config::{ImageConfig, Limits};
+pub use disk::{Cause, Containers, Hold, Item, Kind, Verdict};
 pub use distribution::{Attempt, Credentials, Proxies, RegistryError, RouteError, Sources, Timeouts};
 pub use error::{PullCause, PullError};
 pub use export::{SaveError, SaveRequest, Saving, read_layout, write_layout};
@@ -135,19 +139,19 @@ impl Images {
         make_private(&config.root).map_err(|error| fail(PullCause::io(&config.root, error)))?;
         let records =
             record::Records::open(&config.root).map_err(|e| fail(PullCause::io(&config.root, e)))?;
-        let sweep = store.quarantined().is_none();
-        if !sweep {
+        let lost = store.quarantined().is_some();
+        if lost {
             let images = records.restore(&config.root, &store).map_err(fail)?;
             tracing::warn!(images, "the database was lost; images were restored from their records");
         }
+        let sweep = !lost && disk::is_explained(&config, &store).map_err(fail)?;
         let layers = Layers::open(&config.root, Arc::clone(&store), sweep).map_err(fail)?;
         load::sweep(&config.root);
         let blobs = blobs::Blobs::open(&config.root).map_err(|e| fail(PullCause::io(&config.root, e)))?;
         let catalog = Arc::new(
             Catalog::open(Arc::clone(&store), records, config.pinned.clone(), &layers).map_err(fail)?,
         );
-        let rootfs =
-            RootFilesystems::open(&config.root, store, Arc::clone(&layers), config.user_xattr, sweep)?;
+        let rootfs = RootFilesystems::open(&config, store, Arc::clone(&layers), lost)?;
         let client = Arc::new(Client::new(config.proxies.clone(), config.timeouts.clone()));
         let shared = Shared {
             slots: Semaphore::new(config.parallel_layers.max(1) * 2),
@@ -250,7 +254,7 @@ impl Images {
         let shared = Arc::clone(&self.shared);
         let removed = blocking(move || {
             let removed = shared.catalog.remove(&image.id, &shared.layers)?;
-            tokio::task::spawn_blocking(move || collect(&shared));
+            tokio::task::spawn_blocking(move || disk::after_removal(&shared, &image.layers));
             Ok(removed)
         });
         removed.await.map_err(ImageError::Failed)
@@ -275,15 +279,6 @@ impl Images {
         blocking(move || shared.catalog.pin(&image.id, pinned, &shared.layers))
             .await
             .map_err(ImageError::Failed)
-    }
-
-    /// Throws away the layers that nothing needs, for example those of pulls that failed and were not tried again.
-    ///
-    /// # Errors
-    /// What the database says.
-    pub async fn collect_garbage(&self) -> Result<Usage, ImageError> {
-        let shared = Arc::clone(&self.shared);
-        blocking(move || shared.layers.collect()).await.map_err(ImageError::Failed)
     }
 
     /// What images take on disk, summed from what was recorded when they were unpacked.
@@ -326,15 +321,6 @@ struct Watch {
 impl Drop for Watch {
     fn drop(&mut self) {
         lock(&self.watched).remove(&self.name);
-    }
-}
-
-fn collect(shared: &Shared) {
-    if let Err(error) = shared.layers.collect() {
-        tracing::warn!(%error, "layers that nothing needs could not be removed; it is tried again with the next image");
-    }
-    if let Err(error) = shared.layers.collect_blobs(&shared.blobs) {
-        tracing::warn!(%error, "kept blobs that nothing needs could not be removed; it is tried again with the next image");
     }
 }
 

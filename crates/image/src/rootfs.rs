@@ -1,6 +1,6 @@
 //! Root file systems: what a container may write over the layers of its image, and the mount of both.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -14,8 +14,11 @@ use store::rusqlite::{self, params};
 use store::{Durability, Store, StoreError};
 
 use crate::changes::{self, Deletions};
+use crate::config::ImageConfig;
 use crate::layers::Layers;
 use crate::overlay::{Stack, mount_stack};
+use crate::standing;
+use crate::trash::Trash;
 use crate::tree::{self, Usage};
 use crate::unpack::{UnpackError, copy_directory};
 
@@ -59,10 +62,20 @@ pub struct Rootfs {
     root_like: Option<PathBuf>,
 }
 
+impl Rootfs {
+    /// Its layers' directories, the highest first.
+    pub(crate) fn lowers(&self) -> &[PathBuf] {
+        &self.lowers
+    }
+}
+
 /// All root file systems of this node.
 #[derive(Debug)]
 pub struct RootFilesystems {
     folder: PathBuf,
+    /// Where they would be if they had no root of their own: there may be some of before.
+    elsewhere: Option<PathBuf>,
+    trash: Trash,
     /// Two empty directories, for stacks that would be too low for overlayfs.
     empty: [PathBuf; 2],
     store: Arc<Store>,
@@ -72,27 +85,31 @@ pub struct RootFilesystems {
 }
 
 impl RootFilesystems {
-    /// Reads what the database knows. Directories without a row are removed if `sweep`.
+    /// Reads what the database knows; if it was lost, what is noted beside the root file systems.
     pub(crate) fn open(
-        root: &Path,
+        config: &ImageConfig,
         store: Arc<Store>,
         layers: Arc<Layers>,
-        user_xattr: bool,
-        sweep: bool,
+        database_lost: bool,
     ) -> Result<RootFilesystems, RootfsError> {
-        let folder = root.join("rootfs");
+        let (root, user_xattr) = (&config.root, config.user_xattr);
+        let own_root = config.containers_root.as_ref().unwrap_or(root);
+        let folder = own_root.join("rootfs");
         let empty = [root.join("empty/0"), root.join("empty/1")];
+        let failed = |path: &Path, source| RootfsError::Io {
+            owner: "this node".into(),
+            path: path.to_owned(),
+            source,
+        };
+        crate::make_private(own_root).map_err(|source| failed(own_root, source))?;
         for path in [&folder, &empty[0], &empty[1]] {
-            std::fs::create_dir_all(path).map_err(|source| RootfsError::Io {
-                owner: "this node".into(),
-                path: path.clone(),
-                source,
-            })?;
+            std::fs::create_dir_all(path).map_err(|source| failed(path, source))?;
         }
-        let all = RootFilesystems { folder, empty, store, layers, user_xattr, known: Mutex::default() };
-        if sweep {
-            all.sweep();
-        } else {
+        let trash = Trash::open(own_root).map_err(|source| failed(own_root, source))?;
+        let elsewhere = (own_root != root).then(|| root.join("rootfs"));
+        let known = Mutex::default();
+        let all = RootFilesystems { folder, elsewhere, trash, empty, store, layers, user_xattr, known };
+        if database_lost {
             all.adopt();
         }
         all.load()?;
@@ -226,18 +243,31 @@ impl RootFilesystems {
     pub fn remove(&self, owner: &str) -> Result<(), RootfsError> {
         check_owner(owner)?;
         let path = self.folder.join(owner);
-        self.layers.throw_away(&path).map_err(|source| RootfsError::Io {
+        self.trash.throw_away(&path).map_err(|source| RootfsError::Io {
             owner: owner.to_owned(),
             path,
             source,
         })?;
         // The rows last: as long as there is something, it has an owner.
         let volumes = format!("{}*", crate::volume::prefix(owner));
-        self.store.let_go(Durability::Process, |tx| {
+        let unneeded = self.store.let_go(Durability::Process, |tx| {
+            let mut statement = tx.prepare_cached(
+                "SELECT layer FROM root_filesystem_layers WHERE (container = ?1 OR container GLOB ?2) \
+                 AND layer NOT IN (SELECT layer FROM image_layers)",
+            )?;
+            let unneeded = statement.query_map([owner, &volumes], |row| row.get(0))?;
+            let unneeded = unneeded.collect::<rusqlite::Result<BTreeSet<String>>>()?;
             tx.prepare_cached("DELETE FROM root_filesystems WHERE container = ?1 OR container GLOB ?2")?
-                .execute([owner, &volumes])
+                .execute([owner, &volumes])?;
+            Ok(unneeded)
         })?;
         self.known().remove(owner);
+        // Of an image that went before its container.
+        if !unneeded.is_empty()
+            && let Err(error) = self.layers.collect(Some(&unneeded))
+        {
+            tracing::warn!(container = owner, %error, "layers that nothing needs any more could not be removed; it is tried again later");
+        }
         Ok(())
     }
 
@@ -248,6 +278,22 @@ impl RootFilesystems {
 
     pub(crate) fn store(&self) -> &Store {
         &self.store
+    }
+
+    /// The folders there are, of whomever, also where root file systems were kept before they got a root of their own.
+    pub(crate) fn on_disk(&self) -> Vec<PathBuf> {
+        let folders = std::iter::once(&self.folder).chain(&self.elsewhere);
+        let entries = folders.flat_map(|folder| std::fs::read_dir(folder).into_iter().flatten().flatten());
+        entries.map(|entry| entry.path()).collect()
+    }
+
+    /// The folder of one.
+    pub(crate) fn folder_of(&self, owner: &str) -> PathBuf {
+        self.folder.join(owner)
+    }
+
+    pub(crate) fn trash(&self) -> &Trash {
+        &self.trash
     }
 
     /// Where root file systems are kept.
@@ -332,7 +378,8 @@ impl RootFilesystems {
         std::fs::create_dir(self.folder.join(&rootfs.owner))?;
         std::fs::create_dir(&rootfs.upper)?;
         std::fs::create_dir(&rootfs.work)?;
-        std::fs::write(self.folder.join(&rootfs.owner).join("image"), rootfs.image.as_str())?;
+        let layers = rootfs.lowers.iter().map(PathBuf::as_path);
+        standing::note(&self.folder.join(&rootfs.owner), &rootfs.image, false, layers)?;
         let upper = File::open(&rootfs.upper)?;
         match &rootfs.root_like {
             Some(path) => copy_directory(File::open(path)?, &upper)?,
@@ -391,29 +438,12 @@ impl RootFilesystems {
     fn adopt(&self) {
         for entry in std::fs::read_dir(&self.folder).into_iter().flatten().flatten() {
             let name = entry.file_name();
-            let image = std::fs::read_to_string(entry.path().join("image")).unwrap_or_default();
-            let (Some(owner), Ok(image)) = (name.to_str(), ImageId::parse(&image)) else { continue };
+            let image = standing::image(&entry.path().join("image"));
+            let (Some(owner), Some(image)) = (name.to_str(), image) else { continue };
             if let Err(error) = check_owner(owner).and_then(|()| self.record(owner, &image)) {
                 tracing::warn!(container = owner, %error, "a root file system cannot be recorded again");
             }
             self.adopt_volumes(owner);
-        }
-    }
-
-    fn sweep(&self) {
-        let recorded = self.store.read(|connection| {
-            connection
-                .prepare("SELECT container FROM root_filesystems")?
-                .query_map([], |row| row.get::<_, String>(0))?
-                .collect::<rusqlite::Result<std::collections::HashSet<_>>>()
-        });
-        let Ok(recorded) = recorded else { return };
-        for entry in std::fs::read_dir(&self.folder).into_iter().flatten().flatten() {
-            let owned = entry.file_name().to_str().is_some_and(|name| recorded.contains(name));
-            if !owned {
-                tracing::info!(path = %entry.path().display(), "a root file system without an owner is removed");
-                self.layers.discard(&entry.path());
-            }
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Volumes made of images: their layers, or a part of them, read-only in a container that has another image as its root.
 
+use std::ffi::OsStr;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -12,6 +13,9 @@ use sys::mount::{Change, attribute};
 use sys::root::Root;
 
 use crate::rootfs::{RootFilesystems, RootfsError};
+use crate::standing;
+
+const NOTE: &str = "volume-";
 
 /// What the rows of an owner's volumes begin with, which is what no owner's name does.
 pub(crate) fn prefix(owner: &str) -> String {
@@ -21,6 +25,16 @@ pub(crate) fn prefix(owner: &str) -> String {
 /// Whether a row is one of a volume.
 pub(crate) fn is_one(row: &str) -> bool {
     row.contains('@')
+}
+
+/// What the note of a volume of this image is called.
+pub(crate) fn note_name(image: &ImageId) -> String {
+    format!("{NOTE}{}", image.digest().hex())
+}
+
+/// Whether a file is the note of a volume.
+pub(crate) fn is_note(name: &OsStr) -> bool {
+    name.to_str().is_some_and(|name| name.starts_with(NOTE))
 }
 
 impl RootFilesystems {
@@ -45,9 +59,10 @@ impl RootFilesystems {
             Err(RootfsError::Exists { .. }) => self.layers_of(&row)?,
             recorded => recorded?,
         };
-        let note = folder.join(format!("volume-{}", image.digest().hex()));
-        std::fs::write(&note, image.as_str()).map_err(|source| failed(&note, source))?;
-        let whole = self.mount_lowers(&self.describe(&row, image.clone(), &layers)?, None, id_map)?;
+        let described = self.describe(&row, image.clone(), &layers)?;
+        let directories = described.lowers().iter().map(PathBuf::as_path);
+        standing::note(&folder, image, true, directories).map_err(|source| failed(&folder, source))?;
+        let whole = self.mount_lowers(&described, None, id_map)?;
         let part = if path.as_os_str().is_empty() {
             Ok(whole)
         } else {
@@ -79,10 +94,8 @@ impl RootFilesystems {
     /// Records the volumes of an owner again, after the database was lost.
     pub(crate) fn adopt_volumes(&self, owner: &str) {
         for entry in std::fs::read_dir(self.folder().join(owner)).into_iter().flatten().flatten() {
-            let is_note = entry.file_name().to_str().is_some_and(|name| name.starts_with("volume-"));
-            let text =
-                if is_note { std::fs::read_to_string(entry.path()).unwrap_or_default() } else { continue };
-            let Ok(image) = ImageId::parse(&text) else { continue };
+            let note = is_note(&entry.file_name()).then(|| standing::image(&entry.path()));
+            let Some(image) = note.flatten() else { continue };
             let row = format!("{}{}", prefix(owner), image.digest().hex());
             if let Err(error) = self.record(&row, &image) {
                 tracing::warn!(container = owner, %error, "a volume made of an image cannot be recorded again");

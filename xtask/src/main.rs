@@ -1,4 +1,4 @@
-//! Project tasks: `cargo xtask test`, `tidy`, `dist`, `bench`, `conformance`, `vm`, `gen`.
+//! Project tasks: `cargo xtask test`, `tidy`, `fuzz`, `dist`, `bench`, `conformance`, `vm`, `gen`.
 
 #[cfg(feature = "gen")]
 mod apparmor;
@@ -7,6 +7,7 @@ mod command;
 mod conformance;
 mod dist;
 mod elf;
+mod fuzz;
 mod r#gen;
 mod test;
 mod tidy;
@@ -21,6 +22,7 @@ cargo xtask TASK
                                   --shared-host: others work on this machine too, so a changed mount, interface, nftables
                                   table or control group is told and not a failure
   tidy                            floors, unsafe, file openings and lengths, links
+  fuzz [--seconds N] [TARGET...]  what reads hostile bytes is fed with them, a minute each; --help: what else can be chosen
   dist                            the release: one static file, packed with its unit and an example configuration
   conformance crictl|critest ...  crictl's commands, or Kubernetes' own suite, against a throw-away daemon
   bench [OPTIONS]                 the release measured through CRI, beside containerd where it is installed; --help: what can be chosen
@@ -34,6 +36,7 @@ fn main() -> ExitCode {
     let done = match args.first().map(String::as_str) {
         Some("test") => test::run(rest),
         Some("tidy") => tidy::run(),
+        Some("fuzz") => fuzz::run(rest),
         Some("dist") => dist::run(rest),
         Some("conformance") => conformance::run(rest),
         Some("bench") => bench::run(rest),

@@ -5,6 +5,8 @@
 mod edits;
 mod error;
 mod file;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod name;
 mod registry;
 

@@ -13,6 +13,8 @@ mod credentials;
 mod download;
 mod endpoint;
 mod error;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod hasher;
 mod helper;
 mod host;

@@ -1,6 +1,8 @@
 //! Hooks that the node's administrator has put into folders: which of them a container gets, after oci-hooks(5), version 1.0.0.
 
 mod file;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};

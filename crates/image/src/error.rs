@@ -102,11 +102,19 @@ pub(crate) fn is_no_space(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
+/// How much of the platforms that an index offers is shown.
+const LIST_MAX: usize = 2000;
+
 fn list(platforms: &[Platform]) -> String {
     if platforms.is_empty() {
         return "no images at all".to_owned();
     }
-    platforms.iter().map(Platform::to_string).collect::<Vec<_>>().join(", ")
+    let all = platforms.iter().map(Platform::to_string).collect::<Vec<_>>().join(", ");
+    // Their names are whatever an index pleases.
+    match all.char_indices().nth(LIST_MAX) {
+        Some((end, _)) => format!("{}...", &all[..end]),
+        None => all,
+    }
 }
 
 impl fmt::Display for PullError {

@@ -18,6 +18,8 @@ mod error;
 mod export;
 mod fetch;
 mod flight;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod graft;
 mod inspect;
 mod layers;

@@ -20,7 +20,7 @@ use crate::fetch::Directory;
 use crate::flight::Flights;
 use crate::graft::{Above, graft};
 use crate::layers::{Layers, Partial, Ready};
-use crate::manifest::{self, Config, Document, EMPTY_CONFIG, LayerSource, Manifest};
+use crate::manifest::{self, Config, Descriptor, Document, EMPTY_CONFIG, LayerSource, Manifest};
 use crate::progress::{Progress, Stage};
 use crate::search::Search;
 use crate::unpack::{self, LooseEnds, UnpackError, Unpacked};
@@ -106,6 +106,7 @@ impl Pull {
         let limits = &self.shared.config.limits;
         let what = format!("configuration {id}");
         let body = self.session.blob(&what, id.digest(), limits.config_bytes).await?;
+        check_size(&what, &body, &manifest.config)?;
         let config = manifest::parse_config(&what, &body)?;
         check_config(&what, &config, manifest.layers.len(), &self.shared.config.platform)?;
         let layers = manifest.layers.into_iter().zip(config.rootfs.diff_ids);
@@ -152,6 +153,7 @@ impl Pull {
         let config = &self.shared.config;
         let mut reference = self.reference.manifest().to_owned();
         let mut expected = self.reference.digest().cloned();
+        let mut entry: Option<Descriptor> = None;
         let mut search = Search::new(&config.platform, config.limits.index_depth);
         let (mut read, mut depth) = (Vec::new(), 0);
         loop {
@@ -159,7 +161,14 @@ impl Pull {
                 .session
                 .manifest(&reference, expected.as_ref(), manifest::ACCEPT, config.limits.manifest_bytes)
                 .await?;
-            let what = format!("manifest {reference}");
+            // A tag says nothing of what was received: the digest does.
+            let what = match expected {
+                Some(_) => format!("manifest {reference}"),
+                None => format!("manifest {reference} ({})", fetched.digest),
+            };
+            if let Some(entry) = &entry {
+                check_size(&what, &fetched.body, entry)?;
+            }
             let document = manifest::parse(&what, &fetched.content_type, &fetched.body, &config.limits)?;
             // What an index offered in vain is not on the way to the image.
             read.truncate(depth);
@@ -175,7 +184,8 @@ impl Pull {
             let next = search.next(&self.reference.to_string())?;
             depth = next.depth;
             reference = next.entry.digest.to_string();
-            expected = Some(next.entry.digest);
+            expected = Some(next.entry.digest.clone());
+            entry = Some(next.entry);
         }
     }
 
@@ -368,6 +378,15 @@ pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, PullCause> + Send + 'static,
 ) -> Result<T, PullCause> {
     tokio::task::spawn_blocking(work).await.unwrap_or(Err(PullCause::Interrupted))
+}
+
+/// What has the right digest and another size than was promised is the work of somebody who counts on readers that differ.
+fn check_size(what: &str, body: &[u8], promised: &Descriptor) -> Result<(), PullCause> {
+    if i64::try_from(body.len()) == Ok(promised.size) {
+        return Ok(());
+    }
+    let why = format!("it has {} bytes, not {} as is said where it is named", body.len(), promised.size);
+    Err(PullCause::malformed(what, why))
 }
 
 pub(crate) fn check_types(manifest: &Manifest) -> Result<(), PullCause> {

@@ -186,6 +186,13 @@ impl io::Write for Rest<'_> {
     }
 }
 
+/// Only decompresses, to the end or to what is too much.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn decompress(blob: impl Read, expected: &Expected, limits: &Limits) -> Result<(), UnpackError> {
+    let packed = Counted::new(blob, &expected.blob, expected.size);
+    decompress::open(packed, &expected.diff_id, limits)?.finish(io::sink()).map(drop)
+}
+
 /// A stream that is hashed and counted as it is read, and cut where it is longer than it was said to be.
 pub(crate) struct Counted<R> {
     stream: R,

@@ -7,6 +7,7 @@
 mod auth;
 mod body;
 mod contents;
+pub mod corpus;
 mod fault;
 pub mod make;
 mod pull;

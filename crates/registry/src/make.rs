@@ -108,6 +108,40 @@ impl Layer {
     }
 }
 
+impl Image {
+    /// The same image with its manifest changed, and all that follows from it.
+    ///
+    /// # Panics
+    /// If its manifest is no JSON.
+    pub fn edited(self, change: impl FnOnce(&mut Value)) -> Image {
+        let own = self.manifests.iter().position(|(digest, _)| *digest == self.digest);
+        let (media_type, body) = own.map_or((MANIFEST.to_owned(), Bytes::from_static(b"{}")), |at| {
+            (self.manifests[at].1.media_type.clone(), self.manifests[at].1.body.clone())
+        });
+        let mut value = serde_json::from_slice(&body).expect("a manifest");
+        change(&mut value);
+        self.with_manifest(&media_type, value.to_string().as_bytes())
+    }
+
+    /// The same image with another text for a manifest.
+    pub fn with_manifest(mut self, media_type: &str, body: &[u8]) -> Image {
+        self.digest = sha256(body);
+        self.manifests.push((self.digest.clone(), Manifest::new(media_type, body)));
+        self
+    }
+
+    /// The same image with another text for a configuration, to which its manifest leads.
+    pub fn with_config(mut self, config: &[u8]) -> Image {
+        self.id = sha256(config);
+        self.blobs.push((self.id.clone(), Blob::Memory(Bytes::copy_from_slice(config))));
+        let (id, size) = (self.id.clone(), config.len());
+        self.edited(|manifest| {
+            manifest["config"]["digest"] = id.into();
+            manifest["config"]["size"] = size.into();
+        })
+    }
+}
+
 /// What to make an image of.
 #[derive(Debug, Clone)]
 pub struct ImageBuilder {

@@ -122,6 +122,17 @@ pub fn append(out: &mut Vec<u8>, entry: &Entry) {
     padded(out, &entry.data);
 }
 
+/// The same bytes, with the right checksum in everything that looks like a header of ustar or GNU.
+pub fn with_checksums(archive: &[u8]) -> Vec<u8> {
+    let mut bytes = archive.to_vec();
+    for block in bytes.chunks_exact_mut(512).filter(|block| block[257..262] == *b"ustar") {
+        block[148..156].copy_from_slice(b"        ");
+        let sum: u32 = block.iter().map(|&byte| u32::from(byte)).sum();
+        block[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+    }
+    bytes
+}
+
 /// `length key=value\n`, where the length counts itself.
 fn record(key: &str, value: &[u8]) -> Vec<u8> {
     let rest = key.len() + value.len() + 3;

@@ -1,5 +1,7 @@
 //! The images that are measured with, made here and served from a registry on loopback: no run depends on the Internet.
 
+use crate::content::Content;
+use crate::relay::Relay;
 use anyhow::Result;
 use registry::make::{Compression, ImageBuilder, Layer};
 use registry::tar::Entry;
@@ -9,21 +11,35 @@ use serde_json::json;
 /// The programs of busybox that are used.
 const PROGRAMS: &[&str] = &["sh", "sleep", "true"];
 
-/// Bytes of the one large file.
-const LARGE: usize = 64 << 20;
+/// Bytes of the image of large files, in how many layers, and bytes of each file.
+const LARGE: (usize, usize, usize) = (1 << 30, 10, 4 << 20);
 
-/// Small files, and the bytes of each.
-const SMALL: (usize, usize) = (5000, 4096);
+/// Files of the image of small ones, in how many layers, how many to a directory, and less than how many bytes each.
+const SMALL: (usize, usize, usize, usize) = (100_000, 40, 25, 8 << 10);
+
+/// Bytes of the image that comes through the slow link, in how many layers, and the link's bytes per second.
+const LINKED: (usize, usize, usize) = (256 << 20, 4, 20_000_000);
+
+/// An image to pull.
+pub(crate) struct ToPull {
+    /// What it is.
+    pub(crate) what: String,
+    pub(crate) name: String,
+    /// How long the link alone takes for its blobs, where there is one worth speaking of.
+    pub(crate) link_secs: Option<f64>,
+}
 
 /// A registry with the images.
 pub(crate) struct Served {
     listening: Listening,
     has_busybox: bool,
+    to_pull: Vec<ToPull>,
+    _relay: Option<Relay>,
 }
 
 impl Served {
-    /// Makes the images and serves them until dropped.
-    pub(crate) async fn start() -> Result<Served> {
+    /// Makes the images and serves them until dropped; those to pull only if `pulls`.
+    pub(crate) async fn start(pulls: bool) -> Result<Served> {
         let registry = Registry::new();
         let busybox = busybox();
         if let Some(busybox) = &busybox {
@@ -41,22 +57,33 @@ impl Served {
             registry.add("bench/busybox", "1", &image.clone().run(run(&["sh"])).build());
             registry.add("bench/pause", "1", &image.run(run(&["sleep", "1000000000"])).build());
         }
-        let large = [Entry::file("large", 0o644, noise(LARGE))];
-        registry.add(
-            "bench/large",
-            "1",
-            &ImageBuilder::new().layer(Layer::new(&large, Compression::Gzip)).build(),
-        );
-        let bytes = noise(SMALL.0 * SMALL.1);
-        let small = bytes.chunks(SMALL.1).enumerate();
-        let small: Vec<Entry> =
-            small.map(|(number, bytes)| Entry::file(&format!("f{number}"), 0o644, bytes)).collect();
-        registry.add(
-            "bench/small",
-            "1",
-            &ImageBuilder::new().layer(Layer::new(&small, Compression::Gzip)).build(),
-        );
-        Ok(Served { listening: registry.listen().await?, has_busybox: busybox.is_some() })
+        let listening = registry.listen().await?;
+        let (mut to_pull, mut relay) = (Vec::new(), None);
+        if pulls {
+            eprintln!("making the images to pull");
+            let name = |host: &str, image: &str| format!("{host}/bench/{image}:1");
+            add(&registry, "large", large(LARGE, 1));
+            to_pull.push(ToPull {
+                what: format!("{} MiB in {} layers", LARGE.0 >> 20, LARGE.1),
+                name: name(&listening.host(), "large"),
+                link_secs: None,
+            });
+            add(&registry, "small", small());
+            to_pull.push(ToPull {
+                what: format!("{} files in {} layers", SMALL.0, SMALL.1),
+                name: name(&listening.host(), "small"),
+                link_secs: None,
+            });
+            let slow = Relay::to(listening.address, LINKED.2 as f64).await?;
+            let packed = add(&registry, "linked", large((LINKED.0, LINKED.1, LARGE.2), 2));
+            to_pull.push(ToPull {
+                what: format!("{} MiB through {} MB/s", LINKED.0 >> 20, LINKED.2 / 1_000_000),
+                name: name(&slow.host(), "linked"),
+                link_secs: Some(packed as f64 / LINKED.2 as f64),
+            });
+            relay = Some(slow);
+        }
+        Ok(Served { listening, has_busybox: busybox.is_some(), to_pull, _relay: relay })
     }
 
     /// An image with a shell; `None` where the machine has no busybox to make it of.
@@ -69,12 +96,9 @@ impl Served {
         self.name("pause")
     }
 
-    /// What is pulled to be measured, with what it is.
-    pub(crate) fn to_pull(&self) -> [(String, String); 2] {
-        [
-            (format!("one file of {} MiB", LARGE >> 20), self.name("large")),
-            (format!("{} files of {} KiB", SMALL.0, SMALL.1 >> 10), self.name("small")),
-        ]
+    /// What is pulled to be measured.
+    pub(crate) fn to_pull(&self) -> &[ToPull] {
+        &self.to_pull
     }
 
     fn name(&self, image: &str) -> String {
@@ -90,15 +114,47 @@ fn busybox() -> Option<Vec<u8>> {
     (!dynamic).then_some(bytes)
 }
 
-/// Bytes that pack about as well as programs do: every second one is random.
-fn noise(length: usize) -> Vec<u8> {
-    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-    let mut next = || {
-        // xorshift64: the same bytes in every run.
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state
-    };
-    (0..length).map(|index| if index % 2 == 0 { 0 } else { next() as u8 }).collect()
+/// Serves an image of these layers, and says how many bytes they have packed.
+fn add(registry: &Registry, image: &str, layers: impl Iterator<Item = Layer>) -> usize {
+    let layers: Vec<Layer> = layers.collect();
+    let packed = layers.iter().map(|layer| layer.packed.len()).sum();
+    let image_of = |builder: ImageBuilder, layer: Layer| builder.layer(layer);
+    registry.add(
+        &format!("bench/{image}"),
+        "1",
+        &layers.into_iter().fold(ImageBuilder::new(), image_of).build(),
+    );
+    packed
+}
+
+/// Layers of large files.
+fn large((bytes, layers, file): (usize, usize, usize), seed: u64) -> impl Iterator<Item = Layer> {
+    (0..layers).map(move |number| {
+        let mut content = Content::new(seed << 32 | number as u64);
+        let whole = content.bytes(bytes / layers);
+        let files = whole.chunks(file).enumerate();
+        let mut entries = vec![Entry::directory(&format!("usr{number}"), 0o755)];
+        entries.extend(
+            files.map(|(file, bytes)| Entry::file(&format!("usr{number}/lib{file}.so"), 0o755, bytes)),
+        );
+        Layer::new(&entries, Compression::Gzip)
+    })
+}
+
+/// Layers of many small files.
+fn small() -> impl Iterator<Item = Layer> {
+    let (files, layers, per_directory, size) = SMALL;
+    (0..layers).map(move |number| {
+        let mut content = Content::new(3 << 32 | number as u64);
+        let mut entries = Vec::new();
+        for file in 0..files / layers {
+            let directory = format!("app{number}/d{}", file / per_directory);
+            if file % per_directory == 0 {
+                entries.push(Entry::directory(&directory, 0o755));
+            }
+            let length = content.below(size);
+            entries.push(Entry::file(&format!("{directory}/f{file}"), 0o644, content.bytes(length)));
+        }
+        Layer::new(&entries, Compression::Gzip)
+    })
 }

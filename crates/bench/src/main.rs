@@ -3,6 +3,7 @@
 //! Every runtime gets the same calls by the same client with the same pods, in rounds whose order rotates, so that what else happens on
 //! the machine falls on all of them. A figure is the median over all rounds with the 95th percentile beside it.
 
+mod content;
 mod images;
 mod lifecycle;
 mod many;
@@ -11,6 +12,7 @@ mod peers;
 mod pods;
 mod processes;
 mod pulls;
+mod relay;
 mod report;
 mod samples;
 mod target;
@@ -41,7 +43,7 @@ struct Args {
     /// How often everything is measured, with the order of the runtimes rotated
     #[arg(long, default_value_t = 3)]
     rounds: usize,
-    /// Pods whose lifecycle is measured call by call, per round and network
+    /// Pods whose lifecycle is measured call by call, per round and network; 0 leaves the part out
     #[arg(long, default_value_t = 20)]
     iterations: usize,
     /// Pods that exist at the same time in the second part; 0 leaves the part out
@@ -56,7 +58,7 @@ struct Args {
     /// Seconds over which idle processor use is taken while the pods are there
     #[arg(long, default_value_t = 20)]
     idle_secs: u64,
-    /// Pulls per round of a large file and of many small ones; 0 leaves the part out
+    /// Pulls per round of each image: large files, many small ones, and one through a slow link; 0 leaves the part out
     #[arg(long, default_value_t = 1)]
     pulls: usize,
     /// Control group of the pods
@@ -83,7 +85,7 @@ fn main() -> Result<()> {
 }
 
 async fn run(args: Args) -> Result<()> {
-    let images = images::Served::start().await?;
+    let images = images::Served::start(args.pulls > 0).await?;
     let scratch = tempfile::Builder::new().prefix("pintle-bench-").tempdir()?;
     let mut peers = Vec::new();
     let mut targets = Vec::new();
@@ -147,7 +149,7 @@ async fn measure(
     for round in 0..args.rounds {
         for step in 0..targets.len() {
             let target = &targets[(round + step) % targets.len()];
-            for network in &args.network {
+            for network in args.network.iter().filter(|_| args.iterations > 0) {
                 eprintln!("round {}: {}: lifecycle, {} network", round + 1, target.name, network.word());
                 lifecycle::measure(target, plan, *network, args.iterations, report).await?;
             }
@@ -162,7 +164,7 @@ async fn measure(
             }
             if args.pulls > 0 {
                 eprintln!("round {}: {}: pulls", round + 1, target.name);
-                pulls::measure(target, images, args.pulls, report).await?;
+                pulls::measure(target, images, args.pulls, &plan.directory, report).await?;
             }
         }
     }

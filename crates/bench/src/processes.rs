@@ -45,6 +45,27 @@ pub(crate) fn cpu_nanos(pid: i32) -> u64 {
     threads.filter_map(time).sum()
 }
 
+/// Processor time so far, in seconds, of a process with the threads and children that have ended (proc_pid_stat(5)).
+pub(crate) fn cpu_secs(pid: i32) -> Option<f64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // utime, stime, cutime and cstime, counted from behind the name.
+    let fields = text.rsplit_once(") ")?.1.split(' ').skip(11).take(4);
+    let ticks: f64 = fields.filter_map(|field| field.parse::<f64>().ok()).sum();
+    Some(ticks / rustix::param::clock_ticks_per_second() as f64)
+}
+
+/// The most memory that a process has had since [`reset_peak`].
+pub(crate) fn peak_kib(pid: i32) -> Option<f64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    line.split_whitespace().next()?.parse().ok()
+}
+
+/// Makes the peak of a process's memory what it has now (proc_pid_clear_refs(5)).
+pub(crate) fn reset_peak(pid: i32) -> std::io::Result<()> {
+    fs::write(format!("/proc/{pid}/clear_refs"), "5")
+}
+
 /// The helpers of a runtime whose daemon has this id: what descends from the daemon, what lies in a pod's control group, and the parents of
 /// what lies there (shims and monitors, which are adopted by process 1); without the programs of the containers.
 pub(crate) fn helpers(daemon: i32, cgroup_parent: &str) -> Vec<i32> {
@@ -102,6 +123,12 @@ mod tests {
         let own = std::process::id().cast_signed();
         assert!(memory(own).unwrap().rss_kib > 0.0);
         assert!(cpu_nanos(own) > 0);
+        assert!(cpu_secs(own).is_some());
+        let large = vec![1u8; 32 << 20];
+        let with = peak_kib(own).unwrap();
+        drop(large);
+        reset_peak(own).unwrap();
+        assert!(peak_kib(own).unwrap() < with);
     }
 
     #[test]

@@ -7,6 +7,8 @@ mod attributes;
 mod decompress;
 mod dirs;
 mod extract;
+mod frames;
+mod members;
 
 use std::io::{self, Read};
 use std::os::fd::{BorrowedFd, OwnedFd};

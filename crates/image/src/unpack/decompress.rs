@@ -2,11 +2,12 @@
 
 use std::io::{self, BufReader, Chain, Cursor, Read, Write};
 
-use flate2::bufread::MultiGzDecoder;
 use model::digest::Digest;
 
 use distribution::Hasher;
 
+use super::frames::Frames;
+use super::members::Members;
 use super::{Counted, UnpackError};
 use crate::config::Limits;
 
@@ -21,9 +22,8 @@ type Packed<R> = BufReader<Chain<Cursor<Vec<u8>>, Counted<R>>>;
 
 enum Decoder<R: Read> {
     Plain(Box<Packed<R>>),
-    /// Several members one after the other are one stream, as gzip has it.
-    Gzip(Box<MultiGzDecoder<Packed<R>>>),
-    Zstd(Box<zstd::stream::read::Decoder<'static, Packed<R>>>),
+    Gzip(Box<Members<Packed<R>>>),
+    Zstd(Box<zstd::stream::read::Decoder<'static, Frames<Packed<R>>>>),
 }
 
 /// The archive as a stream.
@@ -63,10 +63,10 @@ pub(super) fn open<R: Read>(
     };
     let stream = BufReader::with_capacity(BUFFER, Cursor::new(magic).chain(packed));
     let decoder = if is_gzip {
-        Decoder::Gzip(Box::new(MultiGzDecoder::new(stream)))
+        Decoder::Gzip(Box::new(Members::new(stream)))
     } else if is_zstd {
         let failed = |error: io::Error| UnpackError::Compression(error.to_string());
-        let mut decoder = zstd::stream::read::Decoder::with_buffer(stream).map_err(failed)?;
+        let mut decoder = zstd::stream::read::Decoder::with_buffer(Frames::new(stream)).map_err(failed)?;
         decoder.window_log_max(ZSTD_WINDOW_LOG_MAX).map_err(failed)?;
         Decoder::Zstd(Box::new(decoder))
     } else {
@@ -85,7 +85,7 @@ pub(super) fn open<R: Read>(
 impl<R: Read> Archive<R> {
     /// Whether the stream below failed.
     pub(super) fn aborted(&self) -> bool {
-        self.packed().failed
+        self.packed().is_some_and(|packed| packed.failed)
     }
 
     /// The reason for a failed read that the tar reader could only pass on as "something failed".
@@ -98,37 +98,31 @@ impl<R: Read> Archive<R> {
 
     /// Reads whatever is left into `rest`, and gives the digests.
     pub(super) fn finish(mut self, mut rest: impl Write) -> Result<Finished, UnpackError> {
-        let read = io::copy(&mut self, &mut rest)
-            // What follows the compressed stream counts for the blob's digest alone.
-            .and_then(|_| io::copy(self.packed_stream(), &mut io::sink()));
+        let read = io::copy(&mut self, &mut rest);
         if let Err(error) = read {
             return Err(self.reason().unwrap_or_else(|| UnpackError::Compression(error.to_string())));
         }
         let archive = self.hasher.finish();
         let stream = match self.decoder {
-            Decoder::Plain(stream) => *stream,
-            Decoder::Gzip(decoder) => decoder.into_inner(),
-            Decoder::Zstd(decoder) => decoder.finish(),
+            Decoder::Plain(stream) => Some(*stream),
+            Decoder::Gzip(members) => members.into_packed(),
+            Decoder::Zstd(decoder) => Some(decoder.finish().into_packed()),
+        };
+        let Some(stream) = stream else {
+            return Err(UnpackError::Compression("the stream ended between two members".into()));
         };
         let packed = stream.into_inner().into_inner().1;
         Ok(Finished { packed: packed.hasher.finish(), packed_size: packed.count, archive })
     }
 
-    fn packed(&self) -> &Counted<R> {
+    /// The packed stream; none between two members of one.
+    fn packed(&self) -> Option<&Counted<R>> {
         let stream = match &self.decoder {
             Decoder::Plain(stream) => stream,
-            Decoder::Gzip(decoder) => decoder.get_ref(),
-            Decoder::Zstd(decoder) => decoder.get_ref(),
+            Decoder::Gzip(members) => members.packed()?,
+            Decoder::Zstd(decoder) => decoder.get_ref().packed(),
         };
-        stream.get_ref().get_ref().1
-    }
-
-    fn packed_stream(&mut self) -> &mut Packed<R> {
-        match &mut self.decoder {
-            Decoder::Plain(stream) => stream,
-            Decoder::Gzip(decoder) => decoder.get_mut(),
-            Decoder::Zstd(decoder) => decoder.get_mut(),
-        }
+        Some(stream.get_ref().get_ref().1)
     }
 
     /// Whether so much has come out that only a bomb has it.
@@ -137,7 +131,7 @@ impl<R: Read> Archive<R> {
         if self.count > limits.layer_bytes {
             return Some(UnpackError::TooLarge(limits.layer_bytes));
         }
-        let packed = self.packed().count.max(1);
+        let packed = self.packed().map_or(1, |packed| packed.count.max(1));
         let bomb = self.count > limits.ratio_floor_bytes && self.count / packed > limits.ratio;
         bomb.then_some(UnpackError::Bomb(limits.ratio))
     }

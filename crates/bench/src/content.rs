@@ -1,7 +1,7 @@
 //! Contents for the images that are pulled: they pack to about half, as programs and texts do, and are the same in every run.
 
 /// Words that come again and again.
-const VOCABULARY: usize = 4096;
+const VOCABULARY: usize = 1024;
 
 /// A source of bytes: words of a vocabulary, some more often than others, and between them runs that nothing predicts.
 pub(crate) struct Content {

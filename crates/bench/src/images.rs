@@ -1,7 +1,6 @@
 //! The images that are measured with, made here and served from a registry on loopback: no run depends on the Internet.
 
 use crate::content::Content;
-use crate::relay::Relay;
 use anyhow::Result;
 use registry::make::{Compression, ImageBuilder, Layer};
 use registry::tar::Entry;
@@ -34,7 +33,8 @@ pub(crate) struct Served {
     listening: Listening,
     has_busybox: bool,
     to_pull: Vec<ToPull>,
-    _relay: Option<Relay>,
+    /// Behind the slow link.
+    _far: Listening,
 }
 
 impl Served {
@@ -58,7 +58,10 @@ impl Served {
             registry.add("bench/pause", "1", &image.run(run(&["sleep", "1000000000"])).build());
         }
         let listening = registry.listen().await?;
-        let (mut to_pull, mut relay) = (Vec::new(), None);
+        let far = Registry::new();
+        far.set_rate(Some(LINKED.2 as u64));
+        let far_listening = far.listen().await?;
+        let mut to_pull = Vec::new();
         if pulls {
             eprintln!("making the images to pull");
             let name = |host: &str, image: &str| format!("{host}/bench/{image}:1");
@@ -74,16 +77,14 @@ impl Served {
                 name: name(&listening.host(), "small"),
                 link_secs: None,
             });
-            let slow = Relay::to(listening.address, LINKED.2 as f64).await?;
-            let packed = add(&registry, "linked", large((LINKED.0, LINKED.1, LARGE.2), 2));
+            let packed = add(&far, "linked", large((LINKED.0, LINKED.1, LARGE.2), 2));
             to_pull.push(ToPull {
                 what: format!("{} MiB through {} MB/s", LINKED.0 >> 20, LINKED.2 / 1_000_000),
-                name: name(&slow.host(), "linked"),
+                name: name(&far_listening.host(), "linked"),
                 link_secs: Some(packed as f64 / LINKED.2 as f64),
             });
-            relay = Some(slow);
         }
-        Ok(Served { listening, has_busybox: busybox.is_some(), to_pull, _relay: relay })
+        Ok(Served { listening, has_busybox: busybox.is_some(), to_pull, _far: far_listening })
     }
 
     /// An image with a shell; `None` where the machine has no busybox to make it of.

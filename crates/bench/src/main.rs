@@ -12,7 +12,6 @@ mod peers;
 mod pods;
 mod processes;
 mod pulls;
-mod relay;
 mod report;
 mod samples;
 mod target;

@@ -10,17 +10,19 @@ use http::{Request, Response, Uri, header};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::client::legacy::{Client as Connections, Error as PoolError};
+use hyper_util::client::legacy::{Client as Pooled, Error as PoolError};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 
+use crate::connections::{Bounds, Connections};
 use crate::connector::Way;
+use crate::download::AHEAD_MAX;
 use crate::host::is_link_local;
 use crate::proxy::{Proxies, Proxy};
 use crate::timeouts::Timeouts;
 use crate::tls::{self, Tls};
 
 pub(crate) type Answer = Response<Incoming>;
-type Pool = Connections<HttpsConnector<Way>, Full<Bytes>>;
+type Pool = Pooled<HttpsConnector<Way>, Full<Bytes>>;
 
 /// As many pools as are kept. Each is one registry's own certificates; whoever has more of them connects anew now and then.
 const POOLS_MAX: usize = 32;
@@ -32,6 +34,7 @@ pub struct Client {
     pools: Mutex<Vec<(Key, Pool)>>,
     proxies: Proxies,
     pub(crate) timeouts: Timeouts,
+    pub(crate) connections: Connections,
 }
 
 /// What connections must have in common to be in one pool.
@@ -73,7 +76,13 @@ pub(crate) struct Reach<'a> {
 impl Client {
     /// A client without connections.
     pub fn new(proxies: Proxies, timeouts: Timeouts) -> Client {
-        Client { pools: Mutex::default(), proxies, timeouts }
+        let connections = Connections::new(Bounds::default(), AHEAD_MAX);
+        Client { pools: Mutex::default(), proxies, timeouts, connections }
+    }
+
+    /// The same with other bounds of how many connections carry blobs.
+    pub fn bounded(self, bounds: Bounds) -> Client {
+        Client { connections: Connections::new(bounds, AHEAD_MAX), ..self }
     }
 
     /// Sends one request and waits for the headers of the answer.
@@ -140,7 +149,7 @@ fn connections(key: &Key) -> Result<Pool, String> {
     };
     let builder = HttpsConnectorBuilder::new().with_tls_config(config);
     let builder = if key.tls.is_some() { builder.https_only() } else { builder.https_or_http() };
-    Ok(Connections::builder(TokioExecutor::new())
+    Ok(Pooled::builder(TokioExecutor::new())
         .pool_timer(TokioTimer::new())
         .pool_max_idle_per_host(8)
         .build(builder.enable_http1().wrap_connector(way)))

@@ -1,222 +1,207 @@
-//! Bodies: read with a deadline by progress, and continued by `Range` where a connection broke.
+//! A blob as it arrives: in order, whether one connection brings it or several bring parts of it side by side.
+//!
+//! A large blob is asked for in ranges, one after the other. Only while whoever takes the bytes waits for the network are further ranges
+//! fetched ahead, held in memory until it is their turn: a few, of all blobs together. Where a registry does not serve ranges, or serves
+//! something else, it is one stream.
 
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use http::{StatusCode, header};
-use http_body_util::BodyExt;
-use hyper::body::Incoming;
+use bytes::{Bytes, BytesMut};
 use model::digest::Digest;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::task::JoinSet;
 
-use crate::client::Answer;
-use crate::conversation::Ask;
-use crate::endpoint::Capability;
 use crate::error::RegistryError;
-use crate::range::Range;
-use crate::session::{Session, Turn, Turns};
+use crate::part::{Blob, Extent, Part, Stop};
+use crate::session::Session;
 
-/// A connection that brings less than this before it breaks counts as a failed try.
-const WORTHWHILE: u64 = 1 << 20;
+/// A blob up to this size is asked for at once, and one that is larger begins with as much.
+const FIRST: u64 = 8 << 20;
+/// A part while there is only one at a time: requests are few.
+const LONG: u64 = 32 << 20;
+/// A part that is fetched beside others, and so held in memory.
+const SHORT: u64 = 4 << 20;
+/// Parts of one blob that are fetched side by side.
+const LANES_MAX: usize = 4;
+/// Short parts that may be held in memory, of all blobs together: 16 MiB.
+pub(crate) const AHEAD_MAX: usize = 4;
+/// What is less than this is gathered, so that a trickle does not fill a channel with crumbs.
+const CRUMB: usize = 32 << 10;
+/// How many pieces a part that is taken as it comes may be ahead.
+const NEAR: usize = 4;
 
-/// A body as it arrives. Only time spent waiting for the registry counts against it, not time in which nobody asked for more.
-pub(crate) struct Body {
-    body: Incoming,
-    window: Duration,
-    least: u64,
-    waited: Duration,
-    arrived: u64,
-}
-
-/// Why a body ended before its end.
-pub(crate) enum Broken {
-    Stalled,
-    Failed(String),
-}
-
-impl Broken {
-    pub(crate) fn cause(self, what: &str, host: &str, received: u64) -> RegistryError {
-        match self {
-            Broken::Stalled => {
-                RegistryError::Stalled { what: what.to_owned(), host: host.to_owned(), received }
-            }
-            Broken::Failed(why) => RegistryError::Unreachable {
-                host: host.to_owned(),
-                why: format!("the connection broke after {received} bytes of {what}: {why}"),
-            },
-        }
-    }
-}
-
-impl Body {
-    /// Within each `window` of waiting, at least so many bytes have to arrive.
-    pub(crate) fn new(body: Incoming, window: Duration, least: u64) -> Body {
-        Body { body, window, least, waited: Duration::ZERO, arrived: 0 }
-    }
-
-    /// The next bytes; none at the end.
-    pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, Broken> {
-        loop {
-            let before = Instant::now();
-            let frame =
-                tokio::time::timeout(self.window.saturating_sub(self.waited), self.body.frame()).await;
-            self.waited += before.elapsed();
-            let bytes = match frame {
-                Err(_) => Bytes::new(),
-                Ok(None) => return Ok(None),
-                Ok(Some(Err(error))) => {
-                    let source = std::error::Error::source(&error).map(ToString::to_string);
-                    return Err(Broken::Failed(source.unwrap_or_else(|| error.to_string())));
-                }
-                Ok(Some(Ok(frame))) => frame.into_data().unwrap_or_default(),
-            };
-            self.arrived += bytes.len() as u64;
-            if self.waited >= self.window {
-                if self.arrived < self.least {
-                    return Err(Broken::Stalled);
-                }
-                (self.waited, self.arrived) = (Duration::ZERO, 0);
-            }
-            if !bytes.is_empty() {
-                return Ok(Some(bytes));
-            }
-        }
-    }
-}
-
-/// A blob as it arrives. A broken connection is made again from where it broke, in the end to another endpoint. The blob's digest is for
-/// whoever takes the bytes to check.
-pub struct Download<'a> {
-    session: &'a Session,
-    what: String,
-    /// What is asked for, below the repository.
-    of: String,
-    size: u64,
+/// A blob that is being fetched. Its digest is for whoever takes the bytes to check. Dropping it ends the transfer.
+pub struct Download {
+    session: Arc<Session>,
+    blob: Arc<Blob>,
+    /// The parts under way, in order.
+    lanes: VecDeque<Lane>,
+    tasks: JoinSet<()>,
     received: u64,
-    /// Tries in a row that brought little.
-    failures: u32,
-    /// None before the first request.
-    turns: Option<Turns<'a>>,
-    turn: Option<Turn<'a>>,
-    connection: Option<Connection>,
+    /// Where the next part begins.
+    planned: u64,
+    pace: Pace,
+    /// How parts are asked for from now on.
+    extent: Extent,
 }
 
-/// One answer's body.
-struct Connection {
-    body: Body,
-    /// What comes again, since a registry without ranges begins anew.
-    skip: u64,
-    /// What had been received before it.
-    before: u64,
+struct Lane {
+    events: mpsc::Receiver<Event>,
+    /// For a part that is held in memory.
+    _ahead: Option<OwnedSemaphorePermit>,
+}
+
+enum Event {
+    Bytes(Bytes),
+    /// The part turned out to be the whole blob.
+    IsWhole,
+    End,
+    Stop(Stop),
+}
+
+/// Whether the network or whoever takes the bytes is the slower one.
+struct Pace {
+    lanes: usize,
+    since: Instant,
+    waited: Duration,
 }
 
 impl Session {
-    /// Begins to fetch a blob of `size` bytes, which errors call `what`.
-    pub fn download(&self, what: impl Into<String>, digest: &Digest, size: u64) -> Download<'_> {
+    /// Begins to fetch a blob of `size` bytes, which errors call `what`. It must be called within a tokio runtime.
+    pub fn download(self: &Arc<Self>, what: impl Into<String>, digest: &Digest, size: u64) -> Download {
+        let blob = Blob { what: what.into(), of: format!("blobs/{digest}"), size, tags: Mutex::default() };
         Download {
-            session: self,
-            what: what.into(),
-            of: format!("blobs/{digest}"),
-            size,
+            session: Arc::clone(self),
+            blob: Arc::new(blob),
+            lanes: VecDeque::new(),
+            tasks: JoinSet::new(),
             received: 0,
-            failures: 0,
-            turns: None,
-            turn: None,
-            connection: None,
+            planned: 0,
+            pace: Pace { lanes: 1, since: Instant::now(), waited: Duration::ZERO },
+            extent: if size > FIRST { Extent::Exactly } else { Extent::Rest },
         }
     }
 }
 
-impl Download<'_> {
-    /// The next bytes, in order; none when `size` bytes have come and the registry says that there are no more.
+impl Download {
+    /// The next bytes, in order; none when all have come.
     ///
     /// # Errors
     /// [`RegistryError`] after as many tries as are worthwhile.
     pub async fn next(&mut self) -> Result<Option<Bytes>, RegistryError> {
         loop {
-            if self.connection.is_none() {
-                self.connect().await?;
-            }
-            let Some(connection) = &mut self.connection else { continue };
-            let broken = match connection.body.next().await {
-                Ok(None) if self.received < self.size => Broken::Failed("it ended early".into()),
-                Ok(None) => return Ok(None),
-                Err(broken) => broken,
-                Ok(Some(mut chunk)) => {
-                    let drop = connection.skip.min(chunk.len() as u64);
-                    connection.skip -= drop;
-                    chunk = chunk.slice(drop as usize..);
-                    self.received += chunk.len() as u64;
-                    if self.received > self.size {
-                        let why = format!("it is longer than the {} bytes the manifest says", self.size);
-                        return Err(RegistryError::malformed(&self.what, why));
-                    }
-                    if chunk.is_empty() {
-                        continue;
-                    }
-                    return Ok(Some(chunk));
+            self.plan();
+            let Some(lane) = self.lanes.front_mut() else { return Ok(None) };
+            let before = Instant::now();
+            let event = lane.events.recv().await;
+            self.pace.waited += before.elapsed();
+            match event {
+                Some(Event::Bytes(bytes)) => {
+                    self.received += bytes.len() as u64;
+                    return Ok(Some(bytes));
                 }
+                Some(Event::End) => {
+                    self.lanes.pop_front();
+                    self.pace.adapt();
+                }
+                Some(Event::IsWhole) => {
+                    self.lanes.truncate(1);
+                    (self.planned, self.extent) = (self.blob.size, Extent::Rest);
+                }
+                Some(Event::Stop(Stop::NoRanges)) => {
+                    self.lanes.clear();
+                    self.tasks.abort_all();
+                    (self.planned, self.extent) = (self.received, Extent::Whole);
+                }
+                Some(Event::Stop(Stop::Failed(why))) => return Err(why),
+                None => return Err(RegistryError::malformed(&self.blob.what, "its transfer broke off")),
+            }
+        }
+    }
+
+    /// Starts the parts that should be under way.
+    fn plan(&mut self) {
+        while self.tasks.try_join_next().is_some() {}
+        while self.planned < self.blob.size && self.lanes.len() < self.pace.lanes {
+            let ahead = match self.lanes.len() {
+                0 => None,
+                _ => match Arc::clone(&self.session.client.connections.ahead).try_acquire_owned() {
+                    Ok(permit) => Some(permit),
+                    Err(_) => return,
+                },
             };
-            self.recover(broken).await?;
+            let length = match (self.extent, self.planned, self.pace.lanes) {
+                (Extent::Rest | Extent::Whole, ..) => u64::MAX,
+                (Extent::Exactly, 0, _) => FIRST,
+                (Extent::Exactly, _, 1) => LONG,
+                (Extent::Exactly, ..) => SHORT,
+            };
+            let (from, end) = (self.planned, self.planned.saturating_add(length).min(self.blob.size));
+            // What is held must not wait for room in the channel, or its connection would stand still.
+            let room = if ahead.is_some() { SHORT as usize / CRUMB + 2 } else { NEAR };
+            let (sender, events) = mpsc::channel(room);
+            let (session, blob, extent) = (Arc::clone(&self.session), Arc::clone(&self.blob), self.extent);
+            self.tasks.spawn(async move {
+                let mut part = Part::new(&session, &blob, extent, from, end);
+                let last = match transfer(&mut part, &sender).await {
+                    Ok(()) => Event::End,
+                    Err(stop) => Event::Stop(stop),
+                };
+                // Nobody is there any more when the download was dropped.
+                let _ = sender.send(last).await;
+            });
+            self.lanes.push_back(Lane { events, _ahead: ahead });
+            self.planned = end;
         }
     }
+}
 
-    /// Connects to the endpoint whose turn it is, or to one that follows.
-    async fn connect(&mut self) -> Result<(), RegistryError> {
-        let (what, of, received) = (&self.what, &self.of, self.received);
-        let mut turns = match self.turns.take() {
-            Some(turns) => turns,
-            None => self.session.turns(what, Capability::Pull)?,
-        };
-        while let Some(turn) = self.turn.take().or_else(|| turns.next()) {
-            match connect(&turn, what, of, received).await {
-                Ok(connection) => {
-                    (self.turns, self.turn, self.connection) = (Some(turns), Some(turn), Some(connection));
-                    return Ok(());
-                }
-                Err(why) => turns.failed(turn, why),
+/// Hands a part on. It ends early if nobody takes it any more.
+async fn transfer(part: &mut Part<'_>, to: &mpsc::Sender<Event>) -> Result<(), Stop> {
+    let asked = part.extent;
+    let mut is_told = asked != Extent::Exactly;
+    let mut crumbs = BytesMut::new();
+    loop {
+        let came = part.next().await;
+        if !is_told && part.extent != asked {
+            is_told = true;
+            if to.send(Event::IsWhole).await.is_err() {
+                return Ok(());
             }
-            self.failures = 0;
         }
-        Err(turns.failure(what))
-    }
-
-    /// Waits before the next connection, which is to the same endpoint unless there were tries enough.
-    async fn recover(&mut self, broken: Broken) -> Result<(), RegistryError> {
-        let before = self.connection.take().map_or(0, |connection| connection.before);
-        self.failures = if self.received - before >= WORTHWHILE { 1 } else { self.failures + 1 };
-        let (Some(turn), Some(turns)) = (self.turn, &mut self.turns) else { return Ok(()) };
-        let cause = broken.cause(&self.what, turn.host(), self.received);
-        turn.note(&self.of, &cause.to_string());
-        let timeouts = &self.session.client.timeouts;
-        if self.failures < turn.tries() {
-            tokio::time::sleep(timeouts.backoff * 2u32.saturating_pow(self.failures - 1)).await;
+        let bytes = match came {
+            Ok(Some(bytes)) if crumbs.is_empty() && bytes.len() >= CRUMB => bytes,
+            Ok(Some(bytes)) => {
+                crumbs.extend_from_slice(&bytes);
+                if crumbs.len() < CRUMB {
+                    continue;
+                }
+                crumbs.split().freeze()
+            }
+            Ok(None) | Err(_) if !crumbs.is_empty() => {
+                let rest = to.send(Event::Bytes(crumbs.split().freeze())).await;
+                return if rest.is_err() { Ok(()) } else { came.map(drop) };
+            }
+            Ok(None) => return Ok(()),
+            Err(stop) => return Err(stop),
+        };
+        if to.send(Event::Bytes(bytes)).await.is_err() {
             return Ok(());
         }
-        if turn.last {
-            return Err(cause);
+    }
+}
+
+impl Pace {
+    /// After each part: more side by side if most of the time went by in waiting for the network, fewer if hardly any did.
+    fn adapt(&mut self) {
+        let share = self.waited.as_secs_f64() / self.since.elapsed().as_secs_f64().max(1e-9);
+        if share > 0.5 {
+            self.lanes = (self.lanes + 1).min(LANES_MAX);
+        } else if share < 0.2 {
+            self.lanes = (self.lanes - 1).max(1);
         }
-        turns.failed(turn, cause);
-        (self.turn, self.failures) = (None, 0);
-        Ok(())
-    }
-}
-
-async fn connect(turn: &Turn<'_>, what: &str, of: &str, received: u64) -> Result<Connection, RegistryError> {
-    let range = (received > 0).then_some(Range { from: received, last: None });
-    let answer = turn.ask(of, &Ask::get(what, None).range(range)).await?;
-    let skip = received - start_of(what, &answer, received)?;
-    Ok(Connection { body: turn.body(answer), skip, before: received })
-}
-
-/// Where an answer to a request from byte `asked` on begins.
-fn start_of(what: &str, answer: &Answer, asked: u64) -> Result<u64, RegistryError> {
-    if answer.status() != StatusCode::PARTIAL_CONTENT {
-        return Ok(0);
-    }
-    let range = answer.headers().get(header::CONTENT_RANGE).and_then(|value| value.to_str().ok());
-    let start = range.and_then(|range| range.strip_prefix("bytes ")?.split('-').next()?.parse().ok());
-    match start {
-        Some(start) if start <= asked => Ok(start),
-        _ => Err(RegistryError::malformed(what, "the registry sent another range than was asked for")),
+        (self.since, self.waited) = (Instant::now(), Duration::ZERO);
     }
 }

@@ -5,8 +5,10 @@
 //! it arrives. What a registry sends is hostile: every answer is bounded, and what has a digest is checked against it.
 
 mod auth;
+mod body;
 mod challenge;
 mod client;
+mod connections;
 mod connector;
 mod conversation;
 mod credentials;
@@ -18,6 +20,7 @@ pub mod fuzz;
 mod hasher;
 mod helper;
 mod host;
+mod part;
 mod place;
 mod proxy;
 mod range;
@@ -27,6 +30,7 @@ mod timeouts;
 mod tls;
 
 pub use client::Client;
+pub use connections::Bounds;
 pub use credentials::{CredentialSource, Credentials};
 pub use download::Download;
 pub use endpoint::{Capabilities, Capability, Endpoint, Scheme};

@@ -8,10 +8,10 @@ use bytes::Bytes;
 use http::header;
 use model::digest::Digest;
 
+use crate::body::Body;
 use crate::client::{Answer, Client};
 use crate::conversation::{Ask, Conversation, Patience};
 use crate::credentials::Credentials;
-use crate::download::Body;
 use crate::endpoint::{Capability, Endpoint};
 use crate::error::{Attempt, Attempts, RegistryError};
 use crate::hasher::Hasher;

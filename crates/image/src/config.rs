@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use distribution::Bounds;
 use distribution::{Proxies, Sources, Timeouts};
 use model::platform::Platform;
 
@@ -23,6 +24,8 @@ pub struct ImageConfig {
     pub parallel_layers: usize,
     /// How long a pull goes on when everybody who asked for it has left, so that a retry finds it done or joins it.
     pub linger: Duration,
+    /// How many connections carry layers at the same time, of all pulls together.
+    pub connections: Bounds,
     /// Whether layers' packed blobs are kept below `blobs/`.
     pub keep_blobs: bool,
     /// Whether the overlay's own attributes are `user.overlay.*`: for a daemon in a user namespace.
@@ -44,6 +47,7 @@ impl ImageConfig {
             proxies: Proxies::default(),
             platform: Platform::of_this_program(),
             parallel_layers: 4,
+            connections: Bounds::default(),
             keep_blobs: false,
             linger: Duration::from_secs(600),
             user_xattr: false,

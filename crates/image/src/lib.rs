@@ -57,7 +57,7 @@ pub use catalog::{Ambiguous, Image, ImageUser, StoredManifest};
 pub use changes::{Deletions, export_folder, import_folder};
 pub use config::{ImageConfig, Limits};
 pub use disk::{Cause, Containers, Hold, Item, Kind, Verdict};
-pub use distribution::{Attempt, Credentials, Proxies, RegistryError, RouteError, Sources, Timeouts};
+pub use distribution::{Attempt, Bounds, Credentials, Proxies, RegistryError, RouteError, Sources, Timeouts};
 pub use error::{PullCause, PullError};
 pub use export::{SaveError, SaveRequest, Saving, read_layout, write_layout};
 pub use inspect::{ImageDetails, LayerDetails};
@@ -154,7 +154,9 @@ impl Images {
             Catalog::open(Arc::clone(&store), records, config.pinned.clone(), &layers).map_err(fail)?,
         );
         let rootfs = RootFilesystems::open(&config, store, Arc::clone(&layers), lost)?;
-        let client = Arc::new(Client::new(config.proxies.clone(), config.timeouts.clone()));
+        let client = Arc::new(
+            Client::new(config.proxies.clone(), config.timeouts.clone()).bounded(config.connections),
+        );
         let shared = Shared {
             slots: Semaphore::new(config.parallel_layers.max(1) * 2),
             config,

@@ -57,6 +57,10 @@ sections! {
         insecure_registries: Vec<String> = Vec::new(), Hosts, AtRestart;
         /// How many layers of one image are downloaded and unpacked at the same time.
         max_parallel_layers: u32 = 4, Count(1..=64), AtRestart;
+        /// How many connections to one registry carry layers at the same time, of all pulls together.
+        max_connections_per_host: u32 = 8, Count(1..=64), AtRestart;
+        /// The same, to all registries.
+        max_connections: u32 = 32, Count(1..=256), AtRestart;
         /// How long a download may stand still before it is given up.
         stall_timeout_secs: Duration = Duration::from_secs(60), Seconds(1..=3600), AtRestart;
         /// Whether layers are also kept as they came from the registry, packed, beside what is unpacked of them. It takes about half as much room again. Images can then

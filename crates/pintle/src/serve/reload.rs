@@ -47,6 +47,10 @@ pub(super) fn image_config(config: &Config) -> image::ImageConfig {
         registries: registries(config),
         proxies: image::Proxies::of_environment(),
         parallel_layers: config.image.max_parallel_layers as usize,
+        connections: image::Bounds {
+            per_host: config.image.max_connections_per_host as usize,
+            total: config.image.max_connections as usize,
+        },
         keep_blobs: config.image.keep_blobs,
         linger: config.image.pull_linger_secs,
         timeouts: image::Timeouts { stall: config.image.stall_timeout_secs, ..image::Timeouts::default() },

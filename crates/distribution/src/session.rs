@@ -222,7 +222,7 @@ impl Turn<'_> {
         Body::new(answer.into_body(), window, timeouts.stall_bytes)
     }
 
-    async fn fetch(
+    pub(crate) async fn fetch(
         &self,
         what: &str,
         of: &str,

@@ -7,6 +7,7 @@ use distribution::Bounds;
 use distribution::{Proxies, Sources, Timeouts};
 use model::platform::Platform;
 
+use crate::admission::TrustConfig;
 use crate::pinned::Pinned;
 
 /// How images are pulled and where they are kept.
@@ -34,6 +35,8 @@ pub struct ImageConfig {
     pub pinned: Pinned,
     /// Where what containers write is kept instead of below `root`; made with mode 0700 if it is absent. It may be another file system.
     pub containers_root: Option<PathBuf>,
+    /// Which images are admitted.
+    pub trust: TrustConfig,
     pub limits: Limits,
     pub timeouts: Timeouts,
 }
@@ -53,6 +56,7 @@ impl ImageConfig {
             user_xattr: false,
             pinned: Pinned::default(),
             containers_root: None,
+            trust: TrustConfig::default(),
             limits: Limits::default(),
             timeouts: Timeouts::default(),
         }

@@ -33,6 +33,7 @@ impl Course {
                     let client = Arc::clone(&self.client);
                     let pull = Pull {
                         shared: Arc::clone(&self.shared),
+                        client: Arc::clone(&client),
                         session: Arc::new(candidate.session(client, self.credentials.as_ref())),
                         reference: candidate.reference,
                         progress: self.progress.clone(),

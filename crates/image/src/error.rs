@@ -64,6 +64,9 @@ pub enum PullCause {
         "image {image} has no name with a digest to pull it by; load it again from where it came, and its damaged layers are replaced"
     )]
     NoOrigin { image: ImageId },
+    /// A policy, a verifier or a pin does not admit the image.
+    #[error("{0}")]
+    Untrusted(Arc<trust::Distrust>),
     #[error("{0}")]
     Rootfs(String),
     #[error("{0}")]

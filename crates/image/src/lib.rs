@@ -5,6 +5,7 @@
 //! Queries are answered from memory. What a registry sends is hostile: it is bounded, checked against its digest, and unpacked by
 //! descriptors.
 
+mod admission;
 mod artifact;
 mod blobs;
 mod catalog;
@@ -34,6 +35,7 @@ mod rebuild;
 mod record;
 mod rootfs;
 mod search;
+mod signatures;
 mod standing;
 mod tag;
 mod tar;
@@ -53,6 +55,7 @@ use model::reference::ImageReference;
 use store::Store;
 use tokio::sync::{Semaphore, watch};
 
+pub use admission::TrustConfig;
 pub use catalog::{Ambiguous, Image, ImageUser, StoredManifest};
 pub use changes::{Deletions, export_folder, import_folder};
 pub use config::{ImageConfig, Limits};
@@ -154,6 +157,7 @@ impl Images {
             Catalog::open(Arc::clone(&store), records, config.pinned.clone(), &layers).map_err(fail)?,
         );
         let rootfs = RootFilesystems::open(&config, store, Arc::clone(&layers), lost)?;
+        admission::check_at_start(&config.trust);
         let client = Arc::new(
             Client::new(config.proxies.clone(), config.timeouts.clone()).bounded(config.connections),
         );

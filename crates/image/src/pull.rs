@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use distribution::{Hasher, Session};
+use distribution::{Client, Hasher, Session};
 use model::digest::{Digest, ImageId};
 use model::platform::Platform;
 use model::reference::ImageReference;
@@ -65,6 +65,7 @@ impl Shared {
 #[derive(Clone)]
 pub(crate) struct Pull {
     pub shared: Arc<Shared>,
+    pub client: Arc<Client>,
     pub session: Arc<Session>,
     pub reference: ImageReference,
     pub progress: Progress,
@@ -93,7 +94,9 @@ impl Pull {
 
     /// Asks the registry what there is to do.
     async fn plan(&self) -> Result<Plan, PullCause> {
+        self.check_pin()?;
         let (manifest, manifests) = self.resolve().await?;
+        self.admit(&manifests).await?;
         let origin = self.origin(manifests);
         if manifest.is_artifact() {
             return self.artifact(&manifest, origin).await;

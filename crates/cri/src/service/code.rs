@@ -271,9 +271,13 @@ impl Coded for image::PullError {
         of_pull(&self.cause)
     }
 
-    /// The kubelet tells an unreachable registry by how the message begins (cri-api, `pkg/errors`).
+    /// The kubelet tells an unreachable registry and an image that is not trusted by how the message begins (cri-api, `pkg/errors`).
     fn status(&self) -> Status {
-        let prefix = if self.is_registry_unavailable() { "RegistryUnavailable: " } else { "" };
+        let prefix = match *self.cause {
+            _ if self.is_registry_unavailable() => "RegistryUnavailable: ",
+            image::PullCause::Untrusted(_) => "SignatureValidationFailed: ",
+            _ => "",
+        };
         Status::new(self.code(), format!("{prefix}{self}"))
     }
 }
@@ -316,6 +320,7 @@ pub(super) fn of_pull(cause: &image::PullCause) -> Code {
             Code::FailedPrecondition
         }
         Malformed { .. } | BadDigest { .. } | Layer { .. } => Code::DataLoss,
+        Untrusted(_) => Code::PermissionDenied,
         Io { source, .. } => of_io(source, Code::Internal),
         Store(error) => of_store(error),
         // The enum is open: of what is new in it, nobody has said yet whose fault it is.

@@ -8,11 +8,13 @@ use std::io::{self, BufRead, BufReader, Read};
 use flate2::bufread::MultiGzDecoder;
 use model::digest::Digest;
 use tokio::runtime::Handle;
+use trust::Place;
 
 use super::docker::Files;
 use super::spool::Spool;
 use super::take::{self, Incoming};
 use super::{Contents, LoadError, Loaded, Wish, docker, layout};
+use crate::admission::distrust;
 use crate::catalog;
 use crate::layers::{Lease, Ready};
 use crate::manifest::LayerSource;
@@ -153,6 +155,7 @@ impl<'a> Intake<'a> {
         }
         match (entry.kind, member) {
             (Kind::File, Member::Index) => {
+                self.admit(&Place::OciArchive(None))?;
                 self.index = Some(text(&shown, reader)?);
                 self.news = true;
             }
@@ -195,6 +198,12 @@ impl<'a> Intake<'a> {
         Ok(())
     }
 
+    /// Whether the policy wants what comes so.
+    fn admit(&self, place: &Place) -> Result<(), LoadError> {
+        let admitted = self.shared.config.trust.admit_file(place);
+        admitted.map_err(|why| LoadError::Failed(distrust(why)))
+    }
+
     /// Finds out what is in a layout, if enough of it has come.
     fn understand(&mut self) {
         let Some(index) = self.index.as_ref().filter(|_| self.news && self.plan.is_none()) else { return };
@@ -225,6 +234,7 @@ impl<'a> Intake<'a> {
             (Some(plan), _, _) => std::mem::take(&mut plan.images),
             (None, Some(index), _) => layout::images(&self.spool, index, self.wish, limits)?,
             (None, None, Some(docker)) => {
+                self.admit(&Place::DockerArchive)?;
                 docker::images(&self.spool, docker, &self.files, self.wish, limits)?
             }
             (None, None, None) => return Err(LoadError::NotAnArchive),

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::declare::{Applies, Key, sections};
 use super::shape::{
     AbsolutePath, AbsolutePaths, AddressAndPort, Choice, Count, HostAndPort, Hosts, OneOf, OrNone,
-    ProfileName, Program, Seconds, YesOrNo,
+    ProfileName, Program, Scopes, Seconds, YesOrNo,
 };
 
 sections! {
@@ -69,6 +69,21 @@ sections! {
         /// How long a pull goes on when everybody who asked for it has left. A retry meanwhile joins it, and a later one finds it done. What it has finished
         /// by then stays for the next pull.
         pull_linger_secs: Duration = Duration::from_secs(600), Seconds(1..=86_400), AtRestart;
+        /// A policy file in the format of containers-policy.json(5): which images are admitted, and whose signatures they need. It is read for every pull, so that a
+        /// change counts at once. None: all images are admitted.
+        policy: Option<PathBuf> = None, OrNone(AbsolutePath), AtRestart;
+        /// Where the policy's signatures lie that are not in the registry itself: a folder of files in the format of containers-registries.d(5).
+        registries_d: PathBuf = PathBuf::from("/etc/containers/registries.d"), AbsolutePath, AtRestart;
+        /// Whether a signature that names no repository, as in cosign's bundles, may meet the policy by the digest alone. Otherwise it would have to name one that
+        /// the policy's `signedIdentity` accepts.
+        accept_unnamed_signatures: bool = false, YesOrNo, AtRestart;
+        /// Where images are pulled by digest only (`name@sha256:...`): registries, folders of repositories or repositories; `*.example.com` is every registry below that
+        /// domain, and `*` is everything.
+        require_digest: Vec<String> = Vec::new(), Scopes, AtRestart;
+        /// A folder of programs that are asked about every image before it is pulled, as containerd asks its image verifiers. Each of them must agree. None: nobody is asked.
+        verifier_dir: Option<PathBuf> = None, OrNone(AbsolutePath), AtRestart;
+        /// How long each of them may take before it is killed and the image refused.
+        verifier_timeout_secs: Duration = Duration::from_secs(10), Seconds(1..=600), AtRestart;
     }
 
     /// Exec, attach and port-forward: CRI answers with a URL, and clients stream there.

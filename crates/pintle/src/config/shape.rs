@@ -213,6 +213,46 @@ impl Shape<Vec<String>> for Hosts {
     }
 }
 
+/// A list of scopes of image references, after containers-policy.json(5), and `*`.
+pub(super) struct Scopes;
+
+impl Shape<Vec<String>> for Scopes {
+    fn takes(&self) -> String {
+        "a list of registries, folders of repositories or repositories, such as \"docker.io/library\" or \"*.example.com\", or \"*\"".into()
+    }
+
+    fn read(&self, value: &DeValue<'_>) -> Result<Vec<String>, Refusal> {
+        list(value)?
+            .iter()
+            .map(|item| {
+                let text = item.get_ref().as_str().ok_or_else(|| refuse(item.get_ref()))?;
+                match scope(text) {
+                    Some(meant) if meant == text => Ok(meant),
+                    meant => Err(Refusal { found: describe(item.get_ref()), meant }),
+                }
+            })
+            .collect()
+    }
+
+    fn write(&self, value: &Vec<String>) -> String {
+        Hosts.write(value)
+    }
+}
+
+/// The scope that a text stands for, written out: `library/busybox` is `docker.io/library/busybox`.
+fn scope(text: &str) -> Option<String> {
+    if text == "*" {
+        return Some(text.to_owned());
+    }
+    let (wildcard, rest) = match text.strip_prefix("*.") {
+        Some(rest) if rest.contains([':', '/']) => return None,
+        Some(rest) => ("*.", rest),
+        None => ("", text),
+    };
+    let whole = model::reference::ImageReference::parse(&format!("{rest}/x")).ok()?;
+    whole.name().strip_suffix("/x").map(|scope| format!("{wildcard}{scope}"))
+}
+
 /// A whole number of seconds.
 pub(super) struct Seconds(pub(super) RangeInclusive<u64>);
 

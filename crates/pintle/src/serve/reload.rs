@@ -54,6 +54,7 @@ pub(super) fn image_config(config: &Config) -> image::ImageConfig {
         keep_blobs: config.image.keep_blobs,
         linger: config.image.pull_linger_secs,
         timeouts: image::Timeouts { stall: config.image.stall_timeout_secs, ..image::Timeouts::default() },
+        trust: trust_config(&config.image),
         ..image::ImageConfig::new(config.daemon.root.clone())
     }
 }
@@ -61,4 +62,15 @@ pub(super) fn image_config(config: &Config) -> image::ImageConfig {
 /// Where this machine says something of registries.
 pub(crate) fn registries(config: &Config) -> image::Sources {
     image::Sources { insecure: config.image.insecure_registries.clone(), ..image::Sources::default() }
+}
+
+fn trust_config(config: &crate::config::Image) -> image::TrustConfig {
+    let timeout = config.verifier_timeout_secs;
+    image::TrustConfig {
+        policy: config.policy.clone(),
+        registries_dir: config.registries_d.clone(),
+        accept_unnamed: config.accept_unnamed_signatures,
+        pins: trust::Pins { scopes: config.require_digest.clone() },
+        verifiers: config.verifier_dir.clone().map(|folder| trust::Verifiers { folder, timeout }),
+    }
 }

@@ -1,8 +1,8 @@
 //! Signed messages (RFC 9580, section 10.3): one signature, one text, perhaps compressed.
 
-use std::io::Read;
+use std::io::{self, Read};
 
-use flate2::read::{DeflateDecoder, ZlibDecoder};
+use flate2::bufread::{DeflateDecoder, ZlibDecoder};
 
 use super::PgpError;
 use super::packet::{self, COMPRESSED, LITERAL, ONE_PASS_SIGNATURE, Packet, SIGNATURE};
@@ -33,17 +33,26 @@ pub(super) fn read(bytes: &[u8]) -> Result<Signed, PgpError> {
 fn decompress(body: &[u8]) -> Result<Vec<u8>, PgpError> {
     let (&algorithm, data) = body.split_first().ok_or(PgpError::NotSigned("a packet is cut off"))?;
     let mut inside = Vec::new();
-    let done = match algorithm {
-        0 => data.take(CONTENT_MAX + 1).read_to_end(&mut inside),
-        1 => DeflateDecoder::new(data).take(CONTENT_MAX + 1).read_to_end(&mut inside),
-        2 => ZlibDecoder::new(data).take(CONTENT_MAX + 1).read_to_end(&mut inside),
+    let left = match algorithm {
+        0 => read_some(data, &mut inside).map(|_| &[][..]),
+        1 => read_some(DeflateDecoder::new(data), &mut inside).map(DeflateDecoder::into_inner),
+        2 => read_some(ZlibDecoder::new(data), &mut inside).map(ZlibDecoder::into_inner),
         _ => return Err(PgpError::Unsupported(format!("compression (number {algorithm})"))),
     };
-    done.map_err(|_| PgpError::NotSigned("its compressed data is damaged"))?;
+    let left = left.map_err(|_| PgpError::NotSigned("its compressed data is damaged"))?;
     if inside.len() as u64 > CONTENT_MAX {
         return Err(PgpError::NotSigned("it is too large"));
     }
+    if !left.is_empty() {
+        return Err(PgpError::NotSigned("something follows it"));
+    }
     Ok(inside)
+}
+
+/// Reads what a message may have, and a byte more.
+fn read_some<R: Read>(mut from: R, into: &mut Vec<u8>) -> io::Result<R> {
+    from.by_ref().take(CONTENT_MAX + 1).read_to_end(into)?;
+    Ok(from)
 }
 
 /// Exactly one signature around exactly one text: with more, it would not be clear who signed what.

@@ -1,6 +1,7 @@
-//! Files that are whole or absent: written beside their place, then renamed into it.
+//! Files that are whole or absent: written beside their place, then renamed into it. And bytes on their way to the disk before anybody waits for them.
 
 use std::io::{self, Write};
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -43,6 +44,14 @@ pub fn write_atomic(path: &Path, bytes: &[u8], mode: u32, durability: Durability
     write().inspect_err(|_| {
         let _ = std::fs::remove_file(&temporary);
     })
+}
+
+/// Starts to write a range of a file to the disk and does not wait for it (sync_file_range(2)): a sync later finds less to do. It promises
+/// nothing and changes nothing that can be read, so that an error means only that nothing was gained.
+pub fn begin_writeback(file: BorrowedFd<'_>, offset: u64, length: u64) {
+    let (Ok(offset), Ok(length)) = (offset.try_into(), length.try_into()) else { return };
+    // SAFETY: sync_file_range reads and writes no memory of this process; `file` is open for the call, since it is borrowed.
+    unsafe { libc::sync_file_range(file.as_raw_fd(), offset, length, libc::SYNC_FILE_RANGE_WRITE) };
 }
 
 #[cfg(test)]

@@ -19,6 +19,9 @@ use crate::tree;
 
 const BUFFER: usize = 256 << 10;
 const PAGE: u64 = 4096;
+/// So much of a file is sent on its way to the disk at once, while the next is unpacked; files smaller than the least wait for the sync.
+const WRITEBACK: u64 = 8 << 20;
+const WRITEBACK_LEAST: u64 = 512 << 10;
 const WHITEOUT: &[u8] = b".wh.";
 const OPAQUE: &[u8] = b".wh..wh..opq";
 
@@ -167,12 +170,16 @@ impl Extractor {
         reader: &mut Reader<R>,
     ) -> Result<(u64, u128), UnpackError> {
         let mut content = Content::new();
-        let mut written = 0;
+        let (mut written, mut under_way) = (0, 0);
         while written < entry.size {
             let filled = self.fill(reader, entry.size - written)?;
             write_all(file, &self.buffer[..filled], written, &entry.path)?;
             content.update(&self.buffer[..filled]);
             written += filled as u64;
+            if written - under_way >= WRITEBACK || (written == entry.size && written >= WRITEBACK_LEAST) {
+                sys::file::begin_writeback(file.as_fd(), under_way, written - under_way);
+                under_way = written;
+            }
         }
         Ok((written, content.finish()))
     }

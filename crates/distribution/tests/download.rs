@@ -20,6 +20,10 @@ struct Place {
 
 impl Place {
     async fn new(size: usize) -> Place {
+        Place::with(size, Timeouts::default()).await
+    }
+
+    async fn with(size: usize, timeouts: Timeouts) -> Place {
         let registry = Registry::new();
         let listening = registry.listen().await.unwrap();
         let mut bytes = Vec::with_capacity(size + 8);
@@ -32,7 +36,7 @@ impl Place {
         let bytes = Bytes::from(bytes);
         let digest = registry::make::sha256(&bytes);
         registry.add_blob(&digest, Blob::Memory(bytes.clone()));
-        let timeouts = Timeouts { backoff: Duration::from_millis(2), ..Timeouts::default() };
+        let timeouts = Timeouts { backoff: Duration::from_millis(2), ..timeouts };
         let client = Client::new(Proxies::default(), timeouts).bounded(Bounds { per_host: 4, total: 4 });
         let host = listening.host();
         let endpoint = Endpoint::of_registry(&host, &host, "a", Scheme::Http);
@@ -210,4 +214,26 @@ async fn no_more_connections_than_are_allowed() {
     all.abort_all();
     while all.join_next().await.is_some() {}
     place.assert_whole().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn time_is_measured_by_progress_and_never_in_all() {
+    let stall = Duration::from_millis(300);
+    let timeouts = || Timeouts { stall, stall_bytes: 10_000, tries: 2, ..Timeouts::default() };
+    let place = Place::with(MIB, timeouts()).await;
+    // Five times as long as the window, and always enough in it.
+    place.registry.set_hook(|_| Some(Fault::Trickle { bytes: 16 << 10, pause: Duration::from_millis(25) }));
+    let began = std::time::Instant::now();
+    place.assert_whole().await;
+    assert!(began.elapsed() > stall * 4);
+    // Always something, and never enough.
+    place.registry.set_hook(|_| Some(Fault::Trickle { bytes: 64, pause: Duration::from_millis(25) }));
+    let error = place.all().await.unwrap_err();
+    assert!(matches!(error, RegistryError::Stalled { .. }), "{error}");
+    // Whoever takes slowly is not the registry's fault.
+    place.registry.set_hook(|_| None);
+    let mut download = place.download();
+    while download.next().await.unwrap().is_some() {
+        tokio::time::sleep(stall / 10).await;
+    }
 }

@@ -45,7 +45,7 @@ impl Peer {
         std::fs::write(nets.join("10-bench.conflist"), network.to_string())?;
         let nri = directory.join("nri.sock");
         let config = format!(
-            "[network]\nconf_dir = {nets:?}\n\n[nri]\nsocket = {nri:?}\n\n[runtime]\ncgroup_driver = \"cgroupfs\"\n"
+            "[network]\nconf_dir = {nets:?}\n\n[nri]\nsocket = {nri:?}\n\n[image]\ncerts_dirs = []\nregistries_conf = \"\"\nauth_files = []\n\n[runtime]\ncgroup_driver = \"cgroupfs\"\n"
         );
         std::fs::write(directory.join("config.toml"), config)?;
         let mut command = Command::new(binary);

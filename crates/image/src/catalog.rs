@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
+use distribution::ShortNames;
 use model::digest::{Digest, ImageId};
 use model::reference::ImageReference;
 use store::rusqlite::{self, Transaction, params};
@@ -297,8 +298,9 @@ impl Image {
 }
 
 impl Snapshot {
-    /// By whole id, by digits of one, by reference, or by the beginning of an id.
-    pub(crate) fn find(&self, text: &str) -> Result<Option<Arc<Image>>, Ambiguous> {
+    /// By whole id, by digits of one, by reference, or by the beginning of an id. A name without a registry stands for what a pull of it
+    /// would fetch, and for nothing else.
+    pub(crate) fn find(&self, text: &str, short: &ShortNames) -> Result<Option<Arc<Image>>, Ambiguous> {
         if let Ok(id) = ImageId::parse(text) {
             return Ok(self.by_id.get(&id).cloned());
         }
@@ -307,10 +309,15 @@ impl Snapshot {
             let id = Digest::parse(&format!("sha256:{text}")).map(ImageId::of_config);
             return Ok(id.ok().and_then(|id| self.by_id.get(&id).cloned()));
         }
-        if let Some(image) =
-            ImageReference::parse(text).ok().and_then(|reference| self.by_reference(&reference))
-        {
-            return Ok(Some(image));
+        let named = match short.resolve(text) {
+            Ok(resolved) if !resolved.is_empty() => {
+                resolved.iter().find_map(|(reference, _)| self.by_reference(reference))
+            }
+            Ok(_) => ImageReference::parse(text).ok().and_then(|reference| self.by_reference(&reference)),
+            Err(_) => None,
+        };
+        if named.is_some() {
+            return Ok(named);
         }
         let digits = text.strip_prefix("sha256:").unwrap_or(text);
         if digits.len() < 3 || !is_hex(digits) {

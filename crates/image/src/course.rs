@@ -29,6 +29,7 @@ impl Course {
         match self.plan().await {
             Err(cause) => failed = cause,
             Ok(plan) => {
+                self.shared.short_names.store(Arc::new(plan.short_names));
                 for candidate in plan.candidates {
                     let client = Arc::clone(&self.client);
                     let pull = Pull {

@@ -50,6 +50,7 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use arc_swap::ArcSwap;
 use model::digest::ImageId;
 use model::reference::ImageReference;
 use store::Store;
@@ -161,7 +162,13 @@ impl Images {
         let client = Arc::new(
             Client::new(config.proxies.clone(), config.timeouts.clone()).bounded(config.connections),
         );
+        let short_names = config.registries.registries_conf().map(|conf| conf.short_names);
+        let short_names = short_names.unwrap_or_else(|error| {
+            tracing::warn!(%error, "what names without a registry stand for is not known; every pull says so too");
+            Default::default()
+        });
         let shared = Shared {
+            short_names: ArcSwap::from_pointee(short_names),
             slots: Semaphore::new(config.parallel_layers.max(1) * 2),
             config,
             layers,
@@ -249,7 +256,7 @@ impl Images {
     /// # Errors
     /// [`Ambiguous`] if the beginning is that of several ids.
     pub fn find(&self, name: &str) -> Result<Option<Arc<Image>>, Ambiguous> {
-        self.shared.catalog.snapshot().find(name)
+        self.shared.catalog.snapshot().find(name, &self.shared.short_names.load())
     }
 
     /// Removes an image with all its names, whichever of them is given, and says whether it was there. It is gone from every list at

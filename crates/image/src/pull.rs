@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
-use distribution::{Client, Hasher, Session};
+use distribution::{Client, Hasher, Session, ShortNames};
 use model::digest::{Digest, ImageId};
 use model::platform::Platform;
 use model::reference::ImageReference;
@@ -31,6 +32,8 @@ pub(crate) struct Shared {
     pub layers: Arc<Layers>,
     pub blobs: Blobs,
     pub catalog: Arc<Catalog>,
+    /// What names without a registry stand for, as of the last pull: questions do not wait for the disk.
+    pub short_names: ArcSwap<ShortNames>,
     /// Layers that are being fetched, by diff id.
     pub fetching: Flights<String, ()>,
     /// How many layers may be unpacked at the same time, in all pulls together.

@@ -135,7 +135,7 @@ impl Daemon {
 pub(crate) fn configuration(nets: &Path, nri: &Path) -> String {
     let hosts = HOSTS.iter().map(|host| format!("{host:?}")).collect::<Vec<_>>().join(", ");
     format!(
-        "[network]\nconf_dir = {nets:?}\n[nri]\nsocket = {nri:?}\n[image]\ninsecure_registries = [{hosts}]\n[log]\nlevel = \"debug\"\n"
+        "[network]\nconf_dir = {nets:?}\n[nri]\nsocket = {nri:?}\n[image]\ninsecure_registries = [{hosts}]\ncerts_dirs = []\nregistries_conf = \"\"\nauth_files = []\n[log]\nlevel = \"debug\"\n"
     )
 }
 

@@ -47,6 +47,11 @@ pub(crate) enum Failure {
     /// What the other end of a stream says of its end.
     #[error("{0}")]
     Session(String),
+    /// What this machine's files say of registries is wrong, or blocks what was asked about.
+    #[error("{0}")]
+    Route(Box<distribution::RouteError>),
+    #[error("{0}")]
+    Config(crate::config::ConfigError),
     #[error("{0}")]
     Usage(String),
     /// The command itself went well, and some of the things it was given failed; each was already reported.
@@ -93,6 +98,8 @@ impl Failure {
             | Failure::Listen { .. }
             | Failure::Streaming(_)
             | Failure::Session(_)
+            | Failure::Route(_)
+            | Failure::Config(_)
             | Failure::Usage(_)
             | Failure::Some { .. }
             | Failure::Interrupted => None,
@@ -134,10 +141,12 @@ fn call_advice(status: &tonic::Status) -> Option<String> {
         tonic::Code::Unimplemented => {
             Some("This runtime does not offer that call of CRI runtime.v1; is it old, or is its CRI plugin disabled?".into())
         }
+        // Here it is a registry that permits something not.
+        tonic::Code::PermissionDenied if status.message().starts_with("pull ") => None,
         tonic::Code::PermissionDenied => Some("Run the same with sudo.".into()),
         // How CRI says that it is the registry which cannot be reached.
-        tonic::Code::Unavailable if status.message().starts_with("RegistryUnavailable") => Some(
-            "Is the registry's name right, and can this machine reach it? A registry of plain HTTP elsewhere than on loopback is named in image.insecure_registries.".into(),
+        _ if status.message().starts_with("RegistryUnavailable") => Some(
+            "Is the registry's name right, and can this machine reach it? A registry of plain HTTP elsewhere than on loopback is named in image.insecure_registries. `pintle registry explain IMAGE` shows what is asked.".into(),
         ),
         // A daemon that names the pod has not gone away: the pod's network or shim has, and the message says what to do.
         tonic::Code::Unavailable if status.message().starts_with("pod ") => None,

@@ -25,6 +25,7 @@ mod port_forward;
 mod ps;
 pub(crate) mod pull;
 pub(crate) mod pull_progress;
+mod registry;
 pub(crate) mod rm;
 mod rmi;
 mod run;
@@ -110,6 +111,8 @@ enum Command {
     Rmi(rmi::Args),
     /// Show whether the runtime is ready and what it works with
     Info(info::Args),
+    /// Show how registries are configured here
+    Registry(registry::Args),
     /// Set up the pod network
     Network(network::Args),
     /// Show versions
@@ -161,6 +164,7 @@ impl Cli {
             Command::Completion(args) => completion::run(&args)?,
             Command::Demo(args) => return crate::demo::run(args).await,
             Command::Network(args) => network::run(args)?,
+            Command::Registry(args) => registry::run(&args)?,
             Command::Version(args) => version::run(args, &endpoint).await?,
             Command::Run(args) => return run::run(*args, &Client::connect(&endpoint).await?).await,
             Command::Exec(args) => return exec::run(args, &Client::connect(&endpoint).await?).await,

@@ -55,6 +55,14 @@ sections! {
     image: Image {
         /// Registries, as `host` or `host:port`, that are spoken to over plain HTTP. Those on loopback always may be.
         insecure_registries: Vec<String> = Vec::new(), Hosts, AtRestart;
+        /// Folders with a folder for each registry host, named `host`, `host:port` or `host_port_`: in it `hosts.toml`, as for containerd (`_default` is for all others), or
+        /// certificates, as for Docker and Podman. These files, and those of the next two settings, are read again for every pull.
+        certs_dirs: Vec<PathBuf> = ["/etc/containerd/certs.d", "/etc/docker/certs.d", "/etc/containers/certs.d"].map(PathBuf::from).into(), AbsolutePaths, AtRestart;
+        /// Mirrors, blocked registries and short names, after containers-registries.conf(5), with drop-ins in the folder of the same name and `.d`.
+        registries_conf: Option<PathBuf> = Some(PathBuf::from("/etc/containers/registries.conf")), OrNone(AbsolutePath), AtRestart;
+        /// Files with credentials, as `docker login` and `podman login` write them: they are looked through, in this order, when a registry asks for credentials and the
+        /// request brought none for it.
+        auth_files: Vec<PathBuf> = ["/run/containers/0/auth.json", "/root/.config/containers/auth.json", "/root/.docker/config.json"].map(PathBuf::from).into(), AbsolutePaths, AtRestart;
         /// How many layers of one image are downloaded and unpacked at the same time.
         max_parallel_layers: u32 = 4, Count(1..=64), AtRestart;
         /// How many connections to one registry carry layers at the same time, of all pulls together.

@@ -72,5 +72,17 @@ impl Config {
     }
 }
 
+impl Image {
+    /// Where this machine says something of registries.
+    pub(crate) fn sources(&self) -> distribution::Sources {
+        distribution::Sources {
+            insecure: self.insecure_registries.clone(),
+            certs_dirs: self.certs_dirs.clone(),
+            registries_conf: self.registries_conf.clone(),
+            auth_files: self.auth_files.clone(),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests;

@@ -32,7 +32,7 @@ impl Scratch {
         });
         // cgroupfs: only then are the control groups below one that is ours to remove.
         let config = format!(
-            "[network]\nconf_dir = {:?}\n\n[nri]\nenabled = false\n\n[runtime]\ncgroup_driver = \"cgroupfs\"\n",
+            "[network]\nconf_dir = {:?}\n\n[nri]\nenabled = false\n\n[image]\ncerts_dirs = []\nregistries_conf = \"\"\nauth_files = []\n\n[runtime]\ncgroup_driver = \"cgroupfs\"\n",
             scratch.cni_directory().display().to_string()
         );
         scratch.make_directory(&scratch.directory)?;

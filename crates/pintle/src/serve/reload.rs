@@ -44,8 +44,8 @@ impl Reloading {
 /// What the image store is told of the configuration.
 pub(super) fn image_config(config: &Config) -> image::ImageConfig {
     image::ImageConfig {
-        registries: registries(config),
-        proxies: image::Proxies::of_environment(),
+        registries: config.image.sources(),
+        proxies: distribution::Proxies::of_environment(),
         parallel_layers: config.image.max_parallel_layers as usize,
         connections: image::Bounds {
             per_host: config.image.max_connections_per_host as usize,
@@ -57,11 +57,6 @@ pub(super) fn image_config(config: &Config) -> image::ImageConfig {
         trust: trust_config(&config.image),
         ..image::ImageConfig::new(config.daemon.root.clone())
     }
-}
-
-/// Where this machine says something of registries.
-pub(crate) fn registries(config: &Config) -> image::Sources {
-    image::Sources { insecure: config.image.insecure_registries.clone(), ..image::Sources::default() }
 }
 
 fn trust_config(config: &crate::config::Image) -> image::TrustConfig {

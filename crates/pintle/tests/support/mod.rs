@@ -127,6 +127,12 @@ impl Daemon {
             setup.config
         );
         std::fs::write(folder.path().join("config.toml"), config).unwrap();
+        // What this machine says of registries is no test's business. It stands apart, since a test may have an `[image]` of its own.
+        let own =
+            "image = { certs_dirs = ['F/certs'], registries_conf = 'F/r.conf', auth_files = ['F/auth'] }";
+        std::fs::create_dir(folder.path().join("config.d")).unwrap();
+        let own = own.replace('F', &folder.path().to_string_lossy());
+        std::fs::write(folder.path().join("config.d/own.toml"), own).unwrap();
         let store = registry::Registry::new();
         store.add("library/busybox", "1", &busybox_image());
         let registry = store.listen().await.unwrap();

@@ -126,8 +126,9 @@ impl Endpoint {
     pub(crate) fn url_in(&self, scheme: &str, of: &str) -> String {
         let Endpoint { authority, path, repository, .. } = self;
         let url = format!("{scheme}://{authority}{path}/{repository}/{of}");
-        match &self.namespace {
-            // Hosts and ports need no encoding in a query.
+        // As containerd writes it; nothing else in a host with its port needs to be encoded.
+        let encoded = |host: &String| host.replace(':', "%3A").replace('[', "%5B").replace(']', "%5D");
+        match self.namespace.as_ref().map(encoded) {
             Some(namespace) if of.contains('?') => format!("{url}&ns={namespace}"),
             Some(namespace) => format!("{url}?ns={namespace}"),
             None => url,

@@ -127,9 +127,8 @@ impl Daemon {
             setup.config
         );
         std::fs::write(folder.path().join("config.toml"), config).unwrap();
-        // What this machine says of registries is no test's business. It stands apart, since a test may have an `[image]` of its own.
-        let own =
-            "image = { certs_dirs = ['F/certs'], registries_conf = 'F/r.conf', auth_files = ['F/auth'] }";
+        // What this machine says of registries is no test's business. It stands apart: a test may have an `[image]` of its own.
+        let own = "image = { certs_dirs = ['F/d'], registries_conf = 'F/r', auth_files = ['F/a'] }";
         std::fs::create_dir(folder.path().join("config.d")).unwrap();
         let own = own.replace('F', &folder.path().to_string_lossy());
         std::fs::write(folder.path().join("config.d/own.toml"), own).unwrap();

@@ -122,7 +122,7 @@ fn registries_conf_names_hosts_and_their_folders_say_how_they_are_reached() {
     assert_eq!(
         machine.urls("busybox:1"),
         [
-            "https://near.example/v2/hub/library/busybox/manifests/1?ns=m.example:5000 one/m.example:5000/hosts.toml:1 registries.conf:4",
+            "https://near.example/v2/hub/library/busybox/manifests/1?ns=m.example%3A5000 one/m.example:5000/hosts.toml:1 registries.conf:4",
             "https://m.example:5000/v2/hub/library/busybox/manifests/1 one/m.example:5000/hosts.toml registries.conf:4",
             "https://hub.example/v2/library/busybox/manifests/1 registries.conf:1",
         ]

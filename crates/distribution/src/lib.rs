@@ -29,6 +29,7 @@ pub mod routes;
 mod session;
 mod timeouts;
 mod tls;
+mod upload;
 
 pub use client::Client;
 pub use connections::Bounds;
@@ -44,3 +45,4 @@ pub use routes::{Candidate, Plan, RouteError, ShortNames, Sources};
 pub use session::{Fetched, Session};
 pub use timeouts::Timeouts;
 pub use tls::{Identity, Pem, Tls};
+pub use upload::{Begun, Upload};

@@ -196,12 +196,30 @@ impl Turn<'_> {
 
     /// Asks the endpoint for something of the repository, such as `blobs/...`.
     pub(crate) async fn ask(&self, of: &str, ask: &Ask<'_>) -> Result<Answer, RegistryError> {
+        self.ask_url(|conversation| conversation.url(of), ask).await
+    }
+
+    /// Asks the endpoint for a path that it named itself.
+    pub(crate) async fn ask_at(&self, path: &str, ask: &Ask<'_>) -> Result<Answer, RegistryError> {
+        let of_host = |conversation: &Conversation| {
+            let whole = conversation.url("");
+            let host = whole.find("://").and_then(|at| Some(at + 3 + whole[at + 3..].find('/')?));
+            format!("{}{path}", &whole[..host.unwrap_or(whole.len())])
+        };
+        self.ask_url(of_host, ask).await
+    }
+
+    async fn ask_url(
+        &self,
+        url: impl Fn(&Conversation) -> String,
+        ask: &Ask<'_>,
+    ) -> Result<Answer, RegistryError> {
         let Session { client, attempts, .. } = self.session;
         let conversation = self.conversation();
         loop {
             let until = (!self.last).then(|| Instant::now() + client.timeouts.mirror);
             let patience = Patience { until, tries: self.tries() };
-            let url = conversation.url(of);
+            let url = url(conversation);
             match conversation.ask(client, attempts, &url, ask, patience).await {
                 Err(why) if conversation.fall_back(&url, &why) => {}
                 answered => return answered,

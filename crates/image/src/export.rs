@@ -21,7 +21,7 @@ use crate::pull::Shared;
 use crate::rebuild::RebuildError;
 
 pub use folder::{read_layout, write_layout};
-pub(crate) use outgoing::Outgoing;
+pub(crate) use outgoing::{Outgoing, OutgoingLayer, digest};
 
 /// The annotations of an archive's index that names stand in. The first is containerd's, the second OCI's; the third is for names with
 /// digests, which other programs must not take for their own: it is a list with commas.

@@ -1,5 +1,8 @@
 //! Images that come from elsewhere than a registry: archives, and the stores of other runtimes on this machine.
 
+mod bolt;
+mod containerd;
+mod containers_storage;
 mod docker;
 mod intake;
 mod layout;
@@ -7,19 +10,29 @@ mod spool;
 mod take;
 
 use std::io::{self, Read};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use model::digest::{Digest, ImageId};
 use model::platform::Platform;
 use model::reference::{BadReference, ImageReference};
 
+use crate::catalog;
 use crate::error::PullCause;
 use crate::manifest::LayerSource;
+use crate::pull::Shared;
 use crate::tar::TarError;
 use crate::{Images, Named};
 
+use containerd::Containerd;
+use containers_storage::ContainersStorage;
 pub(crate) use spool::sweep;
+use take::{merge, take};
+
+/// Where other runtimes have their stores by default, and the namespace of the kubelet's images.
+const CONTAINERD: &str = "/var/lib/containerd";
+const STORAGE: &str = "/var/lib/containers/storage";
+const NAMESPACE: &str = "k8s.io";
 
 /// How to load.
 #[derive(Debug, Clone, Default)]
@@ -28,6 +41,35 @@ pub struct LoadRequest {
     pub platform: Option<Platform>,
     /// The name that the one image gets, whatever the archive says.
     pub name: Option<String>,
+}
+
+/// A runtime whose store on this machine is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OtherRuntime {
+    Containerd,
+    /// CRI-O, Podman, Buildah.
+    ContainersStorage,
+}
+
+/// What to take from another runtime's store.
+#[derive(Debug, Clone)]
+pub struct ImportRequest {
+    pub from: OtherRuntime,
+    /// Where its store is; none: where it is by default.
+    pub root: Option<PathBuf>,
+    /// Of containerd; none: the kubelet's, `k8s.io`.
+    pub namespace: Option<String>,
+    /// Names; none: all that it has.
+    pub images: Vec<String>,
+    pub platform: Option<Platform>,
+}
+
+/// What came of it.
+#[derive(Debug, Default)]
+pub struct Imported {
+    pub loaded: Vec<Loaded>,
+    /// What could not be taken, by name.
+    pub failed: Vec<(String, LoadError)>,
 }
 
 /// An image that is here now.
@@ -106,9 +148,80 @@ impl Images {
         tokio::task::spawn_blocking(work).await.unwrap_or(Err(PullCause::Interrupted.into()))
     }
 
+    /// Takes images from the store of another runtime on this machine, which may run or not and is not changed.
+    ///
+    /// It must be called within a tokio runtime.
+    ///
+    /// # Errors
+    /// [`LoadError`] if the store cannot be read. Of a single image it is in the answer.
+    pub async fn import(&self, request: ImportRequest) -> Result<Imported, LoadError> {
+        let wish = self.wish(LoadRequest { platform: request.platform.clone(), name: None })?;
+        let shared = Arc::clone(&self.shared);
+        let runtime = tokio::runtime::Handle::current();
+        let work = move || match request.from {
+            OtherRuntime::Containerd => {
+                let root = request.root.as_deref().unwrap_or(Path::new(CONTAINERD));
+                let store = Containerd::open(root, request.namespace.as_deref().unwrap_or(NAMESPACE))?;
+                let names = chosen(store.names(), &request.images);
+                let image = |name: &str| store.image(name, &wish, &shared.config.limits);
+                Ok(import(&shared, &runtime, names, image, &store))
+            }
+            OtherRuntime::ContainersStorage => {
+                let store = ContainersStorage::open(request.root.as_deref().unwrap_or(Path::new(STORAGE)))?;
+                let names = chosen(store.names(), &request.images);
+                let image = |name: &str| store.image(name, &wish, &shared.config.limits);
+                Ok(import(&shared, &runtime, names, image, &store))
+            }
+        };
+        tokio::task::spawn_blocking(work).await.unwrap_or(Err(PullCause::Interrupted.into()))
+    }
+
     fn wish(&self, request: LoadRequest) -> Result<Wish, LoadError> {
         let name = request.name.map(|name| ImageReference::parse(&name)).transpose()?;
         let platform = request.platform.unwrap_or_else(|| self.shared.config.platform.clone());
         Ok(Wish { platform, name })
     }
+}
+
+/// Of the names of a store those that are asked for, in whatever form; all if none is. One that the store has not stays, and fails.
+fn chosen(names: Vec<String>, asked: &[String]) -> Vec<String> {
+    if asked.is_empty() {
+        return names;
+    }
+    let stored = |name: &str| ImageReference::parse(name).map(|name| catalog::stored_name(&name)).ok();
+    let find = |asked: &String| {
+        let whole = stored(asked);
+        let same = |name: &&String| *name == asked || (whole.is_some() && stored(name) == whole);
+        names.iter().find(same).unwrap_or(asked).clone()
+    };
+    asked.iter().map(find).collect()
+}
+
+/// Takes the images of some names; one that fails does not stop the others.
+fn import(
+    shared: &Shared,
+    runtime: &tokio::runtime::Handle,
+    names: Vec<String>,
+    image: impl Fn(&str) -> Result<take::Incoming, LoadError>,
+    contents: &dyn Contents,
+) -> Imported {
+    let mut imported = Imported::default();
+    let mut images = Vec::new();
+    for name in names {
+        match image(&name) {
+            Ok(image) => images.push(image),
+            Err(error) => imported.failed.push((name, error)),
+        }
+    }
+    merge(&mut images);
+    for image in images {
+        match take(shared, runtime, &image, contents) {
+            Ok(loaded) => imported.loaded.push(loaded),
+            Err(error) => {
+                let name = image.origin.names.first().cloned().unwrap_or_else(|| image.id.to_string());
+                imported.failed.push((name, error));
+            }
+        }
+    }
+    imported
 }

@@ -538,6 +538,84 @@ pub mod node_server {
     }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PushImageRequest {
+    /// The image by name, id or the beginning of an id.
+    #[prost(string, tag = "1")]
+    pub image: ::prost::alloc::string::String,
+    /// Where to, with a tag; empty: the image's own name.
+    #[prost(string, tag = "2")]
+    pub destination: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "3")]
+    pub login: ::core::option::Option<RegistryLogin>,
+    /// Refuse an image that is not for this platform; empty: push what is here.
+    #[prost(string, tag = "4")]
+    pub platform: ::prost::alloc::string::String,
+}
+/// For one registry, in addition to what the daemon's files say of it.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RegistryLogin {
+    #[prost(string, tag = "1")]
+    pub username: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub password: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PushProgress {
+    /// The layer that something happened with; empty in the last message.
+    #[prost(string, tag = "1")]
+    pub layer: ::prost::alloc::string::String,
+    /// Bytes of it that were sent so far.
+    #[prost(uint64, tag = "2")]
+    pub sent_bytes: u64,
+    #[prost(enumeration = "PushedLayer", tag = "3")]
+    pub state: i32,
+    /// In the last message only.
+    #[prost(message, optional, tag = "4")]
+    pub result: ::core::option::Option<PushResult>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PushResult {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// The manifest's digest at the registry.
+    #[prost(string, tag = "2")]
+    pub digest: ::prost::alloc::string::String,
+    /// Whether it is the manifest that the image came with.
+    #[prost(bool, tag = "3")]
+    pub unchanged: bool,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ImportImagesRequest {
+    #[prost(enumeration = "OtherRuntime", tag = "1")]
+    pub from: i32,
+    /// Where its store is; empty: where it is by default.
+    #[prost(string, tag = "2")]
+    pub root: ::prost::alloc::string::String,
+    /// Of containerd; empty: "k8s.io".
+    #[prost(string, tag = "3")]
+    pub namespace: ::prost::alloc::string::String,
+    /// Names; none: all that it has.
+    #[prost(string, repeated, tag = "4")]
+    pub images: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Which image of several is taken; empty: the one for this machine.
+    #[prost(string, tag = "5")]
+    pub platform: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ImportImagesResponse {
+    #[prost(message, repeated, tag = "1")]
+    pub images: ::prost::alloc::vec::Vec<LoadedImage>,
+    #[prost(message, repeated, tag = "2")]
+    pub failed: ::prost::alloc::vec::Vec<FailedImport>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct FailedImport {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub why: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct TagRequest {
     /// The image by name, id or the beginning of an id.
     #[prost(string, tag = "1")]
@@ -664,6 +742,66 @@ pub struct StoredLayer {
     /// Where it is, for a person to look at.
     #[prost(string, tag = "5")]
     pub path: ::prost::alloc::string::String,
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum PushedLayer {
+    PushSending = 0,
+    PushDone = 1,
+    /// The registry had it already, or took it from another of its repositories.
+    PushAlreadyPresent = 2,
+}
+impl PushedLayer {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::PushSending => "PUSH_SENDING",
+            Self::PushDone => "PUSH_DONE",
+            Self::PushAlreadyPresent => "PUSH_ALREADY_PRESENT",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "PUSH_SENDING" => Some(Self::PushSending),
+            "PUSH_DONE" => Some(Self::PushDone),
+            "PUSH_ALREADY_PRESENT" => Some(Self::PushAlreadyPresent),
+            _ => None,
+        }
+    }
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum OtherRuntime {
+    OtherUnknown = 0,
+    OtherContainerd = 1,
+    /// CRI-O, Podman, Buildah.
+    OtherContainersStorage = 2,
+}
+impl OtherRuntime {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::OtherUnknown => "OTHER_UNKNOWN",
+            Self::OtherContainerd => "OTHER_CONTAINERD",
+            Self::OtherContainersStorage => "OTHER_CONTAINERS_STORAGE",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "OTHER_UNKNOWN" => Some(Self::OtherUnknown),
+            "OTHER_CONTAINERD" => Some(Self::OtherContainerd),
+            "OTHER_CONTAINERS_STORAGE" => Some(Self::OtherContainersStorage),
+            _ => None,
+        }
+    }
 }
 /// Generated client implementations.
 pub mod images_client {
@@ -840,6 +978,56 @@ pub mod images_client {
                 .insert(GrpcMethod::new("pintle.v1.Images", "LoadImages"));
             self.inner.client_streaming(req, path, codec).await
         }
+        /// ImportImages takes images from the store of another runtime on this machine. An image that fails does not stop the others.
+        pub async fn import_images(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ImportImagesRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ImportImagesResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/pintle.v1.Images/ImportImages",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("pintle.v1.Images", "ImportImages"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// PushImage sends an image to a registry and reports what happens. The last message has the result.
+        pub async fn push_image(
+            &mut self,
+            request: impl tonic::IntoRequest<super::PushImageRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::PushProgress>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/pintle.v1.Images/PushImage",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("pintle.v1.Images", "PushImage"));
+            self.inner.server_streaming(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -888,6 +1076,25 @@ pub mod images_server {
             tonic::Response<super::LoadImagesResponse>,
             tonic::Status,
         >;
+        /// ImportImages takes images from the store of another runtime on this machine. An image that fails does not stop the others.
+        async fn import_images(
+            &self,
+            request: tonic::Request<super::ImportImagesRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ImportImagesResponse>,
+            tonic::Status,
+        >;
+        /// Server streaming response type for the PushImage method.
+        type PushImageStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::PushProgress, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// PushImage sends an image to a registry and reports what happens. The last message has the result.
+        async fn push_image(
+            &self,
+            request: tonic::Request<super::PushImageRequest>,
+        ) -> std::result::Result<tonic::Response<Self::PushImageStream>, tonic::Status>;
     }
     #[derive(Debug)]
     pub struct ImagesServer<T> {
@@ -1142,6 +1349,97 @@ pub mod images_server {
                                 max_encoding_message_size,
                             );
                         let res = grpc.client_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/pintle.v1.Images/ImportImages" => {
+                    #[allow(non_camel_case_types)]
+                    struct ImportImagesSvc<T: Images>(pub Arc<T>);
+                    impl<
+                        T: Images,
+                    > tonic::server::UnaryService<super::ImportImagesRequest>
+                    for ImportImagesSvc<T> {
+                        type Response = super::ImportImagesResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ImportImagesRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Images>::import_images(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ImportImagesSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/pintle.v1.Images/PushImage" => {
+                    #[allow(non_camel_case_types)]
+                    struct PushImageSvc<T: Images>(pub Arc<T>);
+                    impl<
+                        T: Images,
+                    > tonic::server::ServerStreamingService<super::PushImageRequest>
+                    for PushImageSvc<T> {
+                        type Response = super::PushProgress;
+                        type ResponseStream = T::PushImageStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::PushImageRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Images>::push_image(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = PushImageSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.server_streaming(method, req).await;
                         Ok(res)
                     };
                     Box::pin(fut)

@@ -60,21 +60,18 @@ pub(super) async fn load(
         let _ = send.send(Piece::End).await;
         Ok(())
     };
-    let (fed, loaded): (Result<(), Status>, _) = tokio::join!(feed, node.images().load(request, receive));
+    let (fed, images): (Result<(), Status>, _) = tokio::join!(feed, node.images().load(request, receive));
     fed?;
-    Ok(of_loaded(loaded.map_err(|error| error.status())?))
+    let images = images.map_err(|error| error.status())?;
+    Ok(LoadImagesResponse { images: images.into_iter().map(loaded).collect() })
 }
 
-fn of_loaded(images: Vec<Loaded>) -> LoadImagesResponse {
-    let one = |image: Loaded| LoadedImage {
-        id: image.id.to_string(),
-        names: image.names.into_iter().map(of_named).collect(),
-    };
-    LoadImagesResponse { images: images.into_iter().map(one).collect() }
+pub(super) fn loaded(image: Loaded) -> LoadedImage {
+    LoadedImage { id: image.id.to_string(), names: image.names.into_iter().map(of_named).collect() }
 }
 
 /// The platform that a field names, if any.
-fn platform(field: &'static str, text: &str) -> Result<Option<Platform>, BadField> {
+pub(super) fn platform(field: &'static str, text: &str) -> Result<Option<Platform>, BadField> {
     if text.is_empty() {
         return Ok(None);
     }

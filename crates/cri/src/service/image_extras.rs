@@ -7,8 +7,8 @@ use node::Node;
 use tonic::{Code, Request, Response, Status, Streaming};
 
 use super::code::Coded;
-use super::image_archives;
 use super::stream::Answers;
+use super::{image_archives, image_moves};
 use crate::node_v1::*;
 use crate::translate::BadField;
 
@@ -58,6 +58,24 @@ impl images_server::Images for ImageExtras {
         request: Request<Streaming<LoadImagesRequest>>,
     ) -> Result<Response<LoadImagesResponse>, Status> {
         Ok(Response::new(image_archives::load(&self.node, request.into_inner()).await?))
+    }
+
+    async fn import_images(
+        &self,
+        request: Request<ImportImagesRequest>,
+    ) -> Result<Response<ImportImagesResponse>, Status> {
+        Ok(Response::new(image_moves::import(&self.node, request.into_inner()).await?))
+    }
+
+    type PushImageStream = Answers<PushProgress>;
+
+    async fn push_image(
+        &self,
+        request: Request<PushImageRequest>,
+    ) -> Result<Response<Self::PushImageStream>, Status> {
+        let mut request = request.into_inner();
+        request.image = bounded("image", request.image)?;
+        Ok(Response::new(image_moves::push(&self.node, request)?))
     }
 }
 

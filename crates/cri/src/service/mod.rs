@@ -9,6 +9,7 @@ mod daemon;
 mod events;
 mod image_archives;
 mod image_extras;
+mod image_moves;
 mod images;
 mod info;
 mod node_info;

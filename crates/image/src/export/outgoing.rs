@@ -19,7 +19,7 @@ use sys::root::Root;
 use super::{Names, SaveError};
 use crate::catalog::{Image, StoredManifest};
 use crate::error::PullCause;
-use crate::inspect::{self, ImageDetails, LayerDetails};
+use crate::inspect::{self, ImageDetails};
 use crate::layers::Layer;
 use crate::manifest::{self, Config, Document, EMPTY_CONFIG, Manifest, OCI_CONFIG, OCI_MANIFEST};
 use crate::pull::Shared;
@@ -40,6 +40,10 @@ pub(crate) struct Outgoing {
     pub names: Names,
     /// What `names.digests` lead to: the indexes and the manifest that the image came with.
     pub originals: Vec<StoredManifest>,
+    /// The manifest that the image came with.
+    pub came_with: Option<StoredManifest>,
+    /// Whether that is the one it leaves with.
+    pub is_original: bool,
     /// None: it is an artifact.
     pub platform: Option<Platform>,
 }
@@ -51,7 +55,6 @@ pub(crate) struct OutgoingLayer {
     pub size: u64,
     pub media_type: String,
     /// The blob that it came from, which some registry may have.
-    #[allow(dead_code)]
     pub came_from: Option<Digest>,
     source: Source,
 }
@@ -67,7 +70,7 @@ enum Source {
 }
 
 impl Outgoing {
-    pub(super) fn of(
+    pub(crate) fn of(
         shared: &Shared,
         image: Arc<Image>,
         names: Names,
@@ -87,6 +90,7 @@ impl Outgoing {
             return Err(SaveError::Platform { name, wanted: wanted.clone(), offered: platform });
         }
         let original = came_with.as_ref().map(|(_, original)| original);
+        let original_document = came_with.as_ref().map(|(document, _)| document.clone());
         let layers = layers(shared, &details, &config, original)?;
         let plain = |(_, original): &(StoredManifest, Manifest)| {
             original.layers.len() == layers.len()
@@ -107,7 +111,10 @@ impl Outgoing {
                 OCI_CONFIG.into(),
             ),
         };
+        let is_original = original_document.as_ref().is_some_and(|one| one.digest == manifest.digest);
         Ok(Outgoing {
+            came_with: original_document,
+            is_original,
             config: StoredManifest {
                 digest: id.digest().clone(),
                 media_type: config_type,
@@ -124,6 +131,11 @@ impl Outgoing {
 }
 
 impl OutgoingLayer {
+    /// Whether it is an archive that nothing was packed of.
+    pub(crate) fn is_plain(&self) -> bool {
+        matches!(self.source, Source::Archive { .. })
+    }
+
     /// Writes the blob.
     ///
     /// # Errors
@@ -231,7 +243,7 @@ fn layers(
                 came_from: Some(blob.digest.clone()),
                 source: Source::Kept,
             },
-            _ => archive(shared, &details.image.id, diff_id, details.layers.get(index))?,
+            _ => archive(shared, &details.image.id, diff_id, blob.map(|blob| blob.digest.clone()))?,
         });
     }
     Ok(layers)
@@ -241,7 +253,7 @@ fn archive(
     shared: &Shared,
     image: &ImageId,
     diff_id: &Digest,
-    known: Option<&LayerDetails>,
+    came_from: Option<Digest>,
 ) -> Result<OutgoingLayer, SaveError> {
     let lacks = |why: &str| SaveError::NoArchive {
         image: image.clone(),
@@ -260,7 +272,7 @@ fn archive(
         digest: diff_id.clone(),
         size: u64::try_from(size).unwrap_or(0),
         media_type: PLAIN_LAYER.into(),
-        came_from: known.and_then(|layer| layer.blob.clone()),
+        came_from,
         source: Source::Archive { layer },
     })
 }
@@ -332,6 +344,8 @@ fn artifact(
         config,
         layers,
         names,
+        came_with: Some(document.clone()),
+        is_original: true,
         originals: details.manifests.iter().filter(|kept| kept.digest != *wanted).cloned().collect(),
         platform: None,
     })

@@ -15,7 +15,6 @@ use super::spool::Spool;
 use super::take::{self, Incoming};
 use super::{Contents, LoadError, Loaded, Wish, docker, layout};
 use crate::admission::distrust;
-use crate::catalog;
 use crate::layers::{Lease, Ready};
 use crate::manifest::LayerSource;
 use crate::pull::Shared;
@@ -239,7 +238,7 @@ impl<'a> Intake<'a> {
             }
             (None, None, None) => return Err(LoadError::NotAnArchive),
         };
-        merge(&mut images);
+        take::merge(&mut images);
         match (images.len(), &self.wish.name) {
             (0, _) => return Err(LoadError::Nothing),
             (count @ 2.., Some(_)) => return Err(LoadError::SeveralForOneName { count }),
@@ -248,27 +247,6 @@ impl<'a> Intake<'a> {
         let take = |image| take::take(self.shared, self.runtime, image, &self.spool as &dyn Contents);
         images.iter().map(take).collect()
     }
-}
-
-/// One image under several names is one.
-fn merge(images: &mut Vec<Incoming>) {
-    let mut merged: Vec<Incoming> = Vec::new();
-    for image in images.drain(..) {
-        let Some(known) = merged.iter_mut().find(|known| known.id == image.id) else {
-            merged.push(image);
-            continue;
-        };
-        for name in image.origin.names {
-            if !known.origin.names.contains(&name) {
-                known.origin.names.push(name);
-            }
-        }
-        let fresh =
-            |one: &catalog::StoredManifest| !known.origin.manifests.iter().any(|k| k.digest == one.digest);
-        let fresh: Vec<_> = image.origin.manifests.into_iter().filter(fresh).collect();
-        known.origin.manifests.extend(fresh);
-    }
-    *images = merged;
 }
 
 fn text<R: Read>(name: &str, reader: &mut Reader<R>) -> Result<Vec<u8>, LoadError> {

@@ -201,8 +201,7 @@ fn originals(
 }
 
 /// What is said of an image in a place that is no index, such as another runtime's database.
-#[allow(dead_code)]
-pub(super) fn entry(name: &str, digest: Digest, media_type: String, size: i64) -> Descriptor {
+pub(super) fn entry(name: &str, digest: Digest, media_type: String) -> Descriptor {
     let annotations = [(NAME.to_owned(), name.to_owned())].into();
-    Descriptor { media_type, annotations, ..Descriptor::plain(digest, size) }
+    Descriptor { media_type, annotations, ..Descriptor::plain(digest, 0) }
 }

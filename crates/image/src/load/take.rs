@@ -10,7 +10,7 @@ use tokio::runtime::Handle;
 
 use super::{Contents, LoadError, Loaded};
 use crate::Named;
-use crate::catalog::Origin;
+use crate::catalog::{Origin, StoredManifest};
 use crate::error::PullCause;
 use crate::fetch::unpack_as_configured;
 use crate::layers::Ready;
@@ -24,6 +24,26 @@ pub(super) struct Incoming {
     pub config: Vec<u8>,
     pub sources: Vec<LayerSource>,
     pub origin: Origin,
+}
+
+/// One image under several names is one.
+pub(super) fn merge(images: &mut Vec<Incoming>) {
+    let mut merged: Vec<Incoming> = Vec::new();
+    for image in images.drain(..) {
+        let Some(known) = merged.iter_mut().find(|known| known.id == image.id) else {
+            merged.push(image);
+            continue;
+        };
+        for name in image.origin.names {
+            if !known.origin.names.contains(&name) {
+                known.origin.names.push(name);
+            }
+        }
+        let fresh = |one: &StoredManifest| !known.origin.manifests.iter().any(|k| k.digest == one.digest);
+        let fresh: Vec<_> = image.origin.manifests.into_iter().filter(fresh).collect();
+        known.origin.manifests.extend(fresh);
+    }
+    *images = merged;
 }
 
 /// Makes it an image of this node.

@@ -3,8 +3,9 @@
 use super::client::Client;
 use super::failure::{Explain, Failure};
 use super::output::write_out;
+use super::several::Several;
 use super::tag;
-use cri::node_v1::{LoadImagesRequest, LoadImagesResponse, LoadOptions};
+use cri::node_v1::{ImportImagesRequest, LoadImagesRequest, LoadOptions, LoadedImage, OtherRuntime};
 use std::fs::File;
 use std::io::{self, IsTerminal, Read, Write};
 use std::path::PathBuf;
@@ -27,9 +28,32 @@ pub(crate) struct Args {
     /// The name that the one image gets, whatever the archive says
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
+    /// Take images from the store of another runtime on the daemon's machine, which may run or not
+    #[arg(long, value_enum, value_name = "RUNTIME", conflicts_with_all = ["input", "name"])]
+    from: Option<From>,
+    /// Where that store is, if not where it is by default
+    #[arg(long, value_name = "DIR", requires = "from")]
+    root: Option<String>,
+    /// The namespace of containerd's images; without it the kubelet's, k8s.io
+    #[arg(long, value_name = "NAME", requires = "from")]
+    namespace: Option<String>,
+    /// Images to take from that store; without any all that it has
+    #[arg(requires = "from")]
+    images: Vec<String>,
+}
+
+/// Runtimes whose stores are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum From {
+    Containerd,
+    /// Also for Podman and Buildah
+    Crio,
 }
 
 pub(crate) async fn run(args: Args, client: &Client) -> Result<(), Failure> {
+    if let Some(from) = args.from {
+        return import(args, from, client).await;
+    }
     if args.input.is_none() && io::stdin().is_terminal() {
         let why = "there is no archive on a terminal: use -i PATH, or a pipe";
         return Err(Failure::Usage(why.into()));
@@ -48,7 +72,31 @@ pub(crate) async fn run(args: Args, client: &Client) -> Result<(), Failure> {
         return Err(failure);
     }
     let answer = answer.explain(|| "loading images".into())?;
-    write_out(&text(&answer))
+    write_out(&text(&answer.images))
+}
+
+async fn import(args: Args, from: From, client: &Client) -> Result<(), Failure> {
+    let request = ImportImagesRequest {
+        from: match from {
+            From::Containerd => OtherRuntime::OtherContainerd.into(),
+            From::Crio => OtherRuntime::OtherContainersStorage.into(),
+        },
+        root: args.root.unwrap_or_default(),
+        namespace: args.namespace.unwrap_or_default(),
+        images: args.images,
+        platform: args.platform.unwrap_or_default(),
+    };
+    let answer = client.own_images().import_images(request).await;
+    let answer = answer.explain(|| "reading the other runtime's store".into())?;
+    write_out(&text(&answer.images))?;
+    let mut several = Several::default();
+    for _ in &answer.images {
+        several.record(Ok(()));
+    }
+    for failed in answer.failed {
+        several.record(Err(Failure::Session(format!("{}: {}", failed.name, failed.why))));
+    }
+    several.finish()
 }
 
 /// Reads the archive on a thread of its own, since a pipe may make it wait.
@@ -109,9 +157,9 @@ impl Write for Sink<'_> {
 }
 
 /// Names, one on a line, and what each led to before; the id of an image without a name.
-fn text(answer: &LoadImagesResponse) -> String {
+fn text(images: &[LoadedImage]) -> String {
     let mut text = String::new();
-    for image in &answer.images {
+    for image in images {
         let tags = image.names.iter().filter(|named| !named.name.contains('@'));
         let lines: String = tags.map(tag::line).collect();
         match lines.is_empty() {

@@ -26,6 +26,7 @@ mod ps;
 pub(crate) mod pull;
 pub(crate) mod pull_progress;
 mod registry;
+mod push;
 pub(crate) mod rm;
 mod rmi;
 mod run;
@@ -105,8 +106,10 @@ enum Command {
     Tag(tag::Args),
     /// Save images as an archive
     Save(save::Args),
-    /// Load images from an archive
+    /// Load images from an archive, or from containerd's or CRI-O's store
     Load(load::Args),
+    /// Send an image to a registry
+    Push(push::Args),
     /// Remove images
     Rmi(rmi::Args),
     /// Show whether the runtime is ready and what it works with
@@ -181,6 +184,7 @@ impl Cli {
             Command::Pull(args) => pull::run(args, &Client::connect(&endpoint).await?).await?,
             Command::Images(args) => images::run(args, &Client::connect(&endpoint).await?).await?,
             Command::Save(args) => save::run(args, &Client::connect(&endpoint).await?).await?,
+            Command::Push(args) => push::run(args, &Client::connect(&endpoint).await?).await?,
             Command::Load(args) => load::run(args, &Client::connect(&endpoint).await?).await?,
             Command::Tag(args) => tag::run(args, &Client::connect(&endpoint).await?).await?,
             Command::Rmi(args) => rmi::run(args, &Client::connect(&endpoint).await?).await?,

@@ -40,7 +40,7 @@ pub(crate) async fn run(args: Args, client: &Client) -> Result<(), Failure> {
     several.finish()
 }
 
-fn read_password(username: String) -> Result<cri_v1::AuthConfig, Failure> {
+pub(crate) fn read_password(username: String) -> Result<cri_v1::AuthConfig, Failure> {
     let mut password = String::new();
     let cannot = |source| Failure::File {
         what: "reading the password",

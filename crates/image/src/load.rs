@@ -16,7 +16,9 @@ use std::sync::Arc;
 use model::digest::{Digest, ImageId};
 use model::platform::Platform;
 use model::reference::{BadReference, ImageReference};
+use trust::Place;
 
+use crate::admission::distrust;
 use crate::catalog;
 use crate::error::PullCause;
 use crate::manifest::LayerSource;
@@ -215,7 +217,7 @@ fn import(
     }
     merge(&mut images);
     for image in images {
-        match take(shared, runtime, &image, contents) {
+        match admit(shared, &image).and_then(|()| take(shared, runtime, &image, contents)) {
             Ok(loaded) => imported.loaded.push(loaded),
             Err(error) => {
                 let name = image.origin.names.first().cloned().unwrap_or_else(|| image.id.to_string());
@@ -224,4 +226,16 @@ fn import(
         }
     }
     imported
+}
+
+/// Whether the policy admits an image under each of its names, as if it came from the registry that the name says, and nothing could vouch
+/// for it: who put it into that store is not known. One without a name is like an archive.
+fn admit(shared: &Shared, image: &take::Incoming) -> Result<(), LoadError> {
+    let names = image.origin.names.iter().filter_map(|name| ImageReference::parse(name).ok());
+    let mut places: Vec<Place> = names.map(Place::Registry).collect();
+    if places.is_empty() {
+        places.push(Place::OciArchive(None));
+    }
+    let admitted = places.iter().try_for_each(|place| shared.config.trust.admit_file(place));
+    admitted.map_err(|why| LoadError::Failed(distrust(why)))
 }

@@ -202,6 +202,12 @@ async fn images_go_to_containerd_and_come_from_it() {
     let imported = import(&stopped, OtherRuntime::Containerd, &root, &[&name]).await;
     assert_eq!((imported.loaded.len(), imported.failed.len()), (1, 0), "{:?}", imported.failed);
     is_whole(&stopped, &image, &name);
+    // A policy that admits nothing admits nothing from there either.
+    let policy = place.folder.path().join("policy.json");
+    std::fs::write(&policy, r#"{"default":[{"type":"reject"}]}"#).unwrap();
+    let strict = Place::with(|config| config.trust.policy = Some(policy)).await;
+    let imported = import(&strict, OtherRuntime::Containerd, &root, &[&name]).await;
+    assert!(imported.failed[0].1.to_string().contains("policy.json"), "{:?}", imported.failed);
     // A blob that is not what its name says, and a namespace that is not there.
     let blobs = root.join("io.containerd.content.v1.content/blobs/sha256");
     let config = blobs.join(&image.id[7..]);

@@ -140,3 +140,33 @@ pub(crate) fn text(words: &[&str]) -> String {
     }
     out
 }
+
+pub(crate) const POLICY: &[&str] = &[
+    "\"default\":[",
+    "\"transports\":{",
+    "\"docker\":{",
+    "\"type\":\"reject\"",
+    "\"type\":\"insecureAcceptAnything\"",
+    "\"type\":\"signedBy\"",
+    "\"type\":\"sigstoreSigned\"",
+    "\"keyType\":\"GPGKeys\"",
+    "\"keyPath\":",
+    "\"keyDatas\":[",
+    "\"signedIdentity\":{",
+    "\"pki\":{",
+    "*.",
+    "/../",
+];
+
+pub(crate) const SIGNATURE: &[&str] = &[
+    "-----BEGIN PUBLIC KEY-----",
+    "-----BEGIN PGP PUBLIC KEY BLOCK-----",
+    "-----BEGIN CERTIFICATE-----",
+    "\"critical\":{",
+    "\"optional\":",
+    "\"docker-manifest-digest\":",
+    "\"dsseEnvelope\":{",
+    "\"_type\":\"https://in-toto.io/Statement/v1\"",
+    "\\x99\\x01",
+    "\\x04\\xff",
+];

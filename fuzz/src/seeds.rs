@@ -166,3 +166,37 @@ pub(crate) fn nri() -> Vec<Vec<u8>> {
     };
     vec![adjust.encode_to_vec()]
 }
+
+pub(crate) fn policies() -> Vec<Vec<u8>> {
+    let identity = json!({ "type": "remapIdentity", "prefix": "a.io/b", "signedPrefix": "c.io" });
+    let gpg = json!({ "type": "signedBy", "keyType": "GPGKeys", "keyPaths": ["/a", "/b"], "signedIdentity": identity });
+    let fulcio = json!({ "caData": "AA==", "oidcIssuer": "https://i", "subjectEmail": "a@b" });
+    let sigstore = json!({ "type": "sigstoreSigned", "fulcio": fulcio, "rekorPublicKeyPath": "/r" });
+    let scopes =
+        json!({ "": [gpg], "*.example.com": [sigstore], "r.io/a": [{ "type": "insecureAcceptAnything" }] });
+    let mut seeds =
+        jsons(&[json!({ "default": [{ "type": "reject" }], "transports": { "docker": scopes } })]);
+    seeds.push(b"default-docker:\n  lookaside: https://s.io/l\ndocker:\n  r.io/a:\n    use-sigstore-attachments: true\n".to_vec());
+    seeds
+}
+
+pub(crate) fn signatures() -> Vec<Vec<u8>> {
+    const FIXTURES: &[&[u8]] = &[
+        include_bytes!("../../crates/trust/tests/fixtures/ed25519.key"),
+        include_bytes!("../../crates/trust/tests/fixtures/rsa2048.signature"),
+        include_bytes!("../../crates/trust/tests/fixtures/nistp256.signature"),
+        include_bytes!("../../crates/trust/tests/fixtures/subkey.key"),
+    ];
+    let digest = format!("sha256:{}", "5a".repeat(32));
+    let critical = json!({ "type": "cosign container image signature", "image": { "docker-manifest-digest": digest },
+        "identity": { "docker-reference": "r.io/app" } });
+    let entry = json!({ "SignedEntryTimestamp": "AAAA", "Payload": { "body": "e30=", "integratedTime": 1, "logIndex": 2, "logID": "c0" } });
+    let bundle = json!({ "mediaType": "application/vnd.dev.sigstore.bundle.v0.3+json",
+        "verificationMaterial": { "publicKey": { "hint": "x" }, "tlogEntries": [] },
+        "dsseEnvelope": { "payload": "e30=", "payloadType": "application/vnd.in-toto+json", "signatures": [{ "sig": "AAAA" }] } });
+    let mut seeds = jsons(&[json!({ "critical": critical, "optional": null }), entry, bundle]);
+    seeds.extend(FIXTURES.iter().map(|bytes| bytes.to_vec()));
+    // A key, and a message by it.
+    seeds.push([FIXTURES[0], include_bytes!("../../crates/trust/tests/fixtures/ed25519.signature")].concat());
+    seeds
+}

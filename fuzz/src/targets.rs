@@ -38,6 +38,13 @@ pub(crate) const TARGETS: &[Target] = &[
     Target { name: "cni", run: cni, seeds: seeds::cni, words: dictionary::CNI },
     Target { name: "cdi", run: cdi_file, seeds: seeds::cdi, words: dictionary::CDI },
     Target { name: "hooks", run: hooks_file, seeds: seeds::hooks, words: dictionary::HOOKS },
+    Target { name: "policy", run: trust::fuzz::policy, seeds: seeds::policies, words: dictionary::POLICY },
+    Target {
+        name: "signature",
+        run: trust::fuzz::signature,
+        seeds: seeds::signatures,
+        words: dictionary::SIGNATURE,
+    },
     Target { name: "nri", run: nri_wishes, seeds: seeds::nri, words: &[] },
 ];
 

@@ -76,6 +76,7 @@ pub use rootfs::{RootFilesystems, Rootfs, RootfsError};
 pub use tag::{Named, TagError};
 pub use tar::{Metadata as TarMetadata, Writer as TarWriter};
 pub use tree::Usage;
+pub use trust::Distrust;
 pub use unpack::{TarError, UnpackError};
 pub use verify::{Checked, Finding};
 

@@ -119,7 +119,9 @@ impl Expected {
 fn chain_error(error: webpki::Error) -> CertificateError {
     use webpki::Error;
     CertificateError::Chain(match error {
-        Error::UnknownIssuer => "it is from none of the authorities of the policy".to_owned(),
+        Error::UnknownIssuer | Error::InvalidSignatureForPublicKey => {
+            "it is from none of the authorities of the policy".to_owned()
+        }
         Error::CertExpired { .. } => "it was not valid any more when it was used".to_owned(),
         Error::CertNotValidYet { .. } => "it was not valid yet when it was used".to_owned(),
         Error::RequiredEkuNotFoundContext(_) => "it is not for signing code".to_owned(),

@@ -50,11 +50,11 @@ impl<'a> Node<'a> {
     }
 
     pub(crate) fn object(&self) -> Result<Members<'a>, JsonError> {
+        if !self.raw.get().starts_with('{') {
+            return Err(self.error("an object is expected here"));
+        }
         let mut reader = serde_json::Deserializer::from_str(self.raw.get());
-        let members = reader.deserialize_any(Pairs).map_err(|error| match error.is_data() {
-            true => self.error(without_place(&error)),
-            false => self.error("an object is expected here"),
-        })?;
+        let members = reader.deserialize_map(Pairs).map_err(|error| self.error(without_place(&error)))?;
         let with = |(name, raw)| (name, Node { raw, document: self.document });
         Ok(Members { of: *self, members: members.into_iter().map(with).collect() })
     }

@@ -107,6 +107,29 @@ fn good() -> Vec<u8> {
     payload("r.io/app:1", &digest())
 }
 
+/// What this file's own gpg made once of `good()`, for machines without one.
+#[test]
+fn signatures_that_gpg_made_count_without_it() {
+    let fixture = |name: &str| std::fs::read(Path::new("tests/fixtures").join(name)).unwrap();
+    let kinds = ["rsa2048", "ed25519", "nistp256", "subkey"];
+    for kind in kinds {
+        let message = fixture(&format!("{kind}.signature"));
+        for other in kinds {
+            let verdict = verdict(&fixture(&format!("{other}.key")), &message);
+            match kind == other {
+                true => verdict.unwrap_or_else(|why| panic!("{kind}: {why}")),
+                false => assert!(verdict.unwrap_err().contains("not among those of the policy")),
+            }
+        }
+        for cut in 0..message.len() {
+            assert!(
+                verdict(&fixture(&format!("{kind}.key")), &message[..cut]).is_err(),
+                "{kind} cut at {cut}"
+            );
+        }
+    }
+}
+
 #[test]
 fn each_kind_of_key_signs() {
     let Some(gpg) = Gpg::new() else { return };

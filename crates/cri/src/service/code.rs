@@ -467,6 +467,19 @@ mod tests {
     }
 
     #[test]
+    fn an_image_that_is_not_trusted_is_told_as_the_kubelet_reads_it() {
+        let why = image::Distrust::NotPinned {
+            setting: "image.require_digest",
+            scope: "*".into(),
+            name: "r.example/a:1".into(),
+        };
+        let cause = Box::new(image::PullCause::Untrusted(std::sync::Arc::new(why)));
+        let error = image::PullError { reference: "r.example/a:1".into(), cause, attempts: vec![] };
+        assert_eq!(error.status().code(), Code::PermissionDenied);
+        assert!(error.status().message().starts_with("SignatureValidationFailed: "), "{error}");
+    }
+
+    #[test]
     fn full_disks_are_exhausted_resources() {
         let fault = Fault::File { path: "/x".into(), source: io::Error::from_raw_os_error(28) };
         assert_eq!(fault.code(), Code::ResourceExhausted);

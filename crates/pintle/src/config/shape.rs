@@ -249,8 +249,8 @@ fn scope(text: &str) -> Option<String> {
         Some(rest) => ("*.", rest),
         None => ("", text),
     };
-    let whole = model::reference::ImageReference::parse(&format!("{rest}/x")).ok()?;
-    whole.name().strip_suffix("/x").map(|scope| format!("{wildcard}{scope}"))
+    let whole = model::reference::ImageReference::parse(&format!("{rest}/a/x")).ok()?;
+    whole.name().strip_suffix("/a/x").map(|scope| format!("{wildcard}{scope}"))
 }
 
 /// A whole number of seconds.

@@ -227,3 +227,26 @@ proptest! {
         prop_assert!(Config::parse(Path::new("c.toml"), &text).is_err());
     }
 }
+
+#[test]
+fn scopes_are_registries_folders_and_wildcards() {
+    let read = |scope: &str| {
+        let text = format!("[image]\nrequire_digest = [{scope:?}]\n");
+        Config::parse(Path::new("c.toml"), &text).map(|config| config.image.require_digest)
+    };
+    for good in ["*", "docker.io", "docker.io/library", "r.io:5000/a/b", "*.example.com", "[::1]:5000"] {
+        assert_eq!(read(good).unwrap(), [good]);
+    }
+    for (bad, meant) in [
+        ("library/busybox", "docker.io/library/busybox"),
+        ("R.io/a", "r.io/a"),
+        ("*.example.com:80", ""),
+        ("*.", ""),
+        ("r.*", ""),
+        ("r.io/a:1", ""),
+        ("", ""),
+    ] {
+        let error = read(bad).unwrap_err().to_string();
+        assert!(error.contains("image.require_digest") && error.contains(meant), "{bad}: {error}");
+    }
+}

@@ -15,7 +15,7 @@ use rustix::io::Errno;
 use crate::config::Limits;
 use crate::rootfs::Rootfs;
 use crate::tar::{Kind, Metadata, Writer};
-use crate::unpack::{Expected, Options, UnpackError, unpack};
+use crate::unpack::{Expected, Options, Target, UnpackError, unpack};
 
 const OPEN: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 /// No path is deeper; one descriptor is open for each level.
@@ -110,7 +110,7 @@ fn import_tree(
     let folder = File::open(folder).map_err(|error| UnpackError::io(b".", error))?;
     let expected = Expected { blob: digest.clone(), size, diff_id: digest.clone(), file: None };
     let options = Options { limits: Limits::default(), user_xattr };
-    unpack(archive, folder.as_fd(), &expected, &options).map(drop)
+    unpack(archive, Target::Directory(folder.as_fd()), &expected, &options).map(drop)
 }
 
 struct Export<W> {

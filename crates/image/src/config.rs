@@ -27,6 +27,8 @@ pub struct ImageConfig {
     pub linger: Duration,
     /// How many connections carry layers at the same time, of all pulls together.
     pub connections: Bounds,
+    /// What layers and root file systems are on disk.
+    pub snapshotter: Snapshotter,
     /// Whether layers' packed blobs are kept below `blobs/`.
     pub keep_blobs: bool,
     /// Whether the overlay's own attributes are `user.overlay.*`: for a daemon in a user namespace.
@@ -51,6 +53,7 @@ impl ImageConfig {
             platform: Platform::of_this_program(),
             parallel_layers: 4,
             connections: Bounds::default(),
+            snapshotter: Snapshotter::Auto,
             keep_blobs: false,
             linger: Duration::from_secs(600),
             user_xattr: false,
@@ -61,6 +64,17 @@ impl ImageConfig {
             timeouts: Timeouts::default(),
         }
     }
+}
+
+/// What layers and root file systems are on disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Snapshotter {
+    /// The one that is faster and as safe on this kernel.
+    Auto,
+    /// Layers are directories, which overlayfs stacks.
+    Overlayfs,
+    /// Layers are files with EROFS images, which are mounted, and which overlayfs stacks.
+    Erofs,
 }
 
 /// What is too much. Sizes are bytes.

@@ -56,6 +56,8 @@ pub enum PullCause {
     BadDigest { what: String, why: BadDigest },
     #[error("layer {digest}: {why}")]
     Layer { digest: Digest, why: UnpackError },
+    #[error("image.snapshotter is {name:?}, which this host cannot have: {why}")]
+    Snapshotter { name: &'static str, why: String },
     #[error("no space is left for {path}", path = .path.display())]
     NoSpace { path: PathBuf },
     #[error("{path}: {source}", path = .path.display())]

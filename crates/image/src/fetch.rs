@@ -16,7 +16,7 @@ use crate::manifest::LayerSource;
 use crate::pieces::{self, Piece};
 use crate::progress::LayerState;
 use crate::pull::{Pull, Shared};
-use crate::unpack::{self, Expected, Options, UnpackError, Unpacked};
+use crate::unpack::{self, Expected, Options, Target, UnpackError, Unpacked};
 
 impl Pull {
     /// One layer, from wherever it is to be had. However many pulls want it, one fetches it.
@@ -33,7 +33,13 @@ impl Pull {
                 Ok(_leading) => {
                     // It may have come between the look and the lead.
                     if self.shared.layers.find(diff_id.as_str()).is_none() {
-                        return self.fetch(index, source).await.map(Ready::Unpacked);
+                        match self.fetch(index, source).await {
+                            Err(error) if is_unsuited(&error) => {
+                                tracing::info!(layer = %diff_id, %error, "the layer is fetched again, as a directory");
+                                self.progress.layer(index, |layer| layer.downloaded = 0);
+                            }
+                            done => return done.map(Ready::Unpacked),
+                        }
                     }
                 }
             }
@@ -64,8 +70,12 @@ impl Pull {
     async fn kept(&self, expected: &Expected) -> Option<(Directory, Unpacked)> {
         let (shared, expected) = (Arc::clone(&self.shared), expected.clone());
         let work = move || {
-            let (file, _) = shared.blobs.get(&expected.blob).ok()??;
-            match unpack_blob(&shared, file, &expected) {
+            let unpack = || Some(unpack_blob(&shared, shared.blobs.get(&expected.blob).ok()??.0, &expected));
+            let unpacked = match unpack()? {
+                Err(error) if is_unsuited(&error) => unpack()?,
+                done => done,
+            };
+            match unpacked {
                 Ok(done) => Some(done),
                 Err(error) => {
                     tracing::warn!(blob = %expected.blob, %error, "a kept blob cannot be used and is fetched again");
@@ -109,7 +119,12 @@ impl Pull {
     }
 }
 
-/// A directory that goes unless somebody takes it.
+/// Whether a layer was to be packed and cannot be. The next try makes a directory of it.
+fn is_unsuited(cause: &PullCause) -> bool {
+    matches!(cause, PullCause::Layer { why: UnpackError::Unsuited(_), .. })
+}
+
+/// A directory or file that goes unless somebody takes it.
 pub(crate) struct Directory {
     pub layers: Arc<Layers>,
     pub path: Option<PathBuf>,
@@ -151,20 +166,27 @@ fn unpack_blob(
     blob: impl Read + Send,
     expected: &Expected,
 ) -> Result<(Directory, Unpacked), PullCause> {
-    let (path, directory) = shared.layers.new_partial(expected.diff_id.hex())?;
+    let (layers, name) = (&shared.layers, expected.diff_id.hex());
+    let packs = expected.file.is_none() && layers.packs(expected.diff_id.as_str());
+    let (path, file) = if packs { layers.new_file(name)? } else { layers.new_partial(name)? };
     // Owned here, where nothing is written any more when it goes, even if the pull was given up meanwhile.
     let guard = Directory { layers: Arc::clone(&shared.layers), path: Some(path) };
     let options = Options { limits: shared.config.limits.clone(), user_xattr: shared.config.user_xattr };
-    let fd = directory.as_fd();
     let unpacked = match &expected.file {
-        Some(name) => artifact::write(blob, fd, name, expected),
-        None => unpack::unpack(blob, fd, expected, &options),
+        Some(name) => artifact::write(blob, file.as_fd(), name, expected),
+        None if packs => unpack::unpack(blob, Target::Erofs(file), expected, &options),
+        None => unpack::unpack(blob, Target::Directory(file.as_fd()), expected, &options),
     };
     match unpacked {
         Ok(unpacked) => Ok((guard, unpacked)),
         Err(UnpackError::NoSpace { .. }) => {
             Err(PullCause::NoSpace { path: shared.layers.folder().to_owned() })
         }
-        Err(why) => Err(PullCause::Layer { digest: expected.blob.clone(), why }),
+        Err(why) => {
+            if matches!(why, UnpackError::Unsuited(_)) {
+                layers.set_unsuited(expected.diff_id.as_str());
+            }
+            Err(PullCause::Layer { digest: expected.blob.clone(), why })
+        }
     }
 }

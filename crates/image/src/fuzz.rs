@@ -10,7 +10,7 @@ use crate::config::Limits;
 use crate::manifest::{self, Document};
 use crate::search::Search;
 use crate::tar::Reader;
-use crate::unpack::{self, Expected, Options};
+use crate::unpack::{self, Expected, Options, Target};
 
 /// A manifest or an index that came with this media type.
 pub fn manifest(media_type: &str, body: &[u8]) {
@@ -48,11 +48,15 @@ pub fn archive(bytes: &[u8]) {
     }
 }
 
-/// A blob, packed or not, unpacked into a directory.
+/// A blob, packed or not, unpacked into a directory, and packed into an image.
 pub fn layer(bytes: &[u8], root: BorrowedFd<'_>) {
     let limits = Limits { layer_bytes: 1 << 20, entries: 200, ..Limits::default() };
     let expected = expected(bytes);
-    let _ = unpack::unpack(bytes, root, &expected, &Options { limits, user_xattr: false });
+    let options = Options { limits, user_xattr: false };
+    let _ = unpack::unpack(bytes, Target::Directory(root), &expected, &options);
+    if let Ok(file) = rustix::fs::memfd_create("layer", rustix::fs::MemfdFlags::CLOEXEC) {
+        let _ = unpack::unpack(bytes, Target::Erofs(file.into()), &expected, &options);
+    }
 }
 
 /// A packed stream: what comes out of it is bounded.

@@ -11,13 +11,13 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rustix::fs::{self, AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Uid};
 use rustix::io::Errno;
 use sys::root::Root;
 
-use crate::overlay::{Stack, mount_stack};
+use crate::overlay::{Lower, Stack, mount_stack};
 use crate::unpack::{LooseEnds, UnpackError, copy_directory, copy_xattrs, is_implied, show, time_spec};
 
 const OPEN: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
@@ -26,10 +26,10 @@ const ALONE: ResolveFlags = ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINK
 /// A layer above its parents.
 pub(crate) struct Above<'a> {
     /// The layers below, the highest first; not empty.
-    pub below: Vec<PathBuf>,
+    pub below: Vec<Lower>,
     /// An empty directory, for overlayfs, which wants two layers.
-    pub empty: PathBuf,
-    pub layer: &'a Path,
+    pub empty: Lower,
+    pub layer: Lower,
     pub loose_ends: &'a LooseEnds,
     pub user_xattr: bool,
 }
@@ -46,10 +46,9 @@ pub(crate) fn graft(above: &Above<'_>, into: &File) -> Result<bool, UnpackError>
     let failed = |error: io::Error| UnpackError::io(b".", error);
     let view = mount_stack(&Stack { lowers, upper: None, user_xattr: above.user_xattr, id_map: None })
         .map_err(failed)?;
-    let layer = File::open(above.layer).map_err(failed)?;
     let mut graft = Graft {
         below: Root::from_fd(view),
-        layer: layer.into(),
+        layer: above.layer.open().map_err(failed)?,
         top: into.as_fd(),
         implied: above.loose_ends.implied.iter().cloned().collect(),
         moved: Vec::new(),
@@ -137,7 +136,15 @@ impl Graft<'_> {
             let stat = fs::statat(from, name, AtFlags::SYMLINK_NOFOLLOW)?;
             if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
                 let (parent, _) = self.parent(&new)?;
-                fs::linkat(from, name, &parent, name, AtFlags::empty())?;
+                match fs::linkat(from, name, &parent, name, AtFlags::empty()) {
+                    // The layer is a file system of its own.
+                    Err(Errno::XDEV) => {
+                        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                        let file = fs::openat(from, name, flags, Mode::empty())?;
+                        copy_any(&file, &stat, &parent, OsStr::from_bytes(name.to_bytes()))?;
+                    }
+                    done => done?,
+                }
                 continue;
             }
             let child = fs::openat(from, name, OPEN, Mode::empty())?;
@@ -175,17 +182,7 @@ impl Graft<'_> {
             return Ok(false);
         }
         let (parent, name) = self.parent(&own)?;
-        match kind {
-            FileType::RegularFile => copy_file(&below, &stat, &parent, name)?,
-            FileType::Symlink => {
-                let to = fs::readlinkat(&below, c"", Vec::new())?;
-                fs::symlinkat(&to, &parent, name)?;
-            }
-            kind => {
-                fs::mknodat(&parent, name, kind, Mode::from_raw_mode(stat.st_mode & 0o7777), stat.st_rdev)?
-            }
-        }
-        copy_owner(&stat, &parent, name)?;
+        copy_any(&below, &stat, &parent, name)?;
         self.any = true;
         // The other name too, so that they stay one file, unless this layer has removed or replaced what was there.
         let replaced =
@@ -284,6 +281,19 @@ impl Graft<'_> {
 fn is_opaque(directory: &OwnedFd, name: &str) -> bool {
     let mut value = [0u8; 4];
     matches!(fs::fgetxattr(directory, name, &mut value[..]), Ok(1) if value[0] == b'y')
+}
+
+/// Copies what is no directory, with all that there is to it.
+fn copy_any(from: &OwnedFd, stat: &fs::Stat, parent: &OwnedFd, name: &OsStr) -> io::Result<()> {
+    match FileType::from_raw_mode(stat.st_mode) {
+        FileType::RegularFile => copy_file(from, stat, parent, name)?,
+        FileType::Symlink => {
+            let to = fs::readlinkat(from, c"", Vec::new())?;
+            fs::symlinkat(&to, parent, name)?;
+        }
+        kind => fs::mknodat(parent, name, kind, Mode::from_raw_mode(stat.st_mode & 0o7777), stat.st_rdev)?,
+    }
+    copy_owner(stat, parent, name)
 }
 
 fn copy_file(from: &OwnedFd, stat: &fs::Stat, parent: &OwnedFd, name: &OsStr) -> io::Result<()> {

@@ -1,6 +1,8 @@
 //! The layers on this disk: which there are, who needs them, how a new one becomes visible, and how one that nobody needs goes.
 
-use std::collections::{BTreeSet, HashMap};
+mod rows;
+
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -11,8 +13,12 @@ use model::digest::Digest;
 use store::rusqlite::{self, Transaction, params};
 use store::{Durability, Store};
 
+use crate::config::{ImageConfig, Snapshotter};
 use crate::damage;
 use crate::error::PullCause;
+use crate::form::Form;
+use crate::mounts::Mounts;
+use crate::overlay::Lower;
 use crate::tar::outline::Outline;
 use crate::trash::{Trash, remove_in_background};
 use crate::tree::Usage;
@@ -48,6 +54,7 @@ pub(crate) struct Partial {
     pub outline: Option<Outline>,
     pub checksum: Option<String>,
     published: std::sync::atomic::AtomicBool,
+    mounts: Arc<Mounts>,
 }
 
 #[derive(Debug)]
@@ -59,10 +66,15 @@ pub(crate) struct Layers {
     /// One publishes at a time, so that two pulls with a layer in common do not both rename it.
     publishing: Mutex<()>,
     next: AtomicU64,
+    /// Whether new layers are packed into files.
+    packs: bool,
+    mounts: Arc<Mounts>,
 }
 
 #[derive(Debug, Default)]
 struct Table {
+    /// Layers that have to become directories, if they become any.
+    unsuited: HashSet<String>,
     known: HashMap<String, Arc<Layer>>,
     unpacked: HashMap<String, Weak<Partial>>,
     /// Layers that a running pull counts on.
@@ -110,6 +122,7 @@ impl Drop for Partial {
     fn drop(&mut self) {
         if !self.published.load(Ordering::Acquire) {
             unfinished::remove(&self.path);
+            self.mounts.forget(&self.path);
             remove_in_background(self.path.clone());
         }
     }
@@ -133,10 +146,17 @@ impl Layers {
     /// Reads what the database knows, takes up what a killed process had finished, and throws away what it had not.
     ///
     /// A layer directory without a row goes only if `sweep`: if the database was lost, containers may still be standing on it.
-    pub(crate) fn open(root: &Path, store: Arc<Store>, sweep: bool) -> Result<Arc<Layers>, PullCause> {
+    pub(crate) fn open(
+        config: &ImageConfig,
+        store: Arc<Store>,
+        sweep: bool,
+    ) -> Result<Arc<Layers>, PullCause> {
+        let root = &config.root;
         let folder = root.join("layers");
         std::fs::create_dir_all(&folder).map_err(|error| PullCause::io(&folder, error))?;
         let trash = Trash::open(root).map_err(|error| PullCause::io(root, error))?;
+        let mounts = Arc::new(Mounts::new(&folder));
+        let packs = packs(config, &mounts)?;
         let layers = Arc::new(Layers {
             folder,
             trash,
@@ -144,6 +164,8 @@ impl Layers {
             table: Mutex::default(),
             publishing: Mutex::new(()),
             next: AtomicU64::new(1),
+            packs,
+            mounts,
         });
         layers.load()?;
         let unfinished = if sweep { layers.take_up()? } else { Vec::new() };
@@ -161,28 +183,20 @@ impl Layers {
     }
 
     fn load(&self) -> Result<(), PullCause> {
-        let rows = self.store.read(|connection| {
-            let mut statement = connection
-                .prepare("SELECT id, directory, bytes, inodes, loose_ends, checksum, damage FROM layers")?;
-            let rows = statement.query_map([], |row| {
-                let (directory, loose_ends) = (row.get::<_, String>(1)?, row.get::<_, String>(4)?);
-                let loose_ends = serde_json::from_str(&loose_ends).map_err(|error| {
-                    rusqlite::Error::FromSqlConversionFailure(4, rusqlite::types::Type::Text, error.into())
-                })?;
-                Ok(Layer {
-                    id: row.get(0)?,
-                    path: self.folder.join(directory),
-                    usage: Usage { bytes: unsigned(row.get(2)?), inodes: unsigned(row.get(3)?) },
-                    loose_ends,
-                    checksum: row.get(5)?,
-                    damage: row.get(6)?,
-                })
-            })?;
-            rows.collect::<rusqlite::Result<Vec<_>>>()
-        })?;
+        let rows = self.store.read(|connection| rows::read(connection, &self.folder))?;
         let mut table = self.table();
         for layer in rows {
-            if layer.path.is_dir() {
+            let mounted = match Form::of(&layer.path) {
+                Form::Directory => Ok(()),
+                Form::Erofs => self.mounts.way().map(drop),
+            };
+            if let Err(error) = mounted {
+                tracing::warn!(
+                    layer = layer.id,
+                    error,
+                    "this kernel cannot mount a layer that was packed; it will be fetched again when it is needed"
+                );
+            } else if Form::is_at(&layer.path) {
                 table.known.insert(layer.id.clone(), Arc::new(layer));
             } else {
                 tracing::warn!(layer = layer.id, path = %layer.path.display(), "a layer is missing on disk; it will be fetched again when it is needed");
@@ -197,7 +211,7 @@ impl Layers {
         let entries = std::fs::read_dir(&self.folder).map_err(|e| PullCause::io(&self.folder, e))?;
         for path in entries.flatten().filter_map(|entry| unfinished::subject(&entry.path())) {
             let Some(note) = unfinished::read(&path) else { continue };
-            let placed = self.folder.join(directory_name(&note.id));
+            let placed = self.folder.join(file_name(&note.id, Form::of(&path)));
             if self.published(&note.id).is_some() || self.find(&note.id).is_some() {
                 continue;
             }
@@ -213,7 +227,7 @@ impl Layers {
     }
 
     fn sweep(&self, unknown_too: bool, unfinished: &[Arc<Partial>]) -> Result<(), PullCause> {
-        let mut known: std::collections::HashSet<PathBuf> =
+        let mut known: HashSet<PathBuf> =
             self.table().known.values().map(|layer| layer.path.clone()).collect();
         known.extend(unfinished.iter().flat_map(|p| [p.path.clone(), unfinished::beside(&p.path)]));
         let entries = std::fs::read_dir(&self.folder).map_err(|e| PullCause::io(&self.folder, e))?;
@@ -299,7 +313,44 @@ impl Layers {
         }
     }
 
-    /// Takes a directory with a whole layer in it.
+    /// Whether a layer is to be packed into a file.
+    pub(crate) fn packs(&self, id: &str) -> bool {
+        self.packs && !self.table().unsuited.contains(id)
+    }
+
+    /// A layer cannot be packed: the next try makes a directory of it.
+    pub(crate) fn set_unsuited(&self, id: &str) {
+        self.table().unsuited.insert(id.to_owned());
+    }
+
+    /// An empty file for a layer that is about to be packed.
+    pub(crate) fn new_file(&self, name: &str) -> Result<(PathBuf, File), PullCause> {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let path = self.folder.join(format!(
+            "{name}{PARTIAL}{}-{number}{}",
+            std::process::id(),
+            Form::Erofs.ending()
+        ));
+        let mut options = File::options();
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        match options.read(true).write(true).create_new(true).open(&path) {
+            Ok(file) => Ok((path, file)),
+            Err(error) => Err(PullCause::io(&path, error)),
+        }
+    }
+
+    /// A layer as something that can be stacked; one that is a file is mounted if it is not yet.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub(crate) fn lower(&self, path: &Path) -> io::Result<Lower> {
+        match Form::of(path) {
+            Form::Directory => Ok(Lower::Directory(path.to_owned())),
+            Form::Erofs => self.mounts.lower(path),
+        }
+    }
+
+    /// Takes a directory or file with a whole layer in it.
     pub(crate) fn unpacked(
         &self,
         id: String,
@@ -324,6 +375,7 @@ impl Layers {
             outline: what.outline,
             checksum: what.checksum,
             published: false.into(),
+            mounts: Arc::clone(&self.mounts),
         });
         self.table().unpacked.insert(id, Arc::downgrade(&partial));
         partial
@@ -354,7 +406,7 @@ impl Layers {
         let replaced: Vec<_> = placed.iter().filter_map(|layer| self.published(&layer.id)).collect();
         let written = self.store.write(Durability::Disk, |tx| {
             for (partial, layer) in fresh.iter().zip(&placed) {
-                insert(tx, partial, layer)?;
+                rows::insert(tx, partial, layer)?;
             }
             replaced.iter().try_for_each(|old| damage::put_aside(tx, old))?;
             also(tx)
@@ -363,6 +415,7 @@ impl Layers {
             // Nothing refers to them, and their owners look for them where they were.
             for (partial, layer) in fresh.iter().zip(&placed) {
                 let _ = std::fs::rename(&layer.path, &partial.path);
+                self.mounts.rename(&layer.path, &partial.path);
             }
             return Err(error.into());
         }
@@ -389,16 +442,19 @@ impl Layers {
         rustix::fs::syncfs(&folder)?;
         let mut placed = Vec::new();
         for partial in fresh {
-            let name = directory_name(&partial.id);
-            let mut path = self.folder.join(&name);
-            // A directory without a row, of a database that was lost, may be under somebody's feet.
+            let form = Form::of(&partial.path);
+            let mut path = self.folder.join(file_name(&partial.id, form));
+            // A layer without a row, of a database that was lost, may be under somebody's feet; and one that is lost has a row.
+            let taken = |path: &Path| path.exists() || self.table().known.values().any(|l| l.path == path);
             for number in 2.. {
-                if !path.exists() {
+                if !taken(&path) {
                     break;
                 }
-                path = self.folder.join(format!("{name}-{number}"));
+                let digits = file_name(&partial.id, Form::Directory);
+                path = self.folder.join(format!("{digits}-{number}{}", form.ending()));
             }
             std::fs::rename(&partial.path, &path)?;
+            self.mounts.rename(&partial.path, &path);
             placed.push(Layer {
                 id: partial.id.clone(),
                 path,
@@ -434,6 +490,7 @@ impl Layers {
             if let Some(layer) = table.known.remove(id) {
                 freed.bytes += layer.usage.bytes;
                 freed.inodes += layer.usage.inodes;
+                self.mounts.forget(&layer.path);
                 self.discard(&layer.path);
             }
         }
@@ -491,49 +548,27 @@ fn unneeded(connection: &rusqlite::Connection) -> rusqlite::Result<Vec<String>> 
     statement.query_map([], |row| row.get(0))?.collect()
 }
 
-fn insert(tx: &Transaction<'_>, partial: &Partial, layer: &Layer) -> rusqlite::Result<()> {
-    let directory = layer.path.file_name().unwrap_or_default().to_string_lossy();
-    let loose_ends = serde_json::to_string(&layer.loose_ends)
-        .map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
-    tx.prepare_cached(
-        "INSERT INTO layers (id, directory, bytes, inodes, loose_ends, checksum) VALUES (?1, ?2, ?3, ?4, ?5, ?6) \
-         ON CONFLICT (id) DO UPDATE SET directory = ?2, bytes = ?3, inodes = ?4, loose_ends = ?5, checksum = ?6, \
-         damage = NULL",
-    )?
-    .execute(params![
-        layer.id,
-        directory,
-        signed(layer.usage.bytes),
-        signed(layer.usage.inodes),
-        loose_ends,
-        layer.checksum
-    ])?;
-    if let Some(outline) = &partial.outline {
-        tx.prepare_cached(
-            "INSERT OR REPLACE INTO layer_outlines (layer, size, outline) VALUES (?1, ?2, ?3)",
-        )?
-        .execute(params![layer.id, signed(outline.size), outline.packed])?;
-    }
-    if let Some(blob) = &partial.blob {
-        tx.prepare_cached("INSERT OR REPLACE INTO layer_blobs (digest, layer) VALUES (?1, ?2)")?
-            .execute(params![blob.as_str(), layer.id])?;
-    }
-    Ok(())
-}
-
-/// SQLite's integers are signed; no size on a disk is too large for them.
-fn signed(value: u64) -> i64 {
-    i64::try_from(value).unwrap_or(i64::MAX)
-}
-
-fn unsigned(value: i64) -> u64 {
-    u64::try_from(value).unwrap_or(0)
-}
-
-/// The digits of a digest, which are a plain file name.
-fn directory_name(id: &str) -> String {
-    match id.strip_prefix("graft:") {
+/// The digits of a digest, which are a plain file name, and what shows the form.
+fn file_name(id: &str, form: Form) -> String {
+    let digits = match id.strip_prefix("graft:") {
         Some(chain) => format!("graft-{}", chain.rsplit(':').next().unwrap_or(chain)),
         None => id.rsplit(':').next().unwrap_or(id).to_owned(),
+    };
+    digits + form.ending()
+}
+
+/// Whether new layers are packed into files.
+fn packs(config: &ImageConfig, mounts: &Mounts) -> Result<bool, PullCause> {
+    match config.snapshotter {
+        Snapshotter::Auto | Snapshotter::Overlayfs => Ok(false),
+        // The attribute that makes a directory opaque is the privileged one.
+        Snapshotter::Erofs if config.user_xattr => Err(PullCause::Snapshotter {
+            name: "erofs",
+            why: "it needs a daemon that is in no user namespace".into(),
+        }),
+        Snapshotter::Erofs => match mounts.way() {
+            Ok(_) => Ok(true),
+            Err(why) => Err(PullCause::Snapshotter { name: "erofs", why: why.to_owned() }),
+        },
     }
 }

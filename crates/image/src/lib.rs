@@ -19,6 +19,7 @@ mod error;
 mod export;
 mod fetch;
 mod flight;
+mod form;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
 mod graft;
@@ -26,6 +27,7 @@ mod inspect;
 mod layers;
 mod load;
 mod manifest;
+mod mounts;
 mod overlay;
 mod pieces;
 mod pinned;
@@ -60,7 +62,7 @@ use tokio::sync::{Semaphore, watch};
 pub use admission::TrustConfig;
 pub use catalog::{Ambiguous, Image, ImageUser, StoredManifest};
 pub use changes::{Deletions, export_folder, import_folder};
-pub use config::{ImageConfig, Limits};
+pub use config::{ImageConfig, Limits, Snapshotter};
 pub use disk::{Cause, Containers, Hold, Item, Kind, Verdict};
 pub use distribution::{Attempt, Bounds, Credentials, Proxies, RegistryError, RouteError, Sources, Timeouts};
 pub use error::{PullCause, PullError};
@@ -154,7 +156,7 @@ impl Images {
             tracing::warn!(images, "the database was lost; images were restored from their records");
         }
         let sweep = !lost && disk::is_explained(&config, &store).map_err(fail)?;
-        let layers = Layers::open(&config.root, Arc::clone(&store), sweep).map_err(fail)?;
+        let layers = Layers::open(&config, Arc::clone(&store), sweep).map_err(fail)?;
         load::sweep(&config.root);
         let blobs = blobs::Blobs::open(&config.root).map_err(|e| fail(PullCause::io(&config.root, e)))?;
         let catalog = Arc::new(

@@ -3,9 +3,9 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
-use rustix::fs::CWD;
+use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, OpenTreeFlags,
@@ -15,11 +15,53 @@ use rustix::mount::{
     mount_change, open_tree,
 };
 
+/// A layer as something that can be stacked.
+#[derive(Debug, Clone)]
+pub(crate) enum Lower {
+    Directory(PathBuf),
+    /// A mount that is attached nowhere and that others use too.
+    Shared(Arc<OwnedFd>),
+    /// One that was made for this stack.
+    Own(Arc<OwnedFd>),
+}
+
+impl Lower {
+    /// Its root directory, to be read.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub(crate) fn open(&self) -> io::Result<OwnedFd> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        Ok(match self {
+            Lower::Directory(path) => rustix::fs::open(path, flags, Mode::empty())?,
+            Lower::Shared(mount) | Lower::Own(mount) => {
+                rustix::fs::openat(mount, c".", flags, Mode::empty())?
+            }
+        })
+    }
+
+    fn is_mount(&self) -> bool {
+        !matches!(self, Lower::Directory(_))
+    }
+
+    /// It as a mount in which each owner is the one that the user namespace maps it to.
+    fn mapped(&self, map: BorrowedFd<'_>) -> io::Result<Arc<OwnedFd>> {
+        let mount = match self {
+            Lower::Directory(path) => Arc::new(sys::mount::clone_mount(open_path(path)?.as_fd(), false)?),
+            Lower::Shared(mount) => Arc::new(sys::mount::clone_mount(mount.as_fd(), false)?),
+            Lower::Own(mount) => Arc::clone(mount),
+        };
+        let change = sys::mount::Change { id_map: Some(map), ..Default::default() };
+        sys::mount::set_attributes(mount.as_fd(), false, &change)?;
+        Ok(mount)
+    }
+}
+
 /// What to stack.
 #[derive(Debug, Clone)]
 pub(crate) struct Stack<'a> {
     /// The highest first, as overlayfs has it; at least one.
-    pub lowers: Vec<PathBuf>,
+    pub lowers: Vec<Lower>,
     /// Where writing goes, and overlayfs's own folder beside it; none: read-only.
     pub upper: Option<(PathBuf, PathBuf)>,
     pub user_xattr: bool,
@@ -32,7 +74,8 @@ pub(crate) struct Stack<'a> {
 /// # Errors
 /// What the kernel says, with the reason from its log of the mount where it gives one.
 pub(crate) fn mount_stack(stack: &Stack<'_>) -> io::Result<OwnedFd> {
-    let by_descriptor_can = if stack.id_map.is_some() { takes_lowers_open() } else { appends_lowers() };
+    let any_mount = stack.id_map.is_some() || stack.lowers.iter().any(Lower::is_mount);
+    let by_descriptor_can = if any_mount { takes_lowers_open() } else { appends_lowers() };
     if by_descriptor_can { by_descriptor(stack) } else { by_name(stack) }
 }
 
@@ -44,6 +87,10 @@ fn flags_and_values(stack: &Stack<'_>) -> (Vec<&'static str>, Vec<(&'static str,
     if stack.upper.is_some() {
         flags.push("volatile");
         values.push(("index", "off"));
+    }
+    if stack.lowers.iter().any(Lower::is_mount) {
+        // Layers that are file systems of their own: with it all files are of one device, as they are otherwise.
+        values.push(("xino", "on"));
     }
     if stack.user_xattr {
         flags.push("userxattr");
@@ -57,9 +104,12 @@ fn flags_and_values(stack: &Stack<'_>) -> (Vec<&'static str>, Vec<(&'static str,
 fn by_descriptor(stack: &Stack<'_>) -> io::Result<OwnedFd> {
     let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
     // The mounts must be there until the stack is made: overlayfs takes copies of them then.
-    let mapped = match stack.id_map {
-        None => Vec::new(),
-        Some(map) => stack.lowers.iter().map(|lower| mapped(lower, map)).collect::<io::Result<Vec<_>>>()?,
+    let lowers = match stack.id_map {
+        None => stack.lowers.clone(),
+        Some(map) => {
+            let mapped = stack.lowers.iter().map(|lower| lower.mapped(map).map(Lower::Own));
+            mapped.collect::<io::Result<Vec<_>>>()?
+        }
     };
     let configure = || -> Result<OwnedFd, Errno> {
         let fd = context.as_fd();
@@ -71,9 +121,11 @@ fn by_descriptor(stack: &Stack<'_>) -> io::Result<OwnedFd> {
         for (key, value) in values {
             fsconfig_set_string(fd, key, value)?;
         }
-        match stack.id_map {
-            None => stack.lowers.iter().try_for_each(|lower| fsconfig_set_string(fd, "lowerdir+", lower))?,
-            Some(_) => mapped.iter().try_for_each(|lower| fsconfig_set_fd(fd, "lowerdir+", lower))?,
+        for lower in &lowers {
+            match lower {
+                Lower::Directory(path) => fsconfig_set_string(fd, "lowerdir+", path)?,
+                Lower::Shared(mount) | Lower::Own(mount) => fsconfig_set_fd(fd, "lowerdir+", mount)?,
+            }
         }
         if let Some((upper, work)) = &stack.upper {
             fsconfig_set_string(fd, "upperdir", upper)?;
@@ -121,14 +173,6 @@ fn takes_lowers_open() -> bool {
     })
 }
 
-/// A layer in which each owner is the one that the user namespace maps it to, as a mount that is attached nowhere.
-fn mapped(layer: &Path, map: BorrowedFd<'_>) -> io::Result<OwnedFd> {
-    let mount = sys::mount::clone_mount(open_path(layer)?.as_fd(), false)?;
-    let change = sys::mount::Change { id_map: Some(map), ..Default::default() };
-    sys::mount::set_attributes(mount.as_fd(), false, &change)?;
-    Ok(mount)
-}
-
 /// With mount(2) for older kernels: its options must fit one page, so the layers get names of a few bytes in a small file system that
 /// only one short-lived thread in a mount namespace of its own ever sees.
 fn by_name(stack: &Stack<'_>) -> io::Result<OwnedFd> {
@@ -143,10 +187,13 @@ fn by_name(stack: &Stack<'_>) -> io::Result<OwnedFd> {
 fn by_name_here(stack: &Stack<'_>) -> io::Result<OwnedFd> {
     sys::namespace::leave(sys::namespace::kind::MOUNT)?;
     mount_change("/", MountPropagationFlags::REC | MountPropagationFlags::PRIVATE)?;
-    // The place does not matter: nobody else sees it covered.
-    let place = Path::new("/");
-    let scratch = stack.upper.as_ref().map_or(stack.lowers[0].as_path(), |(_, work)| work.as_path());
-    let scratch = scratch.parent().unwrap_or(place);
+    // The place does not matter: nobody else sees it covered. The root cannot be.
+    let directory = stack.lowers.iter().find_map(|lower| match lower {
+        Lower::Directory(path) => Some(path.as_path()),
+        _ => None,
+    });
+    let scratch = stack.upper.as_ref().map(|(_, work)| work.as_path()).or(directory);
+    let scratch = scratch.and_then(Path::parent).unwrap_or(Path::new("/dev"));
     // The descriptors must live until the mount is made: the brief names lead to them.
     let (layers, _handles) = name_briefly(stack, scratch)?;
     let mut options = format!("lowerdir={}", layers.join(":"));
@@ -168,12 +215,14 @@ fn by_name_here(stack: &Stack<'_>) -> io::Result<OwnedFd> {
 }
 
 /// Covers `scratch` by a small file system with links of few bytes to the layers, and goes there.
-fn name_briefly(stack: &Stack<'_>, scratch: &Path) -> io::Result<(Vec<String>, Vec<OwnedFd>)> {
-    let open = |path: &PathBuf| match stack.id_map {
-        None => open_path(path),
-        Some(map) => mapped(path, map),
+fn name_briefly(stack: &Stack<'_>, scratch: &Path) -> io::Result<(Vec<String>, Vec<Arc<OwnedFd>>)> {
+    let open = |lower: &Lower| match (stack.id_map, lower) {
+        (Some(map), lower) => lower.mapped(map),
+        (None, Lower::Directory(path)) => open_path(path).map(Arc::new),
+        (None, Lower::Shared(mount)) => sys::mount::clone_mount(mount.as_fd(), false).map(Arc::new),
+        (None, Lower::Own(mount)) => Ok(Arc::clone(mount)),
     };
-    let mut handles = stack.lowers.iter().map(open).collect::<io::Result<Vec<OwnedFd>>>()?;
+    let mut handles = stack.lowers.iter().map(open).collect::<io::Result<Vec<Arc<OwnedFd>>>>()?;
     let upper = match &stack.upper {
         Some((upper, work)) => Some((open_path(upper)?, open_path(work)?)),
         None => None,
@@ -185,11 +234,11 @@ fn name_briefly(stack: &Stack<'_>, scratch: &Path) -> io::Result<(Vec<String>, V
         std::os::unix::fs::symlink(format!("/proc/self/fd/{}", fd.as_raw_fd()), name)
     };
     let mut names = Vec::new();
-    for (number, fd) in handles.iter().enumerate() {
+    for (number, (fd, lower)) in handles.iter().zip(&stack.lowers).enumerate() {
         let name = number.to_string();
-        match stack.id_map {
-            None => link(fd, &name)?,
-            Some(_) => {
+        match stack.id_map.is_some() || lower.is_mount() {
+            false => link(fd, &name)?,
+            true => {
                 std::fs::create_dir(&name)?;
                 sys::mount::attach(fd.as_fd(), open_path(Path::new(&name))?.as_fd())?;
             }
@@ -199,14 +248,13 @@ fn name_briefly(stack: &Stack<'_>, scratch: &Path) -> io::Result<(Vec<String>, V
     if let Some((upper, work)) = upper {
         link(&upper, "u")?;
         link(&work, "w")?;
-        handles.extend([upper, work]);
+        handles.extend([Arc::new(upper), Arc::new(work)]);
     }
     Ok((names, handles))
 }
 
 fn open_path(path: &Path) -> io::Result<OwnedFd> {
-    use rustix::fs::{Mode, OFlags, open};
-    Ok(open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?)
+    Ok(rustix::fs::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?)
 }
 
 #[cfg(test)]
@@ -215,13 +263,13 @@ mod tests {
 
     /// `count` layers that each have a file of their own and one in common.
     fn stack_of(folder: &Path, count: usize) -> Stack<'static> {
-        let lowers: Vec<PathBuf> = (0..count)
+        let lowers: Vec<Lower> = (0..count)
             .map(|number| {
                 let layer = folder.join(format!("layer,with:odd\\name-{}-{number}", "x".repeat(64)));
                 std::fs::create_dir(&layer).unwrap();
                 std::fs::write(layer.join(format!("own-{number}")), "").unwrap();
                 std::fs::write(layer.join("common"), number.to_string()).unwrap();
-                layer
+                Lower::Directory(layer)
             })
             .collect();
         let (upper, work) = (folder.join("upper"), folder.join("work"));
@@ -273,6 +321,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let mut stack = stack_of(folder.path(), 3);
         for (layer, owner) in stack.lowers.iter().zip([0, 7, 5000]) {
+            let Lower::Directory(layer) = layer else { unreachable!() };
             let name = std::fs::read_dir(layer).unwrap().find_map(|entry| {
                 let path = entry.unwrap().path();
                 (!path.ends_with("common")).then_some(path)

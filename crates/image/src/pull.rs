@@ -22,6 +22,7 @@ use crate::flight::Flights;
 use crate::graft::{Above, graft};
 use crate::layers::{Layers, Partial, Ready};
 use crate::manifest::{self, Config, Descriptor, Document, EMPTY_CONFIG, LayerSource, Manifest};
+use crate::overlay::Lower;
 use crate::progress::{Progress, Stage};
 use crate::search::Search;
 use crate::unpack::{self, LooseEnds, UnpackError, Unpacked};
@@ -329,10 +330,14 @@ impl Shared {
         }
         let (path, directory) = self.layers.new_partial(&format!("graft-{}", chain.hex()))?;
         let mut guard = Directory { layers: Arc::clone(&self.layers), path: Some(path) };
+        let lower = |layer: &Ready| {
+            let lower = self.layers.lower(layer.path());
+            lower.map_err(|error| PullCause::io(layer.path(), error))
+        };
         let above = Above {
-            below: below.iter().rev().map(|layer| layer.path().to_owned()).collect(),
-            empty: self.config.root.join("empty/0"),
-            layer: layer.path(),
+            below: below.iter().rev().map(lower).collect::<Result<_, _>>()?,
+            empty: Lower::Directory(self.config.root.join("empty/0")),
+            layer: lower(layer)?,
             loose_ends,
             user_xattr: self.config.user_xattr,
         };

@@ -121,7 +121,7 @@ mod tests {
 
     use super::*;
     use crate::config::Limits;
-    use crate::unpack::{self, Expected, Options};
+    use crate::unpack::{self, Expected, Options, Target};
 
     /// Unpacks an archive and makes it again.
     fn there_and_back(bytes: &[u8]) -> Result<(usize, Vec<u8>), RebuildError> {
@@ -131,7 +131,7 @@ mod tests {
         let expected =
             Expected { blob: digest.clone(), size: bytes.len() as u64, diff_id: digest.clone(), file: None };
         let options = Options { limits: Limits::default(), user_xattr: false };
-        let unpacked = unpack::unpack(bytes, root.as_fd(), &expected, &options).unwrap();
+        let unpacked = unpack::unpack(bytes, Target::Directory(root.as_fd()), &expected, &options).unwrap();
         let outline = unpacked.outline.unwrap();
         assert_eq!(outline.size, bytes.len() as u64);
         let mut out = Vec::new();

@@ -11,6 +11,7 @@ use store::{Durability, Store};
 
 use crate::catalog::{self, Image, NewImage, Origin, Snapshot, StoredManifest};
 use crate::error::PullCause;
+use crate::form::Form;
 use crate::layers::Layers;
 use crate::unpack::LooseEnds;
 
@@ -177,7 +178,7 @@ fn read(path: &Path, root: &Path) -> Result<Record, String> {
         let plain = !layer.directory.is_empty()
             && !layer.directory.contains('/')
             && !layer.directory.starts_with('.');
-        if !plain || !root.join("layers").join(&layer.directory).is_dir() {
+        if !plain || !Form::is_at(&root.join("layers").join(&layer.directory)) {
             return Err(format!("its layer {} is gone", layer.id));
         }
     }

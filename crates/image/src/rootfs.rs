@@ -15,8 +15,8 @@ use store::{Durability, Store, StoreError};
 
 use crate::changes::{self, Deletions};
 use crate::config::ImageConfig;
-use crate::layers::Layers;
-use crate::overlay::{Stack, mount_stack};
+use crate::layers::{Layer, Layers};
+use crate::overlay::{Lower, Stack, mount_stack};
 use crate::standing;
 use crate::trash::Trash;
 use crate::tree::{self, Usage};
@@ -57,15 +57,15 @@ pub struct Rootfs {
     pub upper: PathBuf,
     work: PathBuf,
     /// The highest first.
-    lowers: Vec<PathBuf>,
+    layers: Vec<Arc<Layer>>,
     /// The highest layer that says how the root directory itself looks.
-    root_like: Option<PathBuf>,
+    root_like: Option<Arc<Layer>>,
 }
 
 impl Rootfs {
-    /// Its layers' directories, the highest first.
-    pub(crate) fn lowers(&self) -> &[PathBuf] {
-        &self.lowers
+    /// Where its layers are, the highest first.
+    pub(crate) fn lowers(&self) -> impl Iterator<Item = &Path> {
+        self.layers.iter().map(|layer| layer.path.as_path())
     }
 }
 
@@ -173,7 +173,7 @@ impl RootFilesystems {
             let users = sys::users::new(&range, &range)?;
             let id_map = Some(std::os::fd::AsFd::as_fd(&users));
             mount_stack(&Stack {
-                lowers: self.empty.to_vec(),
+                lowers: self.empty.iter().cloned().map(Lower::Directory).collect(),
                 upper: None,
                 user_xattr: self.user_xattr,
                 id_map,
@@ -356,7 +356,7 @@ impl RootFilesystems {
         image: ImageId,
         layers: &[String],
     ) -> Result<Rootfs, RootfsError> {
-        let mut lowers = Vec::with_capacity(layers.len());
+        let mut found = Vec::with_capacity(layers.len());
         let mut root_like = None;
         for id in layers.iter().rev() {
             let layer = self
@@ -364,13 +364,13 @@ impl RootFilesystems {
                 .published(id)
                 .ok_or_else(|| RootfsError::NoLayer { owner: owner.to_owned(), layer: id.clone() })?;
             if layer.loose_ends.has_root && root_like.is_none() {
-                root_like = Some(layer.path.clone());
+                root_like = Some(Arc::clone(&layer));
             }
-            lowers.push(layer.path.clone());
+            found.push(layer);
         }
         let folder = self.folder.join(owner);
         let (upper, work) = (folder.join("upper"), folder.join("work"));
-        Ok(Rootfs { owner: owner.to_owned(), image, upper, work, lowers, root_like })
+        Ok(Rootfs { owner: owner.to_owned(), image, upper, work, layers: found, root_like })
     }
 
     /// The root directory is the upper's own, so that it has to look as the image says.
@@ -378,11 +378,10 @@ impl RootFilesystems {
         std::fs::create_dir(self.folder.join(&rootfs.owner))?;
         std::fs::create_dir(&rootfs.upper)?;
         std::fs::create_dir(&rootfs.work)?;
-        let layers = rootfs.lowers.iter().map(PathBuf::as_path);
-        standing::note(&self.folder.join(&rootfs.owner), &rootfs.image, false, layers)?;
+        standing::note(&self.folder.join(&rootfs.owner), &rootfs.image, false, rootfs.lowers())?;
         let upper = File::open(&rootfs.upper)?;
         match &rootfs.root_like {
-            Some(path) => copy_directory(File::open(path)?, &upper)?,
+            Some(layer) => copy_directory(self.layers.lower(&layer.path)?.open()?, &upper)?,
             None => upper.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o755))?,
         }
         users.map_or(Ok(()), |users| give_away(&upper, users))
@@ -394,14 +393,15 @@ impl RootFilesystems {
         upper: Option<(PathBuf, PathBuf)>,
         id_map: Option<BorrowedFd<'_>>,
     ) -> Result<OwnedFd, RootfsError> {
-        let mut lowers = rootfs.lowers.clone();
-        let layers = lowers.len();
+        let failed =
+            |source| RootfsError::Mount { owner: rootfs.owner.clone(), layers: rootfs.layers.len(), source };
+        let lowers = rootfs.layers.iter().map(|layer| self.layers.lower(&layer.path));
+        let mut lowers = lowers.collect::<io::Result<Vec<_>>>().map_err(failed)?;
         // An image may have no layer at all, and without an upper overlayfs wants two.
         let least = if upper.is_some() { 1 } else { 2 };
-        let missing = usize::saturating_sub(least, layers);
-        lowers.extend(self.empty.iter().take(missing).cloned());
-        mount_stack(&Stack { lowers, upper, user_xattr: self.user_xattr, id_map })
-            .map_err(|source| RootfsError::Mount { owner: rootfs.owner.clone(), layers, source })
+        let missing = usize::saturating_sub(least, lowers.len());
+        lowers.extend(self.empty.iter().take(missing).cloned().map(Lower::Directory));
+        mount_stack(&Stack { lowers, upper, user_xattr: self.user_xattr, id_map }).map_err(failed)
     }
 
     fn load(&self) -> Result<(), RootfsError> {

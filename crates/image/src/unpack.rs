@@ -4,12 +4,17 @@
 //! and no symbolic link is ever followed by the kernel: [`dirs`] reads it and walks on within the layer.
 
 mod attributes;
+#[cfg(test)]
+mod both;
 mod decompress;
 mod dirs;
 mod extract;
 mod frames;
 mod members;
+mod pack;
+mod xattrs;
 
+use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
@@ -56,6 +61,9 @@ pub enum UnpackError {
     /// The download failed; its own error says why.
     #[error("the download ended early")]
     Aborted,
+    /// It is fetched again, as a directory.
+    #[error("it cannot be packed into one file: {0}")]
+    Unsuited(String),
     #[error("the kernel has no thread to unpack it: {0}")]
     NoThread(Arc<io::Error>),
 }
@@ -63,6 +71,11 @@ pub enum UnpackError {
 impl UnpackError {
     pub(crate) fn entry(path: &[u8], why: &'static str) -> UnpackError {
         UnpackError::Entry { path: show(path), why }
+    }
+
+    /// An archive that cannot be read on; whoever counts its entries adds their number.
+    fn reading(why: TarError) -> UnpackError {
+        UnpackError::Archive { why, entries: 0 }
     }
 
     pub(crate) fn io(path: &[u8], source: impl Into<io::Error>) -> UnpackError {
@@ -132,20 +145,34 @@ pub(crate) struct Expected {
     pub file: Option<String>,
 }
 
-/// Unpacks a blob into `root`, an empty directory, and checks it against what was expected.
+/// Where a layer goes.
+#[derive(Debug)]
+pub(crate) enum Target<'a> {
+    /// An empty directory.
+    Directory(BorrowedFd<'a>),
+    /// An empty file, which becomes an EROFS image.
+    Erofs(File),
+}
+
+/// Unpacks a blob and checks it against what was expected.
 ///
 /// # Errors
-/// [`UnpackError`]; the directory then has some part of the layer and has to be thrown away.
+/// [`UnpackError`]; the target then has some part of the layer and has to be thrown away.
 pub(crate) fn unpack(
     blob: impl Read + Send,
-    root: BorrowedFd<'_>,
+    target: Target<'_>,
     expected: &Expected,
     options: &Options,
 ) -> Result<Unpacked, UnpackError> {
-    let root: OwnedFd = root.try_clone_to_owned().map_err(|e| UnpackError::io(b".", e))?;
     let packed = Counted::new(blob, &expected.blob, expected.size);
     let mut archive = decompress::open(packed, &expected.diff_id, &options.limits)?;
-    let unpacked = extract::extract(&mut archive, root, options);
+    let unpacked = match target {
+        Target::Directory(root) => {
+            let root: OwnedFd = root.try_clone_to_owned().map_err(|e| UnpackError::io(b".", e))?;
+            extract::extract(&mut archive, root, options)
+        }
+        Target::Erofs(file) => pack::pack(&mut archive, file, uuid(&expected.diff_id), options),
+    };
     // A failed download looks like a broken archive from here; what really happened is known to whoever downloads.
     let mut extracted = match unpacked {
         Err(_) if archive.aborted() => return Err(UnpackError::Aborted),
@@ -168,7 +195,7 @@ pub(crate) fn unpack(
         inodes: extracted.inodes,
         loose_ends: extracted.loose_ends,
         outline: extracted.recorder.and_then(Recorder::finish),
-        checksum: extracted.sum.map(|sum| sum.to_string()),
+        checksum: extracted.checksum,
     })
 }
 
@@ -193,6 +220,12 @@ impl io::Write for Rest<'_> {
 pub(crate) fn decompress(blob: impl Read, expected: &Expected, limits: &Limits) -> Result<(), UnpackError> {
     let packed = Counted::new(blob, &expected.blob, expected.size);
     decompress::open(packed, &expected.diff_id, limits)?.finish(io::sink()).map(drop)
+}
+
+/// The first half of a digest, which tells layers apart as well as the whole does.
+fn uuid(of: &Digest) -> [u8; 16] {
+    let digits = u128::from_str_radix(&of.hex()[..32], 16).unwrap_or(0);
+    digits.to_be_bytes()
 }
 
 /// A stream that is hashed and counted as it is read, and cut where it is longer than it was said to be.
@@ -283,8 +316,8 @@ mod tests {
             let digest = Digest::parse(&sha256(&bytes)).unwrap();
             let expected = Expected { blob: digest.clone(), size: bytes.len() as u64, diff_id: digest, file: None };
             let options = Options { limits: Limits::default(), user_xattr: false };
-            let directory = std::fs::File::open(&root).unwrap();
-            let result = unpack(&bytes[..], directory.as_fd(), &expected, &options);
+            let directory = File::open(&root).unwrap();
+            let result = unpack(&bytes[..], Target::Directory(directory.as_fd()), &expected, &options);
             prop_assert_eq!(state(), before);
             prop_assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2);
             prop_assert_eq!(std::fs::read_dir(&outside).unwrap().count(), 1);

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use crate::catalog::Image;
 use crate::checksum::{self, Source, Sum};
 use crate::error::PullCause;
+use crate::form::{FileSum, Form};
 use crate::layers::Layer;
 use crate::pull::{Shared, blocking};
 use crate::tree::Usage;
@@ -93,11 +94,18 @@ fn check(shared: &Shared, id: String, images: Vec<String>) -> Result<Checked, Pu
 
 fn examine(layer: &Layer) -> Finding {
     let Some(recorded) = &layer.checksum else { return Finding::Unrecorded };
-    let Some(recorded) = Sum::parse(recorded) else { return Finding::Unrecorded };
-    match sum(&layer.path, layer) {
-        Ok(found) if found == recorded => Finding::Whole,
-        Ok(_) => Finding::Damaged("its files are not what was unpacked".to_owned()),
-        Err(error) => Finding::Damaged(format!("it cannot be read: {error}")),
+    let is_same = match Form::of(&layer.path) {
+        Form::Directory => Sum::parse(recorded).map(|recorded| Ok(sum(&layer.path, layer)? == recorded)),
+        Form::Erofs => {
+            FileSum::parse(recorded).map(|recorded| Ok(FileSum::of(File::open(&layer.path)?)? == recorded))
+        }
+    };
+    match is_same {
+        // A later release recorded it in a way of its own.
+        None => Finding::Unrecorded,
+        Some(Ok(true)) => Finding::Whole,
+        Some(Ok(false)) => Finding::Damaged("its files are not what was unpacked".to_owned()),
+        Some(Err::<_, std::io::Error>(error)) => Finding::Damaged(format!("it cannot be read: {error}")),
     }
 }
 

@@ -60,8 +60,7 @@ impl RootFilesystems {
             recorded => recorded?,
         };
         let described = self.describe(&row, image.clone(), &layers)?;
-        let directories = described.lowers().iter().map(PathBuf::as_path);
-        standing::note(&folder, image, true, directories).map_err(|source| failed(&folder, source))?;
+        standing::note(&folder, image, true, described.lowers()).map_err(|source| failed(&folder, source))?;
         let whole = self.mount_lowers(&described, None, id_map)?;
         let part = if path.as_os_str().is_empty() {
             Ok(whole)

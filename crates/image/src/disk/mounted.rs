@@ -45,7 +45,7 @@ fn mount(lower: &Path, upper: &Path, work: &Path, user_xattr: bool) -> Result<()
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::overlay::{Stack, mount_stack};
+    use crate::overlay::{Lower, Stack, mount_stack};
 
     #[test]
     fn the_kernel_knows_who_stands_on_what() {
@@ -58,7 +58,7 @@ mod tests {
         for name in ["lower", "upper", "work"] {
             std::fs::create_dir(path(name)).unwrap();
         }
-        let lowers = vec![path("lower")];
+        let lowers = vec![Lower::Directory(path("lower"))];
         let mount = || {
             let upper = Some((path("upper"), path("work")));
             mount_stack(&Stack { lowers: lowers.clone(), upper, user_xattr: false, id_map: None }).unwrap()

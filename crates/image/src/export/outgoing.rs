@@ -153,7 +153,8 @@ impl OutgoingLayer {
             Source::Archive { layer } => {
                 let outline =
                     outline(shared.catalog.store(), &layer.id)?.ok_or_else(|| lacks(NO_OUTLINE.into()))?;
-                let root = File::open(&layer.path).map_err(unreadable)?;
+                let root = shared.layers.lower(&layer.path).and_then(|layer| layer.open());
+                let root = root.map_err(unreadable)?;
                 rebuild(&outline, root.as_fd(), &self.digest, out)
                     .map_err(|why| SaveError::rebuild(image, &self.digest, why))
             }

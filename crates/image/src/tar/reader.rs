@@ -21,7 +21,7 @@ pub(crate) enum Kind {
 }
 
 /// An entry. Nothing in it is checked beyond its form: names are what the archive says.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Entry {
     pub path: Vec<u8>,
     pub kind: Kind,

@@ -8,16 +8,8 @@ use std::os::unix::ffi::OsStrExt;
 use rustix::fs::{self, AtFlags, Gid, Mode, Timespec, Timestamps, Uid, XattrFlags};
 use rustix::io::Errno;
 
-use super::UnpackError;
+use super::{UnpackError, xattrs};
 use crate::tar::Entry;
-
-/// The largest name and value of an extended attribute (xattr(7)), and how many one entry may have.
-const XATTR_NAME_MAX: usize = 255;
-const XATTR_VALUE_MAX: usize = 64 << 10;
-const XATTRS_MAX: usize = 128;
-
-/// Name and value.
-type Xattr<'a> = (&'a [u8], &'a [u8]);
 
 /// Gives an open file or directory its owner, mode and attributes. The order matters: chown(2) clears the set-id bits and capabilities.
 ///
@@ -30,11 +22,41 @@ pub(super) fn apply(fd: BorrowedFd<'_>, entry: &Entry, made_with: u32) -> Result
     if made_with != entry.mode {
         fs::fchmod(fd, Mode::from_raw_mode(entry.mode)).map_err(failed)?;
     }
-    for (name, value) in kept_xattrs(entry)? {
+    for (name, value) in xattrs::kept(entry)? {
         tolerate(name, fs::fsetxattr(fd, OsStr::from_bytes(name), value, XattrFlags::empty()))
             .map_err(failed)?;
     }
     Ok(())
+}
+
+/// Takes from a directory the attributes that an earlier entry gave it: of two entries the last counts.
+pub(super) fn clear(fd: BorrowedFd<'_>) -> Result<(), Errno> {
+    let mut names = vec![0u8; 64 << 10];
+    let length = match fs::flistxattr(fd, &mut names[..]) {
+        Err(Errno::OPNOTSUPP) => 0,
+        listed => listed?,
+    };
+    for name in names[..length].split(|&b| b == 0).filter(|name| xattrs::is_kept(name)) {
+        fs::fremovexattr(fd, OsStr::from_bytes(name))?;
+    }
+    Ok(())
+}
+
+/// Gives a directory what is left when everything is in it.
+pub(super) fn apply_last(
+    fd: BorrowedFd<'_>,
+    mode: Option<u32>,
+    acl: Option<&[u8]>,
+    mtime: (i64, u32),
+) -> Result<(), Errno> {
+    if let Some(acl) = acl {
+        let name = OsStr::from_bytes(xattrs::ACL_DEFAULT);
+        tolerate(xattrs::ACL_DEFAULT, fs::fsetxattr(fd, name, acl, XattrFlags::empty()))?;
+    }
+    if let Some(mode) = mode {
+        fs::fchmod(fd, Mode::from_raw_mode(mode))?;
+    }
+    fs::futimens(fd, &times(mtime))
 }
 
 /// The same for what cannot be opened: links, devices and FIFOs. `is_link`: it has no mode of its own.
@@ -53,7 +75,7 @@ pub(super) fn apply_at(
         // Nobody else is in this directory: what was made a moment ago is no link now.
         fs::chmodat(parent, name, Mode::from_raw_mode(entry.mode), AtFlags::empty()).map_err(failed)?;
     }
-    let xattrs = kept_xattrs(entry)?;
+    let xattrs = xattrs::kept(entry)?;
     if !xattrs.is_empty() {
         let flags = fs::OFlags::PATH | fs::OFlags::NOFOLLOW | fs::OFlags::CLOEXEC;
         let fd = fs::openat(parent, name, flags, Mode::empty()).map_err(failed)?;
@@ -64,33 +86,6 @@ pub(super) fn apply_at(
         }
     }
     fs::utimensat(parent, name, &times(entry.mtime), AtFlags::SYMLINK_NOFOLLOW).map_err(failed)
-}
-
-/// The attributes that a layer may bring. Capabilities, ACLs and the user's own are part of the image; labels of security modules
-/// are the host's business, and `trusted.*` and `user.overlay.*` would tell overlayfs to show something else than what was checked.
-fn kept_xattrs(entry: &Entry) -> Result<Vec<Xattr<'_>>, UnpackError> {
-    let bad = |why| Err(UnpackError::entry(&entry.path, why));
-    let mut kept: Vec<Xattr<'_>> = Vec::new();
-    for (name, value) in &entry.xattrs {
-        let is_kept = name == b"security.capability"
-            || name == b"system.posix_acl_access"
-            || name == b"system.posix_acl_default"
-            || (name.starts_with(b"user.") && !name.starts_with(b"user.overlay."));
-        if !is_kept {
-            continue;
-        }
-        if name.len() > XATTR_NAME_MAX || name.contains(&0) {
-            return bad("has an extended attribute whose name is not one");
-        }
-        if value.len() > XATTR_VALUE_MAX {
-            return bad("has an extended attribute larger than 64 KiB");
-        }
-        kept.push((name, value));
-    }
-    if kept.len() > XATTRS_MAX {
-        return bad("has more than 128 extended attributes");
-    }
-    Ok(kept)
 }
 
 /// A file system or a kind of file without a namespace of attributes loses those of it, save for capabilities, without which
@@ -144,11 +139,8 @@ pub(crate) fn copy_xattrs(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> io::Resul
         Err(error) => return Err(error.into()),
     };
     for name in names[..length].split(|&b| b == 0).filter(|name| !name.is_empty()) {
-        let is_kept = name == b"security.capability"
-            || name.starts_with(b"system.posix_acl_")
-            || (name.starts_with(b"user.") && !name.starts_with(b"user.overlay."));
-        if is_kept {
-            let mut value = vec![0u8; XATTR_VALUE_MAX];
+        if xattrs::is_kept(name) {
+            let mut value = vec![0u8; xattrs::XATTR_VALUE_MAX];
             let size = fs::fgetxattr(from, OsStr::from_bytes(name), &mut value[..])?;
             tolerate(name, fs::fsetxattr(to, OsStr::from_bytes(name), &value[..size], XattrFlags::empty()))?;
         }

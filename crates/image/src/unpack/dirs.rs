@@ -13,11 +13,11 @@ use super::UnpackError;
 /// Directories that are kept open. Archives go through a tree in order, so that few are enough.
 const OPEN_MAX: usize = 64;
 /// Links on one path, as in the kernel.
-const LINKS_MAX: u32 = 40;
+pub(super) const LINKS_MAX: u32 = 40;
 /// `PATH_MAX` and `NAME_MAX`, and how deep a path may go.
-const PATH_MAX: usize = 4096;
-const NAME_MAX: usize = 255;
-const DEPTH_MAX: usize = 1024;
+pub(super) const PATH_MAX: usize = 4096;
+pub(super) const NAME_MAX: usize = 255;
+pub(super) const DEPTH_MAX: usize = 1024;
 
 /// How a missing directory is made until its own entry says otherwise.
 pub(super) const IMPLIED_MODE: u32 = 0o755;

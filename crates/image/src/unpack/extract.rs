@@ -1,9 +1,10 @@
 //! The entries of an archive become files, by few system calls each: a small file costs openat, write, utimensat and close.
 
-use std::collections::{BTreeMap, HashSet};
+use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::ffi::{CString, OsStr};
 use std::io::Read;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::rc::Rc;
 
@@ -11,7 +12,7 @@ use rustix::fs::{self, AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::dirs::{Dir, Dirs, c_name, clean, join};
-use super::{LooseEnds, Options, UnpackError, attributes, decompress};
+use super::{LooseEnds, Options, UnpackError, attributes, decompress, xattrs};
 use crate::checksum::{self, Body, Content, Source, Sum};
 use crate::tar::outline::Recorder;
 use crate::tar::{Entry, Kind, Reader};
@@ -22,8 +23,9 @@ const PAGE: u64 = 4096;
 /// So much of a file is sent on its way to the disk at once, while the next is unpacked; files smaller than the least wait for the sync.
 const WRITEBACK: u64 = 8 << 20;
 const WRITEBACK_LEAST: u64 = 512 << 10;
-const WHITEOUT: &[u8] = b".wh.";
-const OPAQUE: &[u8] = b".wh..wh..opq";
+const SET_GROUP: u32 = 0o2000;
+pub(super) const WHITEOUT: &[u8] = b".wh.";
+pub(super) const OPAQUE: &[u8] = b".wh..wh..opq";
 
 pub(super) struct Extracted {
     /// Of the archive up to its end, without what follows.
@@ -31,7 +33,8 @@ pub(super) struct Extracted {
     pub bytes: u64,
     pub inodes: u64,
     pub loose_ends: LooseEnds,
-    pub sum: Option<Sum>,
+    /// What all of it is, once it is on disk.
+    pub checksum: Option<String>,
 }
 
 /// Unpacks a whole archive into an empty directory.
@@ -44,7 +47,7 @@ pub(super) fn extract<R: Read>(
         dirs: Dirs::new(root, options.user_xattr),
         umask: umask(),
         buffer: vec![0; BUFFER],
-        times: Vec::new(),
+        last: BTreeMap::new(),
         links: BTreeMap::new(),
         has_root: false,
         sum: Sum::default(),
@@ -54,6 +57,16 @@ pub(super) fn extract<R: Read>(
         logical_bytes: 0,
         limit: options.limits.layer_bytes,
     };
+    let recorder = each_entry(archive, options, |entry, reader| extractor.entry(entry, reader))?;
+    Ok(Extracted { recorder, ..extractor.finish()? })
+}
+
+/// Calls `take` with every entry of an archive, up to as many as one may have, and gives what was recorded of it.
+pub(super) fn each_entry<R: Read>(
+    archive: &mut decompress::Archive<R>,
+    options: &Options,
+    mut take: impl FnMut(Entry, &mut Reader<&mut decompress::Archive<R>>) -> Result<(), UnpackError>,
+) -> Result<Option<Recorder>, UnpackError> {
     let mut reader = Reader::recorded(&mut *archive, Recorder::new());
     let mut entries = 0;
     let result = loop {
@@ -64,8 +77,12 @@ pub(super) fn extract<R: Read>(
                 if entries > options.limits.entries {
                     break Err(UnpackError::TooManyEntries(options.limits.entries));
                 }
-                if let Err(error) = extractor.entry(entry, &mut reader) {
-                    break Err(error);
+                match take(entry, &mut reader) {
+                    Err(UnpackError::Archive { why, .. }) => {
+                        break Err(UnpackError::Archive { why, entries });
+                    }
+                    Err(error) => break Err(error),
+                    Ok(()) => {}
                 }
             }
             Err(why) => break Err(UnpackError::Archive { why, entries }),
@@ -76,16 +93,15 @@ pub(super) fn extract<R: Read>(
         let from_reading = matches!(error, UnpackError::Archive { .. });
         return Err(if from_reading { archive.reason().unwrap_or(error) } else { error });
     }
-    let recorder = reader.into_recorder();
-    Ok(Extracted { recorder, ..extractor.finish()? })
+    Ok(reader.into_recorder())
 }
 
 struct Extractor {
     dirs: Dirs,
     umask: u32,
     buffer: Vec<u8>,
-    /// Times of directories, which are set at the end: making things in a directory changes its own.
-    times: Vec<(Vec<u8>, (i64, u32))>,
+    /// What directories get at the end.
+    last: BTreeMap<Vec<u8>, Last>,
     /// Hard links whose targets must be below, by their place in the archive.
     links: BTreeMap<Vec<u8>, (usize, Vec<u8>)>,
     has_root: bool,
@@ -97,6 +113,16 @@ struct Extractor {
     inodes: u64,
     logical_bytes: u64,
     limit: u64,
+}
+
+/// What a directory gets at the end, since it would change with what is made in it, or change that.
+#[derive(Default)]
+struct Last {
+    mtime: (i64, u32),
+    /// With the bit that gives what is made in it its group.
+    mode: Option<u32>,
+    /// The list that what is made in it would get.
+    acl: Option<Vec<u8>>,
 }
 
 impl Extractor {
@@ -127,10 +153,26 @@ impl Extractor {
             return Err(UnpackError::entry(&entry.path, "is the root, but no directory"));
         }
         self.has_root = true;
+        let now = self.postpone(Vec::new(), entry)?;
+        attributes::clear(self.dirs.root()).map_err(|error| UnpackError::io(&entry.path, error))?;
         // u32::MAX is no mode, so that it is always set.
-        attributes::apply(self.dirs.root(), entry, u32::MAX)?;
-        self.times.push((Vec::new(), entry.mtime));
-        Ok(())
+        attributes::apply(self.dirs.root(), &now, u32::MAX)
+    }
+
+    /// Keeps for the end what belongs there, and gives the rest.
+    fn postpone<'a>(&mut self, path: Vec<u8>, entry: &'a Entry) -> Result<Cow<'a, Entry>, UnpackError> {
+        let mut now = Cow::Borrowed(entry);
+        let mut last = Last { mtime: entry.mtime, ..Last::default() };
+        if entry.mode & SET_GROUP != 0 {
+            last.mode = Some(xattrs::as_stored(entry)?.0);
+            now.to_mut().mode &= !SET_GROUP;
+        }
+        if let Some(place) = entry.xattrs.iter().position(|(name, _)| name == xattrs::ACL_DEFAULT) {
+            xattrs::kept(entry)?;
+            last.acl = Some(now.to_mut().xattrs.remove(place).1);
+        }
+        self.last.insert(path, last);
+        Ok(now)
     }
 
     fn file<R: Read>(
@@ -217,12 +259,11 @@ impl Extractor {
             match reader.read_data(&mut self.buffer[filled..want]) {
                 Ok(0) => break,
                 Ok(read) => filled += read,
-                Err(why) => return Err(UnpackError::Archive { why, entries: self.inodes }),
+                Err(why) => return Err(UnpackError::reading(why)),
             }
         }
         if filled == 0 {
-            let why = crate::tar::TarError::Truncated;
-            return Err(UnpackError::Archive { why, entries: self.inodes });
+            return Err(UnpackError::reading(crate::tar::TarError::Truncated));
         }
         Ok(filled)
     }
@@ -235,7 +276,8 @@ impl Extractor {
         entry: &Entry,
     ) -> Result<(), UnpackError> {
         let failed = |error: Errno| UnpackError::io(&entry.path, error);
-        let mode = entry.mode & 0o777;
+        let now = self.postpone(path.clone(), entry)?;
+        let mode = now.mode & 0o777;
         let mut made = true;
         let mut hides_lower = false;
         match fs::mkdirat(&*parent.fd, name, Mode::from_raw_mode(mode)) {
@@ -256,10 +298,11 @@ impl Extractor {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = fs::openat(&*parent.fd, name, flags, Mode::empty()).map_err(failed)?;
         if made {
-            attributes::apply(fd.as_fd(), entry, mode & !self.umask)?;
+            attributes::apply(fd.as_fd(), &now, mode & !self.umask)?;
         } else {
+            attributes::clear(fd.as_fd()).map_err(failed)?;
             fs::fchown(&fd, Some(fs::Uid::ROOT), Some(fs::Gid::ROOT)).map_err(failed)?;
-            attributes::apply(fd.as_fd(), entry, u32::MAX)?;
+            attributes::apply(fd.as_fd(), &now, u32::MAX)?;
         }
         if hides_lower {
             self.dirs.set_opaque(fd.as_fd(), &entry.path)?;
@@ -267,7 +310,6 @@ impl Extractor {
         self.dirs.explain(&path);
         self.dirs.keep(&Dir { fd: Rc::new(fd), path: Rc::from(path.as_slice()) });
         self.bytes += if made { PAGE } else { 0 };
-        self.times.push((path, entry.mtime));
         Ok(())
     }
 
@@ -457,26 +499,32 @@ impl Extractor {
     fn remove(&mut self, parent: &Dir, name: &CString, entry: &[u8]) -> Result<(), UnpackError> {
         self.dirs.forget();
         self.retraced = true;
-        let parent: BorrowedFd<'_> = parent.fd.as_fd();
+        let (path, parent) = (Rc::clone(&parent.path), parent.fd.as_fd());
         match fs::unlinkat(parent, name, AtFlags::empty()) {
-            Err(Errno::ISDIR) => tree::remove(parent, name).map_err(|error| UnpackError::io(entry, error)),
+            Err(Errno::ISDIR) => {
+                let own = join(&path, name.to_bytes());
+                self.last.retain(|known, _| {
+                    !known
+                        .strip_prefix(&own[..])
+                        .is_some_and(|rest| matches!(rest.first(), None | Some(b'/')))
+                });
+                tree::remove(parent, name).map_err(|error| UnpackError::io(entry, error))
+            }
             done => done.map_err(|error| UnpackError::io(entry, error)),
         }
     }
 
     fn finish(mut self) -> Result<Extracted, UnpackError> {
-        let times = std::mem::take(&mut self.times);
-        let mut done = HashSet::new();
-        for (path, time) in times.iter().rev() {
+        for (path, last) in std::mem::take(&mut self.last) {
             let names: Vec<&[u8]> = path.split(|&b| b == b'/').filter(|name| !name.is_empty()).collect();
-            // Of two entries the last counts. It may have been replaced by something else since.
-            if done.insert(path)
-                && let Ok(Some(dir)) = self.dirs.look(&names, path)
-                && *dir.path == *path
+            // It may have been replaced by something else since.
+            if let Ok(Some(dir)) = self.dirs.look(&names, &path)
+                && *dir.path == path
             {
-                let failed = |error: Errno| UnpackError::io(path, error);
-                fs::futimens(&*dir.fd, &attributes::times(*time)).map_err(failed)?;
-                self.sum.add(path, &fs::fstat(&*dir.fd).map_err(failed)?, Body::None);
+                let failed = |error: Errno| UnpackError::io(&path, error);
+                attributes::apply_last(dir.fd.as_fd(), last.mode, last.acl.as_deref(), last.mtime)
+                    .map_err(failed)?;
+                self.sum.add(&path, &fs::fstat(&*dir.fd).map_err(failed)?, Body::None);
             }
         }
         let mut links: Vec<_> = self.links.into_iter().collect();
@@ -501,7 +549,8 @@ impl Extractor {
             Some(self.sum)
         };
         let (bytes, inodes) = (self.bytes + made * PAGE, self.inodes + made);
-        Ok(Extracted { recorder: None, bytes, inodes, loose_ends, sum })
+        let checksum = sum.map(|sum| sum.to_string());
+        Ok(Extracted { recorder: None, bytes, inodes, loose_ends, checksum })
     }
 }
 

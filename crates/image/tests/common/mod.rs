@@ -4,17 +4,29 @@
 #![allow(dead_code, unreachable_pub)]
 
 use std::fs::File;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use image::{Credentials, ImageConfig, Images, PullError, PullRequest};
+use image::{Credentials, ImageConfig, Images, PullError, PullRequest, Snapshotter};
 use model::digest::ImageId;
 use registry::make::{Compression, Image, ImageBuilder, Layer};
 use registry::tar::Entry;
 use registry::{Listening, Registry};
 use store::Store;
+
+/// The form of layers that the environment names: these tests hold for each.
+pub fn config(root: PathBuf) -> ImageConfig {
+    let mut config = ImageConfig::new(root);
+    config.snapshotter = match std::env::var("PINTLE_TEST_SNAPSHOTTER").as_deref() {
+        Err(_) => Snapshotter::Auto,
+        Ok("overlayfs") => Snapshotter::Overlayfs,
+        Ok("erofs") => Snapshotter::Erofs,
+        Ok(other) => panic!("PINTLE_TEST_SNAPSHOTTER: {other:?}"),
+    };
+    config
+}
 
 /// A node with images, and a registry to pull from.
 pub struct Place {
@@ -43,7 +55,7 @@ impl Place {
         let folder = tempfile::tempdir_in(above).unwrap();
         let registry = Registry::new();
         let listening = registry.listen().await.unwrap();
-        let mut config = ImageConfig::new(folder.path().join("root"));
+        let mut config = config(folder.path().join("root"));
         config.timeouts.backoff = Duration::from_millis(5);
         change(&mut config);
         let images = open(&folder, config);
@@ -68,7 +80,7 @@ impl Place {
 
     /// The same folder with another database handle, as after a restart.
     pub fn reopen(&self) -> Arc<Images> {
-        open(&self.folder, ImageConfig::new(self.root()))
+        open(&self.folder, config(self.root()))
     }
 
     /// What stands in `layers/`.
@@ -76,9 +88,23 @@ impl Place {
         names(&self.root().join("layers"))
     }
 
-    /// The folder of an image's layer, by its index.
+    /// The file of an image's layer, if it is one.
+    pub fn packed(&self, image: &Image, index: usize) -> Option<PathBuf> {
+        let name = image.layers[index].diff_id.trim_start_matches("sha256:");
+        Some(self.root().join("layers").join(format!("{name}.erofs"))).filter(|path| path.is_file())
+    }
+
+    /// The folder of an image's layer, by its index. Of a layer that is a file it is a mount, which lasts as long as the test.
     pub fn layer(&self, image: &Image, index: usize) -> PathBuf {
-        self.root().join("layers").join(image.layers[index].diff_id.trim_start_matches("sha256:"))
+        let Some(packed) = self.packed(image, index) else {
+            return self
+                .root()
+                .join("layers")
+                .join(image.layers[index].diff_id.trim_start_matches("sha256:"));
+        };
+        let source = [sys::mount::Parameter::Value("source", packed.to_str().unwrap())];
+        let mount = sys::mount::new_filesystem("erofs", &source, 0).unwrap();
+        PathBuf::from(format!("/proc/self/fd/{}", mount.into_raw_fd()))
     }
 }
 

@@ -4,6 +4,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use image::Snapshotter;
+
 use super::declare::{Applies, Key, sections};
 use super::shape::{
     AbsolutePath, AbsolutePaths, AddressAndPort, Choice, Count, HostAndPort, Hosts, OneOf, OrNone,
@@ -71,6 +73,10 @@ sections! {
         max_connections: u32 = 32, Count(1..=256), AtRestart;
         /// How long a download may stand still before it is given up.
         stall_timeout_secs: Duration = Duration::from_secs(60), Seconds(1..=3600), AtRestart;
+        /// What layers are on disk. `overlayfs`: directories, which the kernel stacks. `erofs`: one file each, which is written in one go, mounted, and stacked in the
+        /// same way; it is made and removed much faster where files are many. `auto`: whichever is faster and as safe on this kernel. Layers of both kinds can be here at the
+        /// same time.
+        snapshotter: Snapshotter = Snapshotter::Auto, OneOf::new(), AtRestart;
         /// Whether layers are also kept as they came from the registry, packed, beside what is unpacked of them. It takes about half as much room again. Images can then
         /// be sent on unchanged, and a layer that was lost is restored without the registry.
         keep_blobs: bool = false, YesOrNo, AtRestart;
@@ -181,6 +187,11 @@ pub enum LogFormat {
 
 impl Choice for LogFormat {
     const ALL: &'static [(&'static str, LogFormat)] = &[("text", LogFormat::Text), ("json", LogFormat::Json)];
+}
+
+impl Choice for Snapshotter {
+    const ALL: &'static [(&'static str, Snapshotter)] =
+        &[("auto", Snapshotter::Auto), ("overlayfs", Snapshotter::Overlayfs), ("erofs", Snapshotter::Erofs)];
 }
 
 /// Who makes control groups.

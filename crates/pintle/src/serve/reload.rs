@@ -51,6 +51,7 @@ pub(super) fn image_config(config: &Config) -> image::ImageConfig {
             per_host: config.image.max_connections_per_host as usize,
             total: config.image.max_connections as usize,
         },
+        snapshotter: config.image.snapshotter,
         keep_blobs: config.image.keep_blobs,
         linger: config.image.pull_linger_secs,
         timeouts: image::Timeouts { stall: config.image.stall_timeout_secs, ..image::Timeouts::default() },

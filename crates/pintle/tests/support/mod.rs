@@ -62,6 +62,16 @@ pub fn in_own_network(test: impl Future<Output = ()>) {
     runtime.block_on(test);
 }
 
+/// A configuration with the form of layers that the environment names: these tests hold for each.
+fn with_snapshotter(config: String) -> String {
+    let Ok(name) = std::env::var("PINTLE_TEST_SNAPSHOTTER") else { return config };
+    let setting = format!("[image]\nsnapshotter = {name:?}\n");
+    match config.contains("[image]\n") {
+        true => config.replacen("[image]\n", &setting, 1),
+        false => config + "\n" + &setting,
+    }
+}
+
 /// How a daemon differs from the usual one.
 #[derive(Default)]
 pub struct Setup {
@@ -119,12 +129,12 @@ impl Daemon {
             let flags = rustix::mount::MountFlags::empty();
             rustix::mount::mount("test", &root, "tmpfs", flags, Some(options.as_c_str())).unwrap();
         }
+        let more = with_snapshotter(setup.config);
         let bin = folder.path().join("bin");
         std::fs::create_dir(&bin).unwrap();
         let [nri, plugins, cdi] = ["nri.sock", "plugins", "cdi"].map(|name| folder.path().join(name));
         let config = format!(
-            "[network]\nconf_dir = {conf:?}\nbin_dirs = [{bin:?}]\nplugin_deadline_secs = 2\n[nri]\nsocket = {nri:?}\nplugin_dir = {plugins:?}\nconfig_dir = {plugins:?}\n[cdi]\ndirs = [{cdi:?}]\n[log]\nlevel = \"info\"\n{}",
-            setup.config
+            "[network]\nconf_dir = {conf:?}\nbin_dirs = [{bin:?}]\nplugin_deadline_secs = 2\n[nri]\nsocket = {nri:?}\nplugin_dir = {plugins:?}\nconfig_dir = {plugins:?}\n[cdi]\ndirs = [{cdi:?}]\n[log]\nlevel = \"info\"\n{more}"
         );
         std::fs::write(folder.path().join("config.toml"), config).unwrap();
         // What this machine says of registries is no test's business. It stands apart: a test may have an `[image]` of its own.

@@ -170,3 +170,36 @@ pub(crate) const SIGNATURE: &[&str] = &[
     "\\x99\\x01",
     "\\x04\\xff",
 ];
+
+pub(crate) const HOSTS_TOML: &[&str] = &[
+    "server = \"",
+    "[host.\"https://",
+    "capabilities = [\"pull\"]",
+    "override_path = true",
+    "client = [[\"a\", \"b\"]]",
+    "dial_timeout = \"1ms\"",
+    "header = {",
+    "skip_verify",
+];
+
+pub(crate) const REGISTRIES_CONF: &[&str] = &[
+    "[[registry]]",
+    "[[registry.mirror]]",
+    "prefix = \"*.example.com\"",
+    "location = \"",
+    "mirror-by-digest-only = true",
+    "pull-from-mirror = \"digest-only\"",
+    "unqualified-search-registries",
+    "[aliases]",
+    "[registries.search]",
+    "blocked = true",
+];
+
+pub(crate) const AUTH_FILE: &[&str] = &[
+    "\"auths\":{",
+    "\"auth\":\"YTpi\"",
+    "\"identitytoken\":",
+    "\"credHelpers\":{",
+    "\"credsStore\":\"",
+    "docker.io",
+];

@@ -116,6 +116,26 @@ pub(crate) fn challenges() -> Vec<Vec<u8>> {
     ])
 }
 
+pub(crate) fn hosts_toml() -> Vec<Vec<u8>> {
+    texts(&[
+        "server = \"https://up.example\"\n[host.\"http://m.example:5000/v2/x\"]\ncapabilities = [\"pull\", \"resolve\"]\nca = [\"a.pem\"]\nclient = [[\"a\", \"b\"]]\noverride_path = true\nskip_verify = true\ndial_timeout = \"1m30s\"\nheader = { x = [\"y\"] }\n",
+    ])
+}
+
+pub(crate) fn registries_conf() -> Vec<Vec<u8>> {
+    texts(&[
+        "unqualified-search-registries = [\"quay.io\"]\nshort-name-mode = \"permissive\"\n[[registry]]\nprefix = \"*.example.com\"\nlocation = \"a.example:5000/b\"\n[[registry.mirror]]\nlocation = \"m.example\"\npull-from-mirror = \"tag-only\"\n[aliases]\nbusybox = \"quay.io/b\"\n",
+        "[registries.search]\nregistries = [\"quay.io\"]\n[registries.block]\nregistries = [\"b.example\"]\n",
+    ])
+}
+
+pub(crate) fn auth_files() -> Vec<Vec<u8>> {
+    jsons(&[
+        json!({ "auths": { "https://index.docker.io/v1/": { "auth": "YTpi" }, "quay.io/a": { "identitytoken": "t" } },
+        "credHelpers": { "docker.io": "pass" }, "credsStore": "desktop" }),
+    ])
+}
+
 pub(crate) fn ttrpc() -> Vec<Vec<u8>> {
     let request = ttrpc::Request {
         service: "a.b.C".into(),

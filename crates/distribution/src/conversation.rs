@@ -377,14 +377,45 @@ fn follow(what: &str, from: &Uri, headers: &HeaderMap) -> Result<Uri, RegistryEr
     }
 }
 
+/// How long the registry asks to wait: a number of seconds, or a date, which is taken from the answer's own so that no clocks have to agree.
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let text = headers.get(header::RETRY_AFTER)?.to_str().ok()?;
-    // The other form, a date, would need a clock that agrees with the registry's.
-    text.trim().parse().ok().map(Duration::from_secs)
+    let text = |name| headers.get(name)?.to_str().ok().map(str::trim);
+    let after = text(header::RETRY_AFTER)?;
+    if let Ok(seconds) = after.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let date = |text: &str| httpdate::parse_http_date(text).ok();
+    Some(date(after)?.duration_since(date(text(header::DATE)?)?).unwrap_or_default())
 }
 
 /// A URL without its query, which may hold a signature.
 pub(crate) fn shown(uri: &Uri) -> String {
     let authority = uri.authority().map_or("", |a| a.as_str());
     format!("{}://{authority}{}", uri.scheme_str().unwrap_or(""), uri.path())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_are_numbers_or_dates() {
+        let wait = |after: &str, date: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::RETRY_AFTER, after.parse().unwrap());
+            if !date.is_empty() {
+                headers.insert(header::DATE, date.parse().unwrap());
+            }
+            retry_after(&headers).map(|wait| wait.as_secs())
+        };
+        assert_eq!(wait(" 7 ", ""), Some(7));
+        let date = "Fri, 20 Nov 2026 14:00:00 GMT";
+        assert_eq!(wait("Fri, 20 Nov 2026 14:00:09 GMT", date), Some(9));
+        assert_eq!(wait("Fri, 20 Nov 2026 13:00:00 GMT", date), Some(0));
+        for (after, date) in
+            [("Fri, 20 Nov 2026 14:00:09 GMT", ""), ("soon", date), ("-1", date), ("1.5", date)]
+        {
+            assert_eq!(wait(after, date), None, "{after}");
+        }
+    }
 }

@@ -8,8 +8,9 @@ use model::digest::Digest;
 
 use crate::conversation::shown;
 
-/// Attempts that are kept for the error.
-const ATTEMPTS_MAX: usize = 32;
+/// Attempts that are kept for the error, and characters of a URL and of an outcome: all of it travels in a header of gRPC.
+const ATTEMPTS_MAX: usize = 16;
+const TEXT_MAX: usize = 240;
 
 /// One request and what became of it. The URL has no query, since a redirect's may hold a signature.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,7 +32,8 @@ impl Attempts {
 
     pub(crate) fn note(&self, uri: &Uri, outcome: &str) {
         let mut attempts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let (url, outcome) = (shown(uri), outcome.chars().take(300).collect::<String>());
+        let cut = |text: &str| text.chars().take(TEXT_MAX).collect::<String>();
+        let (url, outcome) = (cut(&shown(uri)), cut(outcome));
         // The same may be tried for several layers at once, in turns.
         let known = attempts.iter_mut().rev().find(|known| known.url == url && known.outcome == outcome);
         if let Some(known) = known {

@@ -12,6 +12,9 @@ use model::reference::BadReference;
 
 use crate::unpack::UnpackError;
 
+/// What comes before the attempts in an error's text.
+pub const TRIED: &str = "; tried, in this order: ";
+
 /// A pull that failed. It can be cloned, since everybody who waited for the same pull gets it.
 #[derive(Debug, Clone)]
 pub struct PullError {
@@ -125,10 +128,11 @@ fn list(platforms: &[Platform]) -> String {
 impl fmt::Display for PullError {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(out, "pull {:?}: {}", self.reference, self.cause)?;
-        for attempt in &self.attempts {
-            write!(out, "; {}: {}", attempt.url, attempt.outcome)?;
-            if attempt.times > 1 {
-                write!(out, " ({} times)", attempt.times)?;
+        for (at, Attempt { url, outcome, times }) in self.attempts.iter().enumerate() {
+            let before = if at == 0 { TRIED } else { "; " };
+            write!(out, "{before}({}) {url}: {outcome}", at + 1)?;
+            if *times > 1 {
+                write!(out, " ({times} times)")?;
             }
         }
         Ok(())

@@ -65,7 +65,7 @@ pub use changes::{Deletions, export_folder, import_folder};
 pub use config::{ImageConfig, Limits, Snapshotter};
 pub use disk::{Cause, Containers, Hold, Item, Kind, Verdict};
 pub use distribution::{Attempt, Bounds, Credentials, Proxies, RegistryError, RouteError, Sources, Timeouts};
-pub use error::{PullCause, PullError};
+pub use error::{PullCause, PullError, TRIED};
 pub use export::{SaveError, SaveRequest, Saving, read_layout, write_layout};
 pub use inspect::{ImageDetails, LayerDetails};
 pub use load::{ImportRequest, Imported, LoadError, LoadRequest, Loaded, OtherRuntime};

@@ -110,7 +110,7 @@ impl Images {
         let plan = blocking(move || sources.plan(&name).map_err(PullCause::from)).await?;
         let candidate = plan.candidates.into_iter().next().ok_or(PullCause::Interrupted)?;
         let client = Arc::clone(&self.client);
-        let session = Session::to_push(client, candidate.endpoints, request.credentials.as_ref());
+        let session = candidate.session_to_push(client, request.credentials.as_ref());
         let push = Push { shared, session, outgoing: Arc::new(outgoing), siblings, events };
         let name = catalog::stored_name(&candidate.reference);
         push.run(reference.tag().unwrap_or_default(), &name).await.map_err(|cause| match cause {

@@ -271,14 +271,16 @@ impl Coded for image::PullError {
         of_pull(&self.cause)
     }
 
-    /// The kubelet tells an unreachable registry and an image that is not trusted by how the message begins (cri-api, `pkg/errors`).
+    /// The kubelet tells an unreachable registry and an image that is not trusted by how the message begins (cri-api, `pkg/errors`), and
+    /// looks at the message alone only where the code is `Unknown` (kubernetes#117612): with any other it begins with "rpc error: ...", and the
+    /// pod's reason would be `ErrImagePull` like for everything else.
     fn status(&self) -> Status {
-        let prefix = match *self.cause {
-            _ if self.is_registry_unavailable() => "RegistryUnavailable: ",
-            image::PullCause::Untrusted(_) => "SignatureValidationFailed: ",
-            _ => "",
+        let reason = match *self.cause {
+            _ if self.is_registry_unavailable() => "RegistryUnavailable",
+            image::PullCause::Untrusted(_) => "SignatureValidationFailed",
+            _ => return Status::new(self.code(), self.to_string()),
         };
-        Status::new(self.code(), format!("{prefix}{self}"))
+        Status::new(Code::Unknown, format!("{reason}: {self}"))
     }
 }
 
@@ -459,7 +461,7 @@ mod tests {
     fn an_unreachable_registry_is_told_as_the_kubelet_reads_it() {
         let unreachable =
             pull_error(image::RegistryError::Unreachable { host: "r.example".into(), why: "refused".into() });
-        assert_eq!(unreachable.status().code(), Code::Unavailable);
+        assert_eq!((unreachable.code(), unreachable.status().code()), (Code::Unavailable, Code::Unknown));
         assert!(unreachable.status().message().starts_with("RegistryUnavailable"));
         let absent = pull_error(image::RegistryError::NotFound { what: "a".into(), host: "r".into() });
         assert_eq!(absent.status().code(), Code::NotFound);

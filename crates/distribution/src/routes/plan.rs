@@ -45,6 +45,7 @@ struct Name {
     reference: ImageReference,
     /// The registry that credentials without an address are for, if this is it.
     registry: Option<String>,
+    is_mirror: bool,
     /// What `registries.conf` says of TLS and where; nothing: nothing.
     insecure: Option<bool>,
     said: Option<Place>,
@@ -88,6 +89,8 @@ impl Sources {
             for endpoint in &mut endpoints[before..] {
                 endpoint.credentials = files.credentials(endpoint);
                 endpoint.said.extend(name.said.clone());
+                // What is pushed belongs to the registry; its copies fetch it from there.
+                endpoint.capabilities.push &= !name.is_mirror;
             }
         }
         Ok(endpoints)
@@ -236,11 +239,18 @@ impl Files {
 fn names(reference: &ImageReference, conf: &RegistriesConf) -> Result<Vec<Name>, RouteError> {
     let registry = Some(reference.domain().to_owned());
     let Some(entry) = conf.find(reference) else {
-        return Ok(vec![Name { reference: reference.clone(), registry, insecure: None, said: None }]);
+        return Ok(vec![Name {
+            reference: reference.clone(),
+            registry,
+            is_mirror: false,
+            insecure: None,
+            said: None,
+        }]);
     };
     let name = |source: Source| Name {
         reference: source.reference,
         registry: registry.clone().filter(|_| !source.is_mirror),
+        is_mirror: source.is_mirror,
         insecure: Some(source.insecure),
         said: Some(source.place),
     };

@@ -61,12 +61,29 @@ pub(crate) enum Failure {
     Interrupted,
 }
 
-/// What a server said; some say nothing beside the code.
+/// What a server said; some say nothing beside the code. Of a pull, each request has a line of its own.
 fn said(status: &tonic::Status) -> String {
-    match status.message() {
-        "" => format!("{}", status.code()),
-        message => message.to_owned(),
+    match (status.message(), status.message().split_once(image::TRIED)) {
+        ("", _) => format!("{}", status.code()),
+        (_, Some((said, tried))) => format!("{said}; tried, in this order:{}", lines(tried)),
+        (message, None) => message.to_owned(),
     }
+}
+
+/// `(1) a; (2) b`, a line each.
+fn lines(tried: &str) -> String {
+    let mut text = String::new();
+    let mut rest = tried.strip_prefix("(1) ");
+    for number in 1.. {
+        let Some(more) = rest else { break };
+        let (one, more) = match more.split_once(&format!("; ({}) ", number + 1)) {
+            Some((one, more)) => (one, Some(more)),
+            None => (more, None),
+        };
+        text.push_str(&format!("\n  {number}  {one}"));
+        rest = more;
+    }
+    text
 }
 
 impl Failure {
@@ -214,5 +231,17 @@ mod tests {
         let status = tonic::Status::not_found("");
         let failure = Failure::Call { what: "stopping x".into(), status: Box::new(status) };
         assert!(failure.to_string().len() > "stopping x: ".len());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn what_was_tried_is_a_line_each() {
+        let message = "pull \"a\": it fails; tried, in this order: (1) https://m/v2/a: 503; sorry (2 times); (2) https://r/v2/a: 404";
+        let shown = super::said(&tonic::Status::not_found(message));
+        let lines: Vec<_> = shown.lines().collect();
+        assert_eq!(lines[1..], ["  1  https://m/v2/a: 503; sorry (2 times)", "  2  https://r/v2/a: 404"]);
+        assert_eq!(super::said(&tonic::Status::not_found("no such image")), "no such image");
     }
 }

@@ -129,6 +129,7 @@ fn registries_conf_names_hosts_and_their_folders_say_how_they_are_reached() {
     );
     let hub = machine.endpoints("busybox");
     assert_eq!(hub.iter().map(|e| e.registry.is_some()).collect::<Vec<_>>(), [false, false, true]);
+    assert_eq!(hub.iter().map(|e| e.capabilities.push).collect::<Vec<_>>(), [false, false, true]);
     assert_eq!(hub[2].tls.authorities.len(), 1);
     assert_eq!(machine.error("evil.example/a:1"), "evil.example/a:1 is blocked by registries.conf:6");
     let lax = &machine.endpoints("lax.example/a")[0];

@@ -3,6 +3,7 @@
 mod archive;
 mod folder;
 mod outgoing;
+mod remote;
 
 use std::io::{self, Write};
 use std::sync::Arc;

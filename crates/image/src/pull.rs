@@ -392,7 +392,7 @@ pub(crate) async fn blocking<T: Send + 'static>(
 }
 
 /// What has the right digest and another size than was promised is the work of somebody who counts on readers that differ.
-fn check_size(what: &str, body: &[u8], promised: &Descriptor) -> Result<(), PullCause> {
+pub(crate) fn check_size(what: &str, body: &[u8], promised: &Descriptor) -> Result<(), PullCause> {
     if i64::try_from(body.len()) == Ok(promised.size) {
         return Ok(());
     }

@@ -559,3 +559,46 @@ async fn several_images_go_in_one_archive() {
     expected.sort();
     assert_eq!(ids, expected);
 }
+
+/// Straight from a registry: another platform's image, bit for bit, and nothing of it stays on this node.
+#[tokio::test(flavor = "multi_thread")]
+async fn another_platforms_image_is_saved_from_its_registry() {
+    if skip_unless_root() {
+        return;
+    }
+    let (from, to) = (Place::new().await, Place::new().await);
+    let arm = ImageBuilder::new()
+        .architecture("arm64")
+        .layer(Layer::new(&[Entry::file("arm", 0o644, vec![4; 500_000])], Compression::Gzip))
+        .build();
+    let both = registry::make::index(&[("linux/amd64", layered()), ("linux/arm64/v8", arm.clone())]);
+    from.registry.add("multi", "1", &both);
+    let name = from.name("multi:1");
+    let wanted = Platform::parse("linux/arm64").unwrap();
+    let request = SaveRequest { images: vec![name.clone()], platform: Some(wanted.clone()) };
+    let mut stream = from.images.save_from_registry(request, None).await.unwrap().stream();
+    let mut bytes = Vec::new();
+    while let Some(piece) = stream.recv().await {
+        bytes.extend_from_slice(&piece.unwrap());
+    }
+    assert!(from.images.list().is_empty());
+    let layout = members(&bytes);
+    let top: Value = serde_json::from_slice(&layout["index.json"]).unwrap();
+    assert_eq!(top["manifests"][0]["digest"], arm.digest.as_str());
+    let error = load(&to, &bytes).await.unwrap_err().to_string();
+    assert!(error.contains("linux/amd64") && error.contains("linux/arm64"), "{error}");
+    let request = LoadRequest { platform: Some(wanted), name: None };
+    let loaded = to.images.load(request, std::io::Cursor::new(bytes)).await.unwrap();
+    assert_eq!(loaded[0].id.as_str(), arm.id);
+    let found = to.images.find(&name).unwrap().unwrap();
+    assert!(found.repo_digests.contains(&format!("{}@{}", from.name("multi"), both.digest)), "{found:?}");
+    // A registry that lies about a layer ends the archive with an error.
+    from.registry.set_rules(vec![registry::Rule::always(&arm.layers[0].digest, registry::Fault::Corrupt)]);
+    let request = SaveRequest { images: vec![name], platform: Platform::parse("linux/arm64").ok() };
+    let mut stream = from.images.save_from_registry(request, None).await.unwrap().stream();
+    let mut last = None;
+    while let Some(piece) = stream.recv().await {
+        last = Some(piece);
+    }
+    assert!(last.unwrap().is_err());
+}

@@ -649,6 +649,11 @@ pub struct SaveImagesRequest {
     /// Refuse images that are not for this platform, such as "linux/arm64"; empty: take what is here.
     #[prost(string, tag = "2")]
     pub platform: ::prost::alloc::string::String,
+    /// Not what is here, but what their registries have now: for any platform, and bit for bit. Nothing of it is kept.
+    #[prost(bool, tag = "3")]
+    pub from_registry: bool,
+    #[prost(message, optional, tag = "4")]
+    pub login: ::core::option::Option<RegistryLogin>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ArchivePiece {

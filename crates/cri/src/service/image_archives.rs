@@ -1,6 +1,6 @@
 //! Archives of images on the wire: what is saved goes out piece by piece, what is loaded comes in so.
 
-use image::{LoadError, LoadRequest, Loaded, Piece, SaveError, SaveRequest};
+use image::{Credentials, LoadError, LoadRequest, Loaded, Piece, SaveError, SaveRequest};
 use model::platform::Platform;
 use node::Node;
 use tokio::sync::mpsc;
@@ -19,8 +19,14 @@ pub(super) async fn save(node: &Node, request: SaveImagesRequest) -> Result<Answ
     if request.images.len() > MOST_IMAGES {
         return Err(BadField::new("images", "they are more than a thousand").into());
     }
+    let login = request.login.map(|login| Credentials::login(&login.username, &login.password));
+    let from_registry = request.from_registry;
     let request = SaveRequest { images: request.images, platform: platform("platform", &request.platform)? };
-    let saving = node.images().save(request).await.map_err(|error| error.status())?;
+    let saving = match from_registry {
+        true => node.images().save_from_registry(request, login).await,
+        false => node.images().save(request).await,
+    };
+    let saving = saving.map_err(|error| error.status())?;
     let mut pieces = saving.stream();
     let (send, receive) = mpsc::channel(2);
     tokio::spawn(async move {

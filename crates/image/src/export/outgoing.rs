@@ -7,7 +7,7 @@ use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use distribution::Hasher;
+use distribution::{Hasher, RegistryError, Session};
 use model::digest::{Digest, ImageId};
 use model::platform::Platform;
 use rustix::fs::{Mode, OFlags};
@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use store::Store;
 use store::rusqlite::OptionalExtension;
 use sys::root::Root;
+use tokio::runtime::Handle;
 
 use super::{Names, SaveError};
 use crate::catalog::{Image, StoredManifest};
@@ -49,22 +50,24 @@ pub(crate) struct Outgoing {
 }
 
 /// A layer's blob as it leaves.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(crate) struct OutgoingLayer {
     pub digest: Digest,
     pub size: u64,
     pub media_type: String,
     /// The blob that it came from, which some registry may have.
     pub came_from: Option<Digest>,
-    source: Source,
+    pub(super) source: Source,
 }
 
-#[derive(Debug, Clone)]
-enum Source {
+#[derive(Clone)]
+pub(super) enum Source {
     /// To be made again from the layer.
     Archive { layer: Arc<Layer> },
     /// Kept as it came.
     Kept,
+    /// To be fetched while it is written.
+    Remote { session: Arc<Session>, runtime: Handle },
     /// The file of an artifact.
     File { layer: Arc<Layer>, name: String },
 }
@@ -163,9 +166,27 @@ impl OutgoingLayer {
                 let (file, _) = kept.ok_or_else(|| lacks("the kept blob has gone meanwhile".into()))?;
                 self.copy(file, image, out)
             }
+            Source::Remote { session, runtime } => self.fetch(session, runtime, out),
             Source::File { layer, name } => {
                 self.copy(open_file(layer, name).map_err(unreadable)?, image, out)
             }
+        }
+    }
+
+    /// Fetches the blob. What is received is checked, and the end of the archive says so if it was another.
+    fn fetch(&self, session: &Arc<Session>, runtime: &Handle, out: &mut impl Write) -> Result<(), SaveError> {
+        let what = format!("layer {}", self.digest);
+        let _runtime = runtime.enter();
+        let mut download = session.download(what.clone(), &self.digest, self.size);
+        let mut hasher = Hasher::like(&self.digest);
+        while let Some(bytes) = runtime.block_on(download.next()).map_err(PullCause::from)? {
+            hasher.update(&bytes);
+            out.write_all(&bytes).map_err(|_| SaveError::Gone)?;
+        }
+        let (expected, actual) = (self.digest.clone(), hasher.finish());
+        match actual == expected {
+            true => Ok(()),
+            false => Err(PullCause::from(RegistryError::DigestMismatch { what, expected, actual }).into()),
         }
     }
 
@@ -332,8 +353,6 @@ fn artifact(
     }
     let wanted = &manifest.config.digest;
     let kept = details.manifests.iter().find(|document| document.digest == *wanted).cloned();
-    let empty =
-        || StoredManifest { digest: digest(EMPTY), media_type: EMPTY_CONFIG.into(), body: EMPTY.into() };
     let config = kept.unwrap_or_else(empty);
     if config.digest != *wanted {
         let why = "its configuration was not recorded by the release that pulled it".to_owned();
@@ -356,6 +375,11 @@ fn open_file(layer: &Layer, name: &str) -> io::Result<File> {
     let root = Root::from_fd(File::open(&layer.path)?.into());
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     Ok(root.open_at(&PathBuf::from(name), flags, Mode::empty())?.into())
+}
+
+/// The configuration of what has none.
+pub(super) fn empty() -> StoredManifest {
+    StoredManifest { digest: digest(EMPTY), media_type: EMPTY_CONFIG.into(), body: EMPTY.into() }
 }
 
 /// The SHA-256 of some bytes.

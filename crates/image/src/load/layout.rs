@@ -12,7 +12,7 @@ use crate::catalog::{self, Origin, StoredManifest};
 use crate::config::Limits;
 use crate::export::{NAME, ORIGINALS, REF_NAME, REPO_DIGESTS};
 use crate::manifest::{self, Descriptor, Document, LayerSource, Manifest, OCI_INDEX};
-use crate::pull::{check_config, check_types};
+use crate::pull::{check_config, check_size, check_types};
 use crate::search::Search;
 
 /// How many documents an entry of an index may name beside its own.
@@ -67,10 +67,14 @@ pub(super) fn image(
     let mut read: Vec<StoredManifest> = Vec::new();
     let manifest = loop {
         let next = search.next(&what)?;
-        let digest = next.entry.digest;
+        let digest = next.entry.digest.clone();
         let body = contents.document(&digest, limits.manifest_bytes)?;
         let body = body.ok_or_else(|| LoadError::Missing { what: what.clone(), digest: digest.clone() })?;
         let name = format!("manifest {digest}");
+        // Another runtime's database says no size.
+        if next.entry.size != 0 {
+            check_size(&name, &body, &next.entry)?;
+        }
         let document = manifest::parse(&name, &next.entry.media_type, &body, limits)?;
         let media_type = manifest::media_type(&next.entry.media_type, &body);
         read.truncate(next.depth);
@@ -108,6 +112,7 @@ fn of_manifest(
     check_types(manifest)?;
     let config =
         body.ok_or_else(|| LoadError::Missing { what: "an image".into(), digest: digest.clone() })?;
+    check_size(&what, &config, &manifest.config)?;
     let parsed = manifest::parse_config(&what, &config)?;
     check_config(&what, &parsed, manifest.layers.len(), &wish.platform)?;
     let layers = manifest.layers.iter().cloned().zip(parsed.rootfs.diff_ids);

@@ -2,7 +2,8 @@
 
 use super::client::Client;
 use super::failure::{Explain, Failure};
-use cri::node_v1::{ArchivePiece, SaveImagesRequest};
+use super::pull::read_password;
+use cri::node_v1::{ArchivePiece, RegistryLogin, SaveImagesRequest};
 use image::Piece;
 use std::fs::File;
 use std::io::{IsTerminal, Write};
@@ -20,6 +21,15 @@ pub(crate) struct Args {
     /// Refuse images that are not for this platform, such as linux/arm64
     #[arg(long, value_name = "OS/ARCH")]
     platform: Option<String>,
+    /// Not what is on the node, but what the registries have now: for any platform, and bit for bit
+    #[arg(long)]
+    from_registry: bool,
+    /// Log in to the registry as this user, with --password-stdin
+    #[arg(short, long, requires_all = ["password_stdin", "from_registry"], value_name = "NAME")]
+    username: Option<String>,
+    /// Read the password from standard input
+    #[arg(long, requires = "username")]
+    password_stdin: bool,
 }
 
 pub(crate) async fn run(args: Args, client: &Client) -> Result<(), Failure> {
@@ -27,8 +37,13 @@ pub(crate) async fn run(args: Args, client: &Client) -> Result<(), Failure> {
         let why = "an archive is not for a terminal: use -o FILE, or a pipe such as `| ssh HOST pintle load`";
         return Err(Failure::Usage(why.into()));
     }
-    let request =
-        SaveImagesRequest { images: args.images.clone(), platform: args.platform.unwrap_or_default() };
+    let login = args.username.map(read_password).transpose()?;
+    let request = SaveImagesRequest {
+        images: args.images.clone(),
+        platform: args.platform.unwrap_or_default(),
+        from_registry: args.from_registry,
+        login: login.map(|login| RegistryLogin { username: login.username, password: login.password }),
+    };
     let what = || format!("saving {}", args.images.join(", "));
     let stream = client.own_images().save_images(request).await.explain(what)?;
     match args.output {

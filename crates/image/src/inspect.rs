@@ -19,7 +19,7 @@ pub struct ImageDetails {
     pub image: Arc<Image>,
     /// Its digest is the image's id.
     pub config: Vec<u8>,
-    /// The manifest and the indexes that led to it; none of an image that a release before 0.2 pulled.
+    /// The manifest and the indexes that led to it; none of one that was pulled before they were recorded.
     pub manifests: Vec<StoredManifest>,
     /// As the configuration names them, the lowest first.
     pub layers: Vec<LayerDetails>,

@@ -191,12 +191,15 @@ async fn images_go_to_containerd_and_come_from_it() {
     let loaded = other.images.load(image::LoadRequest::default(), exported).await.unwrap();
     assert_eq!(loaded[0].id.as_str(), image.id);
     is_whole(&other, &image, &name);
+    // As its CRI plugin does.
+    assert!(done(&mut containerd.ctr(&["images", "tag", &name, &image.id])));
     // And from its store, while it runs and after it has ended.
     let root = place.folder.path().join("root");
     let running = Place::new().await;
     let imported = import(&running, OtherRuntime::Containerd, &root, &[]).await;
     assert!(imported.failed.is_empty(), "{:?}", imported.failed);
     is_whole(&running, &image, &name);
+    assert_eq!(running.images.find(&name).unwrap().unwrap().repo_tags, [name.as_str()]);
     drop(containerd);
     let stopped = Place::new().await;
     let imported = import(&stopped, OtherRuntime::Containerd, &root, &[&name]).await;

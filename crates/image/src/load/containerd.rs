@@ -41,9 +41,10 @@ impl Containerd {
         Ok(Containerd { root: root.to_owned(), images })
     }
 
-    /// The names of its images. The name that is an id says nothing more.
+    /// The names of its images. Its CRI plugin gives each also its id for a name, which says nothing more.
     pub(super) fn names(&self) -> Vec<String> {
-        self.images.keys().filter(|name| ImageReference::parse(name).is_ok()).cloned().collect()
+        let is_name = |name: &&String| !name.starts_with("sha256:") && ImageReference::parse(name).is_ok();
+        self.images.keys().filter(is_name).cloned().collect()
     }
 
     pub(super) fn image(&self, name: &str, wish: &Wish, limits: &Limits) -> Result<Incoming, LoadError> {

@@ -179,7 +179,7 @@ impl<'a> Intake<'a> {
         digest: &Digest,
         reader: &mut Reader<R>,
     ) -> Result<(), LoadError> {
-        self.understand();
+        self.understand()?;
         if let Some(plan) = &mut self.plan {
             if let Some(source) = plan.layers.get(digest) {
                 let ready =
@@ -204,23 +204,31 @@ impl<'a> Intake<'a> {
     }
 
     /// Finds out what is in a layout, if enough of it has come.
-    fn understand(&mut self) {
-        let Some(index) = self.index.as_ref().filter(|_| self.news && self.plan.is_none()) else { return };
+    fn understand(&mut self) -> Result<(), LoadError> {
+        let Some(index) = self.index.as_ref().filter(|_| self.news && self.plan.is_none()) else {
+            return Ok(());
+        };
         if self.tries >= MOST_TRIES {
-            return;
+            return Ok(());
         }
         self.tries += 1;
         self.news = false;
         let limits = &self.shared.config.limits;
-        let Ok(images) = layout::images(&self.spool, index, self.wish, limits) else { return };
+        let images = match layout::images(&self.spool, index, self.wish, limits) {
+            Ok(images) => images,
+            Err(LoadError::Missing { .. }) => return Ok(()),
+            // What is wrong now does not become right by what is still to come.
+            Err(error) => return Err(error),
+        };
         let sources = || images.iter().flat_map(|image| image.sources.iter().cloned());
         let _lease = self.shared.layers.lease(sources().map(|source| source.diff_id.to_string()));
         let layers = sources().map(|source| (source.blob.digest.clone(), source)).collect();
         self.plan = Some(Plan { images, layers, ready: Vec::new(), _lease });
+        Ok(())
     }
 
     fn finish(mut self) -> Result<Vec<Loaded>, LoadError> {
-        self.understand();
+        self.understand()?;
         for (path, target) in std::mem::take(&mut self.links) {
             // `<id>/layer.tar` to `../<id>/layer.tar`, and nothing else: a name among names.
             let target = target.trim_start_matches("../");

@@ -166,7 +166,8 @@ fn names(
 fn said(annotations: &BTreeMap<String, String>) -> Option<ImageReference> {
     let name = annotations.get(NAME);
     let or_else = || annotations.get(REF_NAME).filter(|name| name.contains([':', '/']));
-    ImageReference::parse(name.or_else(or_else)?).ok()
+    // An id is no name, although it could be read as one.
+    ImageReference::parse(name.or_else(or_else).filter(|name| !name.starts_with("sha256:"))?).ok()
 }
 
 /// The documents that the image came with before it was saved. Each leads to the same configuration, hence to the same contents.

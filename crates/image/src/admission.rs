@@ -80,25 +80,27 @@ impl Pull {
             blocking(move || {
                 let subject =
                     Subject { place: &place, digests: &digests, unnamed_counts, now: SystemTime::now() };
-                Ok(settle(policy.requirements(&place).judge(&subject, &evidence)))
+                let verdict = settle(policy.requirements(&place).judge(&subject, &evidence));
+                Ok((verdict, evidence))
             })
         };
-        if wanted.is_nothing() {
-            return judge(Vec::new()).await?.map_err(distrust);
+        // Keys that cannot be used, or a list without signatures, need no search.
+        let (mut verdict, _) = judge(Vec::new()).await?;
+        if verdict.is_ok() || wanted.is_nothing() {
+            return verdict.map_err(distrust);
         }
         let mut search = Search::new(self, wanted).map_err(distrust)?;
-        let mut verdict = Ok(());
         for digest in digests.iter() {
             search.look(digest).await;
-            verdict = judge(search.found.clone()).await?;
+            (verdict, search.found) = judge(std::mem::take(&mut search.found)).await?;
             if verdict.is_ok() {
                 return Ok(());
             }
         }
-        // Where looking failed, the image may well be signed: it is worth trying again.
-        match (search.trouble, verdict) {
-            (Some(cause), _) => Err(cause),
-            (None, verdict) => verdict.map_err(distrust),
+        // Where nobody answered, the image may well be signed: it is worth trying again.
+        match search.trouble {
+            Some(error) => Err(error.into()),
+            None => verdict.map_err(distrust),
         }
     }
 }

@@ -2,22 +2,21 @@
 //! All of it is from strangers: bounded in size and number, and checked against digests where there are some.
 
 use std::collections::BTreeMap;
-use std::io::Read;
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use distribution::Fetched;
+use distribution::{Fetched, RegistryError};
 use model::digest::Digest;
 use serde::Deserialize;
-use trust::limits::{SIGNATURE_BYTES, SIGNATURES};
+use trust::limits::{LIST_BYTES, SIGNATURE_BYTES, SIGNATURES};
 use trust::{
     Attachment, BUNDLE, COSIGN_PAYLOAD, COSIGN_SIGNATURE, Distrust, Evidence, Registries, Signature, Store,
     Wanted,
 };
 
-use crate::admission::distrust;
-use crate::error::PullCause;
 use crate::manifest::Descriptor;
 use crate::pull::Pull;
 
@@ -27,8 +26,8 @@ pub(crate) struct Search<'a> {
     lookaside: Option<Store>,
     attached: bool,
     pub found: Vec<Evidence>,
-    /// The first thing that went wrong. That something does not exist is not wrong.
-    pub trouble: Option<PullCause>,
+    /// The first who did not answer.
+    pub trouble: Option<RegistryError>,
 }
 
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
@@ -85,25 +84,28 @@ impl<'a> Search<'a> {
     /// `signature-1`, `signature-2` and so on, until there is none.
     async fn beside(&mut self, store: &Store, digest: &Digest) {
         for number in 1..=SIGNATURES {
+            if self.found.len() >= SIGNATURES {
+                return;
+            }
             let name = Store::name(&self.pull.reference, digest, number);
-            let (from, read) = match store {
+            match store {
                 Store::Folder(folder) => {
                     let path = folder.join(name);
-                    (path.display().to_string(), read(&path))
+                    let signature = match read(&path) {
+                        Ok(None) => return,
+                        Ok(Some(bytes)) => Signature::from_lookaside(bytes),
+                        Err(error) => Signature::Unreadable(error.to_string()),
+                    };
+                    self.take(path.display().to_string(), signature);
                 }
                 Store::Url(url) => {
                     let url = format!("{url}/{name}");
-                    let body = self.document(&url).await;
-                    (url, body.map(|body| body.map(|body| body.to_vec())))
+                    match self.document(&url).await {
+                        Ok(None) => return,
+                        Ok(Some(bytes)) => self.take(url, Signature::from_lookaside(bytes.to_vec())),
+                        Err(error) => return self.failed(&url, error),
+                    }
                 }
-            };
-            match read {
-                Ok(None) => return,
-                Err(cause) => return self.trouble(cause),
-                Ok(Some(bytes)) => match Signature::from_lookaside(bytes) {
-                    Ok(signature) => self.found.push(Evidence { from, signature }),
-                    Err(why) => self.trouble(distrust(Distrust::Store { from, why: why.to_string() })),
-                },
             }
         }
     }
@@ -111,20 +113,20 @@ impl<'a> Search<'a> {
     /// The tag that cosign derives from the digest.
     async fn by_tag(&mut self, digest: &Digest) {
         let tag = format!("{}.sig", distribution::referrers_tag(digest));
-        match self.pull.session.manifest_if_any(&tag, MANIFEST, SIGNATURE_BYTES).await {
+        match self.pull.session.manifest_if_any(&tag, MANIFEST, LIST_BYTES).await {
             Ok(Some(fetched)) => self.layers(&tag, &fetched).await,
             Ok(None) => {}
-            Err(error) => self.trouble(error.into()),
+            Err(error) => self.failed(&tag, error),
         }
     }
 
     /// The manifests that have the image as their subject, by the registry's list of them or the tag that stands for it.
     async fn by_reference(&mut self, digest: &Digest) {
         let session = &self.pull.session;
-        let body = match session.referrers(digest, SIGNATURE_BYTES).await {
+        let body = match session.referrers(digest, LIST_BYTES).await {
             Ok(None) => {
                 let tag = distribution::referrers_tag(digest);
-                let fetched = session.manifest_if_any(&tag, INDEX, SIGNATURE_BYTES).await;
+                let fetched = session.manifest_if_any(&tag, INDEX, LIST_BYTES).await;
                 fetched.map(|fetched| fetched.map(|fetched| fetched.body))
             }
             listed => listed,
@@ -132,17 +134,17 @@ impl<'a> Search<'a> {
         let body = match body {
             Ok(Some(body)) => body,
             Ok(None) => return,
-            Err(error) => return self.trouble(error.into()),
+            Err(error) => return self.failed("the list of referrers", error),
         };
         let Ok(index) = serde_json::from_slice::<Index>(&body) else { return };
         let is_signature =
             |referrer: &Referrer| matches!(referrer.artifact_type.as_str(), "" | COSIGN_SIGNATURE | BUNDLE);
         for referrer in index.manifests.into_iter().filter(is_signature).take(SIGNATURES) {
             let name = referrer.digest.to_string();
-            let fetched = session.manifest(&name, Some(&referrer.digest), MANIFEST, SIGNATURE_BYTES).await;
+            let fetched = session.manifest(&name, Some(&referrer.digest), MANIFEST, LIST_BYTES).await;
             match fetched {
                 Ok(fetched) => self.layers(&name, &fetched).await,
-                Err(error) => self.trouble(error.into()),
+                Err(error) => self.failed(&name, error),
             }
         }
     }
@@ -159,24 +161,34 @@ impl<'a> Search<'a> {
             let what = format!("signature {}", layer.digest);
             match self.pull.session.blob(&what, &layer.digest, SIGNATURE_BYTES).await {
                 Ok(body) => {
-                    let signature = signature(&layer.media_type, body, layer.annotations);
-                    self.found.push(Evidence { from, signature });
+                    self.take(from, signature(&layer.media_type, body, layer.annotations));
                 }
-                Err(error) => self.trouble(error.into()),
+                Err(error) => self.failed(&from, error),
             }
         }
     }
 
     /// A document at a URL of the administrator's, asked for without credentials.
-    async fn document(&self, url: &str) -> Result<Option<Bytes>, PullCause> {
+    async fn document(&self, url: &str) -> Result<Option<Bytes>, RegistryError> {
         let (folder, name) = url.rsplit_once('/').unwrap_or((url, ""));
         let session = distribution::session_at(Arc::clone(&self.pull.client), folder)?;
-        Ok(session.document_if_any(name, SIGNATURE_BYTES).await?)
+        session.document_if_any(name, SIGNATURE_BYTES).await
     }
 
-    fn trouble(&mut self, cause: PullCause) {
-        tracing::debug!(reference = %self.pull.reference, %cause, "a signature could not be read");
-        self.trouble.get_or_insert(cause);
+    fn take(&mut self, from: String, signature: Signature) {
+        self.found.push(Evidence { from, signature });
+    }
+
+    /// Who does not answer may well have one. What is wrong with an answer is for the verdict to tell.
+    fn failed(&mut self, from: &str, error: RegistryError) {
+        tracing::debug!(reference = %self.pull.reference, from, %error, "a signature could not be fetched");
+        let is_passing =
+            matches!(error, RegistryError::TooManyRequests { .. } | RegistryError::Unauthorized { .. });
+        if is_passing || error.is_unavailable() {
+            self.trouble.get_or_insert(error);
+        } else if self.found.len() < SIGNATURES {
+            self.take(from.to_owned(), Signature::Unreadable(error.to_string()));
+        }
     }
 }
 
@@ -188,18 +200,16 @@ fn signature(media_type: &str, body: Bytes, annotations: BTreeMap<String, String
 }
 
 /// A file of a store; `None` if it is not there.
-fn read(path: &Path) -> Result<Option<Vec<u8>>, PullCause> {
+fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
     let mut bytes = Vec::new();
-    let done =
-        std::fs::File::open(path).and_then(|file| file.take(SIGNATURE_BYTES + 1).read_to_end(&mut bytes));
+    let done = File::open(path).and_then(|file| file.take(SIGNATURE_BYTES + 1).read_to_end(&mut bytes));
     match done {
         Ok(length) if length as u64 > SIGNATURE_BYTES => {
-            let (from, why) =
-                (path.display().to_string(), format!("it is larger than {SIGNATURE_BYTES} bytes"));
-            Err(distrust(Distrust::Store { from, why }))
+            let why = format!("it is larger than {SIGNATURE_BYTES} bytes");
+            Err(io::Error::new(io::ErrorKind::FileTooLarge, why))
         }
         Ok(_) => Ok(Some(bytes)),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(PullCause::io(path, error)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
     }
 }

@@ -233,6 +233,10 @@ async fn every_verdict_about_scopes_and_gpg_is_skopeos() {
         // Signatures are what makes a difference between images; scopes are seen with two.
         let signed = docker.to_string().contains("signedBy") && !docker.to_string().contains("absent");
         for reference in if signed { &references[..] } else { &references[..2] } {
+            // That nobody signed something need not be seen with every rule: each is a run of skopeo.
+            if *reference == "ns/none:1" && number % 4 != 0 {
+                continue;
+            }
             let (theirs, ours) = tokio::join!(lab.skopeo(reference), lab.ours(reference));
             assert_eq!(
                 theirs.is_ok(),

@@ -55,6 +55,8 @@ pub enum SignatureError {
     Unnamed { identity: &'static str },
     #[error("it is a statement of another kind: {0:?}")]
     OtherStatement(String),
+    #[error("it cannot be read: {0}")]
+    Unreadable(String),
     #[error("its form is not supported: {0}")]
     Form(&'static str),
 }

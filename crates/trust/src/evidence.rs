@@ -6,9 +6,11 @@ use crate::json::{JsonError, Node};
 
 /// What is too much. Sizes are bytes.
 pub mod limits {
-    /// One signature, manifest of signatures, or bundle.
-    pub const SIGNATURE_BYTES: u64 = 1 << 20;
-    /// Signatures of one image.
+    /// One signature or bundle.
+    pub const SIGNATURE_BYTES: u64 = 128 << 10;
+    /// A manifest or list of signatures.
+    pub const LIST_BYTES: u64 = 1 << 20;
+    /// Signatures of one image, together.
     pub const SIGNATURES: usize = 64;
 }
 
@@ -36,6 +38,8 @@ pub enum Signature {
     Sigstore(Attachment),
     /// Sigstore's bundle, JSON.
     Bundle(Vec<u8>),
+    /// There is one, which cannot be read: why.
+    Unreadable(String),
 }
 
 /// One layer of a manifest of cosign's signatures.
@@ -63,11 +67,12 @@ impl Wanted {
 }
 
 impl Signature {
-    /// Reads what a lookaside store has: an OpenPGP message, or cosign's signature in the wrapping that skopeo gives it.
-    ///
-    /// # Errors
-    /// [`JsonError`] if it is neither.
-    pub fn from_lookaside(bytes: Vec<u8>) -> Result<Signature, JsonError> {
+    /// What a lookaside store has: an OpenPGP message, or cosign's signature in the wrapping that skopeo gives it.
+    pub fn from_lookaside(bytes: Vec<u8>) -> Signature {
+        Signature::unwrap(bytes).unwrap_or_else(|why| Signature::Unreadable(why.to_string()))
+    }
+
+    fn unwrap(bytes: Vec<u8>) -> Result<Signature, JsonError> {
         if bytes.first().is_some_and(|first| first & 0x80 != 0) {
             return Ok(Signature::Simple(bytes));
         }

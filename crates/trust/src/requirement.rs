@@ -162,7 +162,7 @@ impl Requirement {
                 };
                 any(evidence, identity, subject, |signature| match signature {
                     Signature::Simple(message) => Some(simple(&ring, message, subject.now)),
-                    Signature::Sigstore(_) | Signature::Bundle(_) => None,
+                    _ => None,
                 })
             }
             Requirement::SigstoreSigned { root, rekor, identity } => {
@@ -171,9 +171,9 @@ impl Requirement {
                     Err(why) => return Outcome::Keys(why),
                 };
                 any(evidence, identity, subject, |signature| match signature {
-                    Signature::Simple(_) => None,
                     Signature::Sigstore(attachment) => Some(verifier.attachment(attachment, subject.now)),
                     Signature::Bundle(bytes) => Some(verifier.bundle(bytes, subject.now)),
+                    _ => None,
                 })
             }
         }
@@ -189,7 +189,11 @@ fn any(
 ) -> Outcome {
     let mut refused = Vec::new();
     for found in evidence {
-        match claims(&found.signature).map(|claims| claim::check(&claims?, identity, subject)) {
+        let claims = match &found.signature {
+            Signature::Unreadable(why) => Some(Err(SignatureError::Unreadable(why.clone()))),
+            signature => claims(signature),
+        };
+        match claims.map(|claims| claim::check(&claims?, identity, subject)) {
             None => {}
             Some(Ok(())) => return Outcome::Met,
             Some(Err(why)) => refused.push((found.from.clone(), why)),

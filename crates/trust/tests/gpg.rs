@@ -93,10 +93,8 @@ fn verdict_at(keyring: &[u8], message: &[u8], now: SystemTime) -> Result<(), Str
     let place = Place::Registry(ImageReference::parse("r.io/app:1").unwrap());
     let digests = [digest()];
     let subject = Subject { place: &place, digests: &digests, unnamed_counts: false, now };
-    let evidence = match Signature::from_lookaside(message.to_vec()) {
-        Ok(signature) => vec![Evidence { from: "signature-1".to_owned(), signature }],
-        Err(error) => return Err(error.to_string()),
-    };
+    let signature = Signature::from_lookaside(message.to_vec());
+    let evidence = [Evidence { from: "signature-1".to_owned(), signature }];
     match policy.requirements(&place).judge(&subject, &evidence) {
         Verdict::Accepted { .. } => Ok(()),
         Verdict::Rejected { why, .. } => Err(why.to_string()),

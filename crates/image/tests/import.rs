@@ -183,6 +183,15 @@ async fn images_go_to_containerd_and_come_from_it() {
         bytes.extend_from_slice(&piece.unwrap());
     }
     let at = |name: &str| place.folder.path().join(name).to_str().unwrap().to_owned();
+    // As a folder it is a layout that umoci unpacks.
+    image::write_layout(&bytes[..], &place.folder.path().join("layout")).unwrap();
+    let mut umoci = Command::new("umoci");
+    umoci.args(["unpack", "--image", &format!("{}:v1", at("layout")), &at("bundle")]);
+    if done(&mut umoci) {
+        let rootfs = place.folder.path().join("bundle/rootfs");
+        assert_eq!(read(&rootfs.join("etc/more")), "second");
+        assert!(rootfs.join("etc/motd").exists() && !rootfs.join("gone").exists());
+    }
     std::fs::write(at("saved.tar"), bytes).unwrap();
     assert!(done(&mut containerd.ctr(&["images", "import", "--no-unpack", &at("saved.tar")])));
     assert!(done(&mut containerd.ctr(&["images", "export", &at("exported.tar"), &name])));

@@ -12,6 +12,8 @@ mod extract;
 mod frames;
 mod members;
 mod pack;
+#[cfg(test)]
+mod race;
 mod xattrs;
 
 use std::fs::File;

@@ -71,15 +71,15 @@ pub(super) fn apply_at(
         let (uid, gid) = (Some(Uid::from_raw(entry.uid)), Some(Gid::from_raw(entry.gid)));
         fs::chownat(parent, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW).map_err(failed)?;
     }
-    if !is_link {
-        // Nobody else is in this directory: what was made a moment ago is no link now.
-        fs::chmodat(parent, name, Mode::from_raw_mode(entry.mode), AtFlags::empty()).map_err(failed)?;
-    }
     let xattrs = xattrs::kept(entry)?;
-    if !xattrs.is_empty() {
+    if !is_link || !xattrs.is_empty() {
+        // chmod(2) and setxattr(2) follow a link in the name's place; what was opened stays what it is, and a link has no mode to change.
         let flags = fs::OFlags::PATH | fs::OFlags::NOFOLLOW | fs::OFlags::CLOEXEC;
         let fd = fs::openat(parent, name, flags, Mode::empty()).map_err(failed)?;
         let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
+        if !is_link {
+            fs::chmod(&path, Mode::from_raw_mode(entry.mode)).map_err(failed)?;
+        }
         for (name, value) in xattrs {
             tolerate(name, fs::setxattr(&path, OsStr::from_bytes(name), value, XattrFlags::empty()))
                 .map_err(failed)?;

@@ -362,7 +362,8 @@ impl Extractor {
             .map_err(|error| UnpackError::io(own, error))?;
         match FileType::from_raw_mode(stat.st_mode) {
             FileType::RegularFile => {
-                let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                // Not to wait for a FIFO, should one stand there now.
+                let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
                 let file = fs::openat(&*parent.fd, name, flags, Mode::empty())
                     .map_err(|error| UnpackError::io(own, error))?;
                 let content = checksum::content(&file, &stat, Source::Memory, &mut self.buffer);

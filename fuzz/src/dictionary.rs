@@ -124,6 +124,43 @@ pub(crate) const HOOKS: &[&str] = &[
     "{1000}",
 ];
 
+pub(crate) const HOSTS: &[&str] = &[
+    "server = \"https://",
+    "[host.\"https://",
+    "capabilities = [\"pull\", \"resolve\"]",
+    "ca = [",
+    "client = [[",
+    "skip_verify = true",
+    "override_path = true",
+    "[host.\"http://a\".header]",
+    "dial_timeout = \"",
+    "\"unix://",
+];
+
+pub(crate) const REGISTRIES: &[&str] = &[
+    "unqualified-search-registries = [",
+    "short-name-mode = \"",
+    "[[registry]]\n",
+    "[[registry.mirror]]\n",
+    "prefix = \"*.",
+    "location = \"",
+    "blocked = true",
+    "insecure = true",
+    "mirror-by-digest-only = true",
+    "pull-from-mirror = \"",
+    "[aliases]\n",
+    "credential-helpers = [",
+];
+
+pub(crate) const LOGINS: &[&str] = &[
+    "\"auths\":{",
+    "\"auth\":\"",
+    "\"identitytoken\":\"",
+    "\"credHelpers\":{",
+    "\"credsStore\":\"",
+    "dXNlcjpwYXNz",
+];
+
 /// As libFuzzer reads it; a word may have escapes of its own.
 pub(crate) fn text(words: &[&str]) -> String {
     let mut out = String::new();

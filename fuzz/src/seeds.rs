@@ -220,3 +220,41 @@ pub(crate) fn signatures() -> Vec<Vec<u8>> {
     seeds.push([FIXTURES[0], include_bytes!("../../crates/trust/tests/fixtures/ed25519.signature")].concat());
     seeds
 }
+
+/// A leaf with a value, a bucket beside it, and a branch that leads to the leaf.
+pub(crate) fn bolt() -> Vec<Vec<u8>> {
+    let page = |kind: u16, elements: &[[u32; 4]], data: &[u8]| {
+        let mut page = vec![0u8; 1024];
+        page[8..10].copy_from_slice(&kind.to_le_bytes());
+        page[10..12].copy_from_slice(&(elements.len() as u16).to_le_bytes());
+        let words: Vec<u8> = elements.iter().flatten().flat_map(|word| word.to_le_bytes()).collect();
+        page[16..16 + words.len()].copy_from_slice(&words);
+        page[16 + words.len()..16 + words.len() + data.len()].copy_from_slice(data);
+        page
+    };
+    // A bucket's value: the page of its root, and a sequence.
+    let bucket = [b"key".as_slice(), &[3, 0, 0, 0, 0, 0, 0, 0], &[0; 8]].concat();
+    let branch = page(1, &[[16, 3, 4, 0]], b"key");
+    let leaf = page(2, &[[0, 32, 3, 5], [1, 16 + 8, 3, 16]], &[b"keyvalue".to_vec(), bucket].concat());
+    let empty = vec![0; 2048];
+    vec![[empty.clone(), leaf.clone(), leaf.clone()].concat(), [empty, branch, leaf.clone(), leaf].concat()]
+}
+
+pub(crate) fn hosts() -> Vec<Vec<u8>> {
+    texts(&[
+        "server = \"https://registry.example\"\n\n[host.\"https://mirror.example/v2/x\"]\n  capabilities = [\"pull\", \"resolve\"]\n  ca = [\"/a.crt\"]\n  client = [[\"/c.cert\", \"/c.key\"]]\n  override_path = true\n  skip_verify = true\n[host.\"https://mirror.example/v2/x\".header]\n  x-a = [\"b\"]\n",
+    ])
+}
+
+pub(crate) fn registries() -> Vec<Vec<u8>> {
+    texts(&[
+        "unqualified-search-registries = [\"docker.io\"]\nshort-name-mode = \"enforcing\"\n[[registry]]\nprefix = \"*.example.com\"\nblocked = true\n[[registry]]\nprefix = \"quay.io/a\"\nlocation = \"mirror.example:5000/b\"\ninsecure = true\n[[registry.mirror]]\nlocation = \"m.example\"\npull-from-mirror = \"digest-only\"\n[aliases]\n\"busybox\" = \"docker.io/library/busybox\"\n",
+    ])
+}
+
+pub(crate) fn logins() -> Vec<Vec<u8>> {
+    jsons(&[
+        json!({ "auths": { "quay.io": { "auth": "dXNlcjpwYXNz" }, "https://index.docker.io/v1/": { "identitytoken": "t" } },
+        "credHelpers": { "a.example": "pass" }, "credsStore": "desktop" }),
+    ])
+}

@@ -31,6 +31,25 @@ pub(crate) const TARGETS: &[Target] = &[
     Target { name: "layer", run: layer, seeds: seeds::archives, words: dictionary::ARCHIVE },
     Target { name: "packed", run: image::fuzz::packed, seeds: seeds::packed, words: &[] },
     Target { name: "users", run: users, seeds: seeds::users, words: dictionary::USERS },
+    Target { name: "bolt", run: image::fuzz::bolt, seeds: seeds::bolt, words: &[] },
+    Target {
+        name: "hosts",
+        run: distribution::fuzz::hosts_toml,
+        seeds: seeds::hosts,
+        words: dictionary::HOSTS,
+    },
+    Target {
+        name: "registries",
+        run: distribution::fuzz::registries_conf,
+        seeds: seeds::registries,
+        words: dictionary::REGISTRIES,
+    },
+    Target {
+        name: "logins",
+        run: distribution::fuzz::auth_file,
+        seeds: seeds::logins,
+        words: dictionary::LOGINS,
+    },
     Target { name: "challenge", run: challenge, seeds: seeds::challenges, words: dictionary::HTTP },
     Target {
         name: "hosts-toml",

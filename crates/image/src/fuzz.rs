@@ -8,9 +8,10 @@ use model::platform::Platform;
 
 use crate::config::Limits;
 use crate::manifest::{self, Document};
+use crate::rebuild::{RebuildError, rebuild};
 use crate::search::Search;
 use crate::tar::Reader;
-use crate::unpack::{self, Expected, Options, Target};
+use crate::unpack::{self, Expected, Options, Target, Unpacked};
 
 /// A manifest or an index that came with this media type.
 pub fn manifest(media_type: &str, body: &[u8]) {
@@ -48,15 +49,28 @@ pub fn archive(bytes: &[u8]) {
     }
 }
 
-/// A blob, packed or not, unpacked into a directory, and packed into an image.
+/// A blob, packed or not, unpacked into a directory, and packed into an image. Where that goes well, what was recorded of it makes the
+/// same archive again, or says that it cannot.
 pub fn layer(bytes: &[u8], root: BorrowedFd<'_>) {
     let limits = Limits { layer_bytes: 1 << 20, entries: 200, ..Limits::default() };
     let expected = expected(bytes);
     let options = Options { limits, user_xattr: false };
-    let _ = unpack::unpack(bytes, Target::Directory(root), &expected, &options);
+    let unpacked = unpack::unpack(bytes, Target::Directory(root), &expected, &options);
     if let Ok(file) = rustix::fs::memfd_create("layer", rustix::fs::MemfdFlags::CLOEXEC) {
         let _ = unpack::unpack(bytes, Target::Erofs(file.into()), &expected, &options);
     }
+    let Ok(Unpacked { outline: Some(outline), diff_id, .. }) = unpacked else { return };
+    let mut again = Vec::new();
+    match rebuild(&outline.packed, root, &diff_id, &mut again) {
+        Ok(()) => assert!(again == bytes, "another archive of the same digest"),
+        Err(RebuildError::Outline(why)) => panic!("an outline of our own: {why}"),
+        Err(_) => {}
+    }
+}
+
+/// Pages of containerd's database.
+pub fn bolt(pages: &[u8]) {
+    crate::load::walk_bolt(pages);
 }
 
 /// A packed stream: what comes out of it is bounded.

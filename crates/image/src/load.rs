@@ -1,6 +1,8 @@
 //! Images that come from elsewhere than a registry: archives, and the stores of other runtimes on this machine.
 
 mod bolt;
+#[cfg(any(test, fuzzing))]
+pub(crate) use bolt::walk_all as walk_bolt;
 mod containerd;
 mod containers_storage;
 mod docker;

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use common::{Place, names, skip_unless_root};
-use image::ImageConfig;
+use image::{ImageConfig, Snapshotter};
 use registry::corpus::{self, Case, Expected, LOW, Seen, What};
 
 /// Beside the folder of images, a canary that no image is to reach, and how everything there was before.
@@ -187,8 +187,36 @@ async fn hostile_images_touch_nothing_and_are_told_apart() {
     if skip_unless_root() {
         return;
     }
-    let place = Place::in_memory(low).await;
+    let place = Place::in_memory(|config| {
+        low(config);
+        config.snapshotter = Snapshotter::Overlayfs;
+    })
+    .await;
     run(&place, |_| true).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_same_where_layers_are_files() {
+    if skip_unless_root() {
+        return;
+    }
+    let place = Place::with(|config| {
+        low(config);
+        config.snapshotter = Snapshotter::Erofs;
+    })
+    .await;
+    let good = common::image_of(&[&[registry::tar::Entry::file("a", 0o644, "x")]]);
+    place.registry.add("good", "1", &good);
+    let id = place.pull("good:1").await.unwrap();
+    place.images.rootfs().prepare("good", &id, None).unwrap();
+    if let Err(error) = place.images.rootfs().mount("good", None) {
+        println!("SKIPPED: this kernel does not mount EROFS images: {error}");
+        return;
+    }
+    place.images.rootfs().remove("good").unwrap();
+    place.images.remove(id.as_str()).await.unwrap();
+    // How registries answer has nothing to do with it.
+    run(&place, |case| case.rules.is_empty()).await;
 }
 
 /// File systems on disk are narrower than memory.
@@ -197,6 +225,10 @@ async fn what_only_a_disk_refuses_is_told_apart() {
     if skip_unless_root() {
         return;
     }
-    let place = Place::with(low).await;
+    let place = Place::with(|config| {
+        low(config);
+        config.snapshotter = Snapshotter::Overlayfs;
+    })
+    .await;
     run(&place, |case| case.name.contains("attribute") || case.name.contains("bytes")).await;
 }

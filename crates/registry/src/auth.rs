@@ -123,7 +123,7 @@ pub(crate) fn token(
     lock(&registry.tokens).push(Token {
         text: token.clone(),
         scopes: field("scope").flat_map(|scope| scope.split(' ')).map(str::to_owned).collect(),
-        ends: expires_in.map(|seconds| Instant::now() + Duration::from_secs(seconds)),
+        ends: expires_in.and_then(|seconds| Instant::now().checked_add(Duration::from_secs(seconds))),
     });
     // Both spellings exist in the world; which one a client reads must not matter.
     let key = if registry.next().is_multiple_of(2) { "token" } else { "access_token" };

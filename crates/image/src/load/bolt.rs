@@ -174,6 +174,21 @@ impl Bolt {
 }
 
 /// Transaction, root page and page size of a meta page; none if it is damaged.
+/// Walks all buckets of a database whose pages are these bytes, from the third on; for fuzzers.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn walk_all(pages: &[u8]) {
+    let bolt = Bolt { bytes: pages.to_vec(), page_size: 1024, root: 2 };
+    let mut todo = vec![bolt.top()];
+    for _ in 0..200 {
+        let Some(bucket) = todo.pop() else { return };
+        let entries = bolt.entries(bucket).unwrap_or_default();
+        todo.extend(entries.into_iter().filter_map(|(_, item)| match item {
+            Item::Bucket(bucket) => Some(bucket),
+            Item::Value(_) => None,
+        }));
+    }
+}
+
 fn meta(bytes: &[u8], at: usize) -> Option<(u64, u64, u64)> {
     let meta = bytes.get(at + PAGE_HEADER..at + PAGE_HEADER + META_SUMMED + 8)?;
     let sum = meta[..META_SUMMED].iter().fold(0xcbf2_9ce4_8422_2325_u64, |sum, byte| {

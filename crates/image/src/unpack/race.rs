@@ -1,6 +1,7 @@
 //! Unpacking against somebody who swaps parts of paths for links that lead out, all the while. Nobody reaches a layer that is being
 //! unpacked; it holds even so, since nothing rests on a name that was looked at before.
 
+use std::ffi::CString;
 use std::os::fd::AsFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
@@ -12,12 +13,13 @@ use registry::make::sha256;
 use registry::tar::{Entry, archive};
 use rustix::fs;
 
-use super::{Expected, Options, unpack};
+use super::{Expected, Options, Target, unpack};
 use crate::config::Limits;
 use crate::tree;
 
 /// What is swapped, below the layer's root and below `outside`.
-const NAMES: [&str; 10] = ["d", "d/e", "d/p", "d/n", "d/e/f", "d/h", "d/p", "d/n", "d/l", "gone"];
+const NAMES: [&str; 13] =
+    ["d", "d/e", "d/p", "d/n", "d/e/f", "d/h", "d/p", "d/n", "d/l", "gone", "a", "link", "canary"];
 
 /// Each of these would change something outside if a name led there.
 fn entries() -> Vec<Entry> {
@@ -43,6 +45,22 @@ fn entries() -> Vec<Entry> {
         Entry::hard_link("gone", "d/e/f"),
         Entry::directory("d/", 0o711).mtime(1),
     ]
+}
+
+/// What is unpacked in turn, and what it has to be: the entries above again and again, so that there is time to be in the way, and the
+/// corpus.
+fn blobs(outside: &Path) -> Vec<(Vec<u8>, Expected)> {
+    let own = archive(&vec![entries(); 20].concat());
+    let cases = registry::corpus::cases(&outside.display().to_string());
+    let layers = cases.iter().filter_map(|case| Some(case.image.layers.first()?.packed.to_vec()));
+    std::iter::once(own)
+        .chain(layers.filter(|blob| blob.len() < 16 << 10))
+        .map(|blob| {
+            let digest = Digest::parse(&sha256(&blob)).unwrap();
+            let size = blob.len() as u64;
+            (blob, Expected { blob: digest.clone(), size, diff_id: digest, file: None })
+        })
+        .collect()
 }
 
 /// Everything outside, with all that could be changed of it.
@@ -110,12 +128,11 @@ fn whoever_swaps_names_for_links_gains_nothing() {
     std::fs::create_dir(&root).unwrap();
     let staged = folder.path().join("staged");
     std::fs::create_dir(&staged).unwrap();
+    std::fs::write(outside.join("canary"), "alive").unwrap();
     let before = state(&outside);
-    // Again and again, so that there is time to be in the way.
-    let bytes = archive(&vec![entries(); 20].concat());
-    let digest = Digest::parse(&sha256(&bytes)).unwrap();
-    let expected = Expected { blob: digest.clone(), size: bytes.len() as u64, diff_id: digest, file: None };
-    let options = Options { limits: Limits::default(), user_xattr: false };
+    let blobs = blobs(&outside);
+    let limits = Limits { layer_bytes: 8 << 20, entries: 2000, ..Limits::default() };
+    let options = Options { limits, user_xattr: false };
     let stop = AtomicBool::new(false);
     let (mut whole, mut broken) = (0u32, 0u32);
     let swapped = std::thread::scope(|scope| {
@@ -123,13 +140,17 @@ fn whoever_swaps_names_for_links_gains_nothing() {
         let began = Instant::now();
         while began.elapsed() < Duration::from_secs(4) {
             let directory = std::fs::File::open(&root).unwrap();
-            match unpack(&bytes[..], directory.as_fd(), &expected, &options) {
+            // Every other time the one that is made for this.
+            let tries = (whole + broken) as usize;
+            let blob = if tries.is_multiple_of(2) { &blobs[0] } else { &blobs[tries / 2 % blobs.len()] };
+            match unpack(&blob.0[..], Target::Directory(directory.as_fd()), &blob.1, &options) {
                 Ok(_) => whole += 1,
                 Err(_) => broken += 1,
             }
             // As it is thrown away: also by descriptors.
-            for name in [c"d", c"gone"] {
-                let _ = tree::remove(directory.as_fd(), name);
+            for entry in std::fs::read_dir(&root).unwrap().flatten() {
+                let name = CString::new(entry.file_name().into_encoded_bytes()).unwrap();
+                let _ = tree::remove(directory.as_fd(), &name);
             }
             if (whole + broken) % 64 == 0 {
                 assert_eq!(state(&outside), before);

@@ -96,7 +96,7 @@ fn lies() -> Vec<Case> {
     vec![
         bad_layer("a blob that has another digest", with(&other, &layer.diff_id), "not what was asked for"),
         bad_layer("an archive that has another digest", with(&layer.digest, &other), "configuration says"),
-        bad_layer("a blob longer than it is said to be", sized(-1), "longer than"),
+        bad_layer("a blob longer than it is said to be", sized(-1), "manifest says"),
         case(
             "a blob shorter than it is said to be",
             sized(1),

@@ -67,6 +67,7 @@ async fn served() -> Option<Served> {
             checkpoint: CheckpointConfig { criu: "criu".into(), work_dir: at("checkpoints") },
             hooks_dirs: Vec::new(),
             security: Default::default(),
+            gc_after: Duration::from_secs(3600),
         },
         store,
         images,

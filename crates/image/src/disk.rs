@@ -17,12 +17,19 @@ use crate::pull::{Shared, blocking};
 use crate::rootfs::RootFilesystems;
 use crate::standing;
 use crate::{ImageError, Images};
-use facts::Sizes;
 use plan::plan;
 pub use plan::{Cause, Hold, Item, Kind, Verdict};
 
 /// Which containers there are; none: that is not known, and no container's is let go.
 pub type Containers = Box<dyn Fn() -> Option<HashSet<String>> + Send>;
+
+/// What there is on disk.
+#[derive(Debug, Clone)]
+pub struct Survey {
+    pub items: Vec<Item>,
+    /// What would be freed if the images that no container uses and nothing pins were removed.
+    pub unused_images: u64,
+}
 
 impl Images {
     /// Everything on disk, with what it takes, and whether garbage collection would let it go now.
@@ -33,20 +40,22 @@ impl Images {
         self: &Arc<Self>,
         older_than: Duration,
         containers: Containers,
-    ) -> Result<Vec<Item>, ImageError> {
+    ) -> Result<Survey, ImageError> {
         let images = Arc::clone(self);
         blocking(move || {
-            let _rest = images.shared.layers.at_rest();
-            let facts =
-                facts::gather(&images.shared, images.rootfs(), &containers, older_than, Sizes::Measured)?;
-            Ok(plan(&facts))
+            let rest = images.shared.layers.at_rest();
+            let mut facts = facts::gather(&images.shared, images.rootfs(), &containers, older_than)?;
+            // It takes as long as containers wrote much; pulls go on meanwhile.
+            drop(rest);
+            facts::measure(&mut facts);
+            Ok(Survey { items: plan(&facts), unused_images: plan::of_unused_images(&facts) })
         })
         .await
         .map_err(ImageError::Failed)
     }
 
-    /// Lets go of everything that nobody needs: of layers and blobs, if they have not been needed for so long. Says what there was, and
-    /// with `measured` what it took; what a daemon that is killed meanwhile has not let go of, the next one does.
+    /// Lets go of everything that nobody needs: of layers and blobs, if they have not been needed for so long. Says what there was and
+    /// became of it; what a daemon that is killed meanwhile has not let go of, the next one does. Sizes are as far as they are recorded.
     ///
     /// # Errors
     /// What the database or the disk says.
@@ -54,21 +63,23 @@ impl Images {
         self: &Arc<Self>,
         older_than: Duration,
         containers: Containers,
-        measured: bool,
     ) -> Result<Vec<Item>, ImageError> {
         let images = Arc::clone(self);
         blocking(move || {
             let (shared, rootfs) = (&images.shared, images.rootfs());
-            let rest = shared.layers.at_rest();
-            let sizes = if measured { Sizes::Measured } else { Sizes::Recorded };
-            let facts = facts::gather(shared, rootfs, &containers, older_than, sizes)?;
-            let items = plan(&facts);
+            let _rest = shared.layers.at_rest();
+            let items = plan(&facts::gather(shared, rootfs, &containers, older_than)?);
             carry_out(shared, rootfs, &items)?;
-            drop(rest);
             Ok(items)
         })
         .await
         .map_err(ImageError::Failed)
+    }
+
+    /// A path in the file system in which containers write; the images' own, if it is that.
+    pub fn containers_path(&self) -> &std::path::Path {
+        let config = &self.shared.config;
+        config.containers_root.as_ref().unwrap_or(&config.root)
     }
 
     /// Throws away the layers that nothing needs, however young, and says what they took.

@@ -63,7 +63,7 @@ pub use admission::TrustConfig;
 pub use catalog::{Ambiguous, Image, ImageUser, StoredManifest};
 pub use changes::{Deletions, export_folder, import_folder};
 pub use config::{ImageConfig, Limits, Snapshotter};
-pub use disk::{Cause, Containers, Hold, Item, Kind, Verdict};
+pub use disk::{Cause, Containers, Hold, Item, Kind, Survey, Verdict};
 pub use distribution::{Attempt, Bounds, Credentials, Proxies, RegistryError, RouteError, Sources, Timeouts};
 pub use error::{PullCause, PullError, TRIED};
 pub use export::{SaveError, SaveRequest, Saving, read_layout, write_layout};

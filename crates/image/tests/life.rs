@@ -27,7 +27,7 @@ fn of(items: &[Item], kind: Kind) -> Vec<&Item> {
 }
 
 async fn let_go(images: &Arc<Images>, older_than: Duration, containers: Containers) -> Vec<Item> {
-    images.let_go(older_than, containers, true).await.unwrap()
+    images.let_go(older_than, containers).await.unwrap()
 }
 
 /// Waits until what was thrown away is off the disk.
@@ -112,7 +112,7 @@ async fn everything_says_who_holds_it() {
     let pause = place.pull("pause:3").await.unwrap();
     assert!(place.images.find(pause.as_str()).unwrap().unwrap().pinned);
     place.images.rootfs().prepare("c1", &app, None).unwrap();
-    let items = place.images.survey(HOUR, only(&["c1"])).await.unwrap();
+    let items = place.images.survey(HOUR, only(&["c1"])).await.unwrap().items;
     let images = of(&items, Kind::Image);
     assert_eq!(images[0].verdict, Verdict::Stays(vec![Hold::Container("c1".into())]));
     assert_eq!(images[1].verdict, Verdict::Stays(vec![Hold::Pinned("*/pause*".into())]));

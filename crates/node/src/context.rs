@@ -22,6 +22,8 @@ pub struct NodeConfig {
     /// Where files say which hooks containers get.
     pub hooks_dirs: Vec<PathBuf>,
     pub checkpoint: CheckpointConfig,
+    /// How long layers and kept blobs stay that nobody needs.
+    pub gc_after: std::time::Duration,
     pub security: SecurityConfig,
 }
 

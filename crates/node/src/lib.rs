@@ -10,6 +10,7 @@ mod container_mounts;
 mod context;
 mod create_container;
 mod devices;
+mod disk;
 mod error;
 mod events;
 mod exec_sync;
@@ -44,6 +45,7 @@ mod update;
 mod users;
 
 pub use context::{CgroupDriver, CheckpointConfig, NodeConfig, SecurityConfig};
+pub use disk::{Capacity, capacity};
 pub use error::*;
 pub use events::{Event, EventKind, Events, Lagged, QUEUE as EVENT_QUEUE, Subject};
 pub use exec_sync::{ExecOutput, OUTPUT_LIMIT};

@@ -100,6 +100,7 @@ impl Node {
             // Pods that need no plugin run all the same.
             warn!(%error, "NRI plugins cannot connect");
         }
+        crate::disk::tend(&context);
         Ok(Node { context, making: Arc::default() })
     }
 
@@ -115,6 +116,10 @@ impl Node {
 
     pub fn config(&self) -> &NodeConfig {
         &self.context.config
+    }
+    /// The images, for whoever outlives a borrow of this.
+    pub fn shared_images(&self) -> Arc<image::Images> {
+        Arc::clone(&self.context.images)
     }
 
     pub fn images(&self) -> &Arc<image::Images> {

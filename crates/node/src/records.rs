@@ -1,5 +1,6 @@
 //! The rows of pods and containers in the store. A commit here survives the death of the daemon; a power cut ends the pods anyway.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use model::id::{ContainerId, PodId};
@@ -145,6 +146,13 @@ impl Records {
             db.prepare_cached("DELETE FROM containers WHERE id = ?1")?.execute(params![id.as_str()]).map(drop)
         })
         .await
+    }
+
+    /// The ids of all containers, also of those that are being made or taken down. It waits for the database.
+    pub(crate) fn container_ids(&self) -> Result<HashSet<String>, StoreError> {
+        self.store.read(|db| {
+            db.prepare_cached("SELECT id FROM containers")?.query_map([], |row| row.get(0))?.collect()
+        })
     }
 
     /// Reads everything; what cannot be read is reported, left in place, and keeps nothing else from being read.

@@ -748,6 +748,129 @@ pub struct StoredLayer {
     #[prost(string, tag = "5")]
     pub path: ::prost::alloc::string::String,
 }
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SurveyDiskRequest {
+    /// How long layers and kept blobs are left alone that nobody needs, in seconds: what would go is told accordingly.
+    #[prost(uint64, tag = "1")]
+    pub older_than_secs: u64,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct SurveyDiskResponse {
+    #[prost(message, repeated, tag = "1")]
+    pub things: ::prost::alloc::vec::Vec<DiskThing>,
+    #[prost(message, repeated, tag = "2")]
+    pub filesystems: ::prost::alloc::vec::Vec<DiskFilesystem>,
+    /// What would be freed if all images were removed that no container uses and nothing pins, in bytes.
+    #[prost(uint64, tag = "3")]
+    pub unused_images_bytes: u64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DiskThing {
+    #[prost(enumeration = "DiskKind", tag = "1")]
+    pub kind: i32,
+    /// An image's name, a layer's or blob's digest, a container's id; else a path below the root directory.
+    #[prost(string, tag = "2")]
+    pub name: ::prost::alloc::string::String,
+    /// What it takes on disk. Layers are a part of their images' sizes and counted once for themselves.
+    #[prost(uint64, tag = "3")]
+    pub bytes: u64,
+    #[prost(uint64, tag = "4")]
+    pub inodes: u64,
+    /// Of an image: what would be freed if it were removed now.
+    #[prost(uint64, tag = "5")]
+    pub alone_bytes: u64,
+    /// Of a layer: what a check found wrong with it; empty if it is not known to be damaged.
+    #[prost(string, tag = "6")]
+    pub damage: ::prost::alloc::string::String,
+    /// Whether garbage collection lets it go.
+    #[prost(bool, tag = "7")]
+    pub goes: bool,
+    /// A container uses it.
+    #[prost(bool, tag = "8")]
+    pub in_use: bool,
+    /// Why it goes, or everything that holds it, in words.
+    #[prost(string, repeated, tag = "9")]
+    pub reasons: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DiskFilesystem {
+    /// "images" or "containers".
+    #[prost(string, tag = "1")]
+    pub of: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub path: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "3")]
+    pub bytes: u64,
+    #[prost(uint64, tag = "4")]
+    pub available_bytes: u64,
+    #[prost(uint64, tag = "5")]
+    pub inodes: u64,
+    #[prost(uint64, tag = "6")]
+    pub available_inodes: u64,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CollectGarbageRequest {
+    /// As in SurveyDiskRequest.
+    #[prost(uint64, tag = "1")]
+    pub older_than_secs: u64,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct CollectGarbageResponse {
+    /// Everything there was, and whether it went.
+    #[prost(message, repeated, tag = "1")]
+    pub things: ::prost::alloc::vec::Vec<DiskThing>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct VerifyImagesRequest {
+    /// Images by name, id or the beginning of an id; none: all.
+    #[prost(string, repeated, tag = "1")]
+    pub images: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Pull again what has damaged layers.
+    #[prost(bool, tag = "2")]
+    pub repair: bool,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct VerifyImagesResponse {
+    #[prost(oneof = "verify_images_response::Result", tags = "1, 2")]
+    pub result: ::core::option::Option<verify_images_response::Result>,
+}
+/// Nested message and enum types in `VerifyImagesResponse`.
+pub mod verify_images_response {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Result {
+        #[prost(message, tag = "1")]
+        Layer(super::VerifiedLayer),
+        #[prost(message, tag = "2")]
+        Repaired(super::RepairedImage),
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct VerifiedLayer {
+    /// The digest of the uncompressed archive.
+    #[prost(string, tag = "1")]
+    pub layer: ::prost::alloc::string::String,
+    /// The images that have it.
+    #[prost(string, repeated, tag = "2")]
+    pub images: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(uint64, tag = "3")]
+    pub bytes: u64,
+    #[prost(enumeration = "LayerFinding", tag = "4")]
+    pub finding: i32,
+    /// What is wrong with it.
+    #[prost(string, tag = "5")]
+    pub damage: ::prost::alloc::string::String,
+    /// How many layers are to be checked in all.
+    #[prost(uint64, tag = "6")]
+    pub of: u64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RepairedImage {
+    #[prost(string, tag = "1")]
+    pub image: ::prost::alloc::string::String,
+    /// Why it could not be repaired; empty if it was.
+    #[prost(string, tag = "2")]
+    pub error: ::prost::alloc::string::String,
+}
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
 pub enum PushedLayer {
@@ -804,6 +927,92 @@ impl OtherRuntime {
             "OTHER_UNKNOWN" => Some(Self::OtherUnknown),
             "OTHER_CONTAINERD" => Some(Self::OtherContainerd),
             "OTHER_CONTAINERS_STORAGE" => Some(Self::OtherContainersStorage),
+            _ => None,
+        }
+    }
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum DiskKind {
+    DiskUnspecified = 0,
+    DiskImage = 1,
+    DiskLayer = 2,
+    /// A packed blob that is kept.
+    DiskBlob = 3,
+    /// What a container writes.
+    DiskContainer = 4,
+    /// What a pull is making.
+    DiskUnfinished = 5,
+    /// It was thrown away and is being removed.
+    DiskTrash = 6,
+    /// It has no record.
+    DiskOrphan = 7,
+    /// A database that was damaged, kept for a person.
+    DiskDatabase = 8,
+}
+impl DiskKind {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::DiskUnspecified => "DISK_UNSPECIFIED",
+            Self::DiskImage => "DISK_IMAGE",
+            Self::DiskLayer => "DISK_LAYER",
+            Self::DiskBlob => "DISK_BLOB",
+            Self::DiskContainer => "DISK_CONTAINER",
+            Self::DiskUnfinished => "DISK_UNFINISHED",
+            Self::DiskTrash => "DISK_TRASH",
+            Self::DiskOrphan => "DISK_ORPHAN",
+            Self::DiskDatabase => "DISK_DATABASE",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "DISK_UNSPECIFIED" => Some(Self::DiskUnspecified),
+            "DISK_IMAGE" => Some(Self::DiskImage),
+            "DISK_LAYER" => Some(Self::DiskLayer),
+            "DISK_BLOB" => Some(Self::DiskBlob),
+            "DISK_CONTAINER" => Some(Self::DiskContainer),
+            "DISK_UNFINISHED" => Some(Self::DiskUnfinished),
+            "DISK_TRASH" => Some(Self::DiskTrash),
+            "DISK_ORPHAN" => Some(Self::DiskOrphan),
+            "DISK_DATABASE" => Some(Self::DiskDatabase),
+            _ => None,
+        }
+    }
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum LayerFinding {
+    Unspecified = 0,
+    LayerWhole = 1,
+    LayerDamaged = 2,
+    /// An earlier release unpacked it and recorded nothing to hold it against.
+    LayerUnrecorded = 3,
+}
+impl LayerFinding {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "LAYER_FINDING_UNSPECIFIED",
+            Self::LayerWhole => "LAYER_WHOLE",
+            Self::LayerDamaged => "LAYER_DAMAGED",
+            Self::LayerUnrecorded => "LAYER_UNRECORDED",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "LAYER_FINDING_UNSPECIFIED" => Some(Self::Unspecified),
+            "LAYER_WHOLE" => Some(Self::LayerWhole),
+            "LAYER_DAMAGED" => Some(Self::LayerDamaged),
+            "LAYER_UNRECORDED" => Some(Self::LayerUnrecorded),
             _ => None,
         }
     }
@@ -1033,6 +1242,82 @@ pub mod images_client {
                 .insert(GrpcMethod::new("pintle.v1.Images", "PushImage"));
             self.inner.server_streaming(req, path, codec).await
         }
+        /// SurveyDisk returns everything on disk, who holds it, and what would go. It walks through what containers wrote.
+        pub async fn survey_disk(
+            &mut self,
+            request: impl tonic::IntoRequest<super::SurveyDiskRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::SurveyDiskResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/pintle.v1.Images/SurveyDisk",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("pintle.v1.Images", "SurveyDisk"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// CollectGarbage lets go of what nobody needs. It takes no images: those go by RemoveImage of CRI.
+        pub async fn collect_garbage(
+            &mut self,
+            request: impl tonic::IntoRequest<super::CollectGarbageRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::CollectGarbageResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/pintle.v1.Images/CollectGarbage",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("pintle.v1.Images", "CollectGarbage"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// VerifyImages reads layers from the disk and holds them against what was unpacked: one message for each, then one for each image
+        /// that was repaired or could not be. A layer that is damaged is fetched again by the next pull of an image that has it.
+        pub async fn verify_images(
+            &mut self,
+            request: impl tonic::IntoRequest<super::VerifyImagesRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::VerifyImagesResponse>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/pintle.v1.Images/VerifyImages",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("pintle.v1.Images", "VerifyImages"));
+            self.inner.server_streaming(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -1100,6 +1385,37 @@ pub mod images_server {
             &self,
             request: tonic::Request<super::PushImageRequest>,
         ) -> std::result::Result<tonic::Response<Self::PushImageStream>, tonic::Status>;
+        /// SurveyDisk returns everything on disk, who holds it, and what would go. It walks through what containers wrote.
+        async fn survey_disk(
+            &self,
+            request: tonic::Request<super::SurveyDiskRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::SurveyDiskResponse>,
+            tonic::Status,
+        >;
+        /// CollectGarbage lets go of what nobody needs. It takes no images: those go by RemoveImage of CRI.
+        async fn collect_garbage(
+            &self,
+            request: tonic::Request<super::CollectGarbageRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::CollectGarbageResponse>,
+            tonic::Status,
+        >;
+        /// Server streaming response type for the VerifyImages method.
+        type VerifyImagesStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::VerifyImagesResponse, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// VerifyImages reads layers from the disk and holds them against what was unpacked: one message for each, then one for each image
+        /// that was repaired or could not be. A layer that is damaged is fetched again by the next pull of an image that has it.
+        async fn verify_images(
+            &self,
+            request: tonic::Request<super::VerifyImagesRequest>,
+        ) -> std::result::Result<
+            tonic::Response<Self::VerifyImagesStream>,
+            tonic::Status,
+        >;
     }
     #[derive(Debug)]
     pub struct ImagesServer<T> {
@@ -1434,6 +1750,140 @@ pub mod images_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = PushImageSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.server_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/pintle.v1.Images/SurveyDisk" => {
+                    #[allow(non_camel_case_types)]
+                    struct SurveyDiskSvc<T: Images>(pub Arc<T>);
+                    impl<T: Images> tonic::server::UnaryService<super::SurveyDiskRequest>
+                    for SurveyDiskSvc<T> {
+                        type Response = super::SurveyDiskResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::SurveyDiskRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Images>::survey_disk(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = SurveyDiskSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/pintle.v1.Images/CollectGarbage" => {
+                    #[allow(non_camel_case_types)]
+                    struct CollectGarbageSvc<T: Images>(pub Arc<T>);
+                    impl<
+                        T: Images,
+                    > tonic::server::UnaryService<super::CollectGarbageRequest>
+                    for CollectGarbageSvc<T> {
+                        type Response = super::CollectGarbageResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::CollectGarbageRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Images>::collect_garbage(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = CollectGarbageSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/pintle.v1.Images/VerifyImages" => {
+                    #[allow(non_camel_case_types)]
+                    struct VerifyImagesSvc<T: Images>(pub Arc<T>);
+                    impl<
+                        T: Images,
+                    > tonic::server::ServerStreamingService<super::VerifyImagesRequest>
+                    for VerifyImagesSvc<T> {
+                        type Response = super::VerifyImagesResponse;
+                        type ResponseStream = T::VerifyImagesStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::VerifyImagesRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Images>::verify_images(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = VerifyImagesSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

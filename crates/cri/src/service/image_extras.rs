@@ -8,7 +8,7 @@ use tonic::{Code, Request, Response, Status, Streaming};
 
 use super::code::Coded;
 use super::stream::Answers;
-use super::{image_archives, image_moves};
+use super::{disk, image_archives, image_moves};
 use crate::node_v1::*;
 use crate::translate::BadField;
 
@@ -76,6 +76,29 @@ impl images_server::Images for ImageExtras {
         let mut request = request.into_inner();
         request.image = bounded("image", request.image)?;
         Ok(Response::new(image_moves::push(&self.node, request)?))
+    }
+
+    async fn survey_disk(
+        &self,
+        request: Request<SurveyDiskRequest>,
+    ) -> Result<Response<SurveyDiskResponse>, Status> {
+        Ok(Response::new(disk::survey(&self.node, request.into_inner()).await?))
+    }
+
+    async fn collect_garbage(
+        &self,
+        request: Request<CollectGarbageRequest>,
+    ) -> Result<Response<CollectGarbageResponse>, Status> {
+        Ok(Response::new(disk::collect(&self.node, request.into_inner()).await?))
+    }
+
+    type VerifyImagesStream = Answers<VerifyImagesResponse>;
+
+    async fn verify_images(
+        &self,
+        request: Request<VerifyImagesRequest>,
+    ) -> Result<Response<Self::VerifyImagesStream>, Status> {
+        Ok(Response::new(disk::verify(&self.node, request.into_inner())?))
     }
 }
 

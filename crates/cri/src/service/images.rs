@@ -1,5 +1,6 @@
 //! CRI's ImageService.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use image::PullRequest;
@@ -99,23 +100,24 @@ impl ImageService for Images {
         Ok(Response::new(RemoveImageResponse {}))
     }
 
-    /// Layers of images and of containers are in one file system.
+    /// Layers of images and what containers write are in one file system or in two: where the paths differ, the kubelet takes them for two
+    /// (KEP-4191).
     async fn image_fs_info(
         &self,
         _: Request<ImageFsInfoRequest>,
     ) -> Result<Response<ImageFsInfoResponse>, Status> {
         let images = self.node.images().fs_info();
         let (bytes, inodes) = self.node.writable_layers().await;
-        let mountpoint = images.mountpoint.to_string_lossy().into_owned();
-        let usage = |bytes, inodes| FilesystemUsage {
+        let usage = |path: &Path, bytes, inodes| FilesystemUsage {
             timestamp: now(),
-            fs_id: Some(FilesystemIdentifier { mountpoint: mountpoint.clone() }),
+            fs_id: Some(FilesystemIdentifier { mountpoint: path.to_string_lossy().into_owned() }),
             used_bytes: Some(UInt64Value { value: bytes }),
             inodes_used: Some(UInt64Value { value: inodes }),
         };
+        let of_containers = usage(self.node.images().containers_path(), bytes, inodes);
         Ok(Response::new(ImageFsInfoResponse {
-            image_filesystems: vec![usage(images.usage.bytes, images.usage.inodes)],
-            container_filesystems: vec![usage(bytes, inodes)],
+            image_filesystems: vec![usage(&images.mountpoint, images.usage.bytes, images.usage.inodes)],
+            container_filesystems: vec![of_containers],
         }))
     }
 }

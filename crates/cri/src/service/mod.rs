@@ -6,6 +6,7 @@ mod code;
 mod connections;
 mod containers;
 mod daemon;
+mod disk;
 mod events;
 mod image_archives;
 mod image_extras;

@@ -57,7 +57,7 @@ pub(super) async fn metrics(node: &Node) -> Vec<proto::PodSandboxMetrics> {
     metrics::pods(&node.measure().await)
 }
 
-/// Writable layers are in the file system that holds the images.
+/// The file system that writable layers are in.
 fn mountpoint(node: &Node) -> String {
-    node.images().fs_info().mountpoint.to_string_lossy().into_owned()
+    node.images().containers_path().to_string_lossy().into_owned()
 }

@@ -16,13 +16,6 @@ use crate::rootfs::RootFilesystems;
 use crate::tree::{self, Usage};
 use crate::unfinished;
 
-/// Whether to find out what everything takes, which walks through all that has no row, and through what containers wrote.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Sizes {
-    Measured,
-    Recorded,
-}
-
 /// Looks at everything. The caller has layers at rest. `containers` says which containers there are; it is asked after the rows of what
 /// they write were read, so that none is missed that is just being made.
 pub(super) fn gather(
@@ -30,7 +23,6 @@ pub(super) fn gather(
     rootfs: &RootFilesystems,
     containers: &dyn Fn() -> Option<HashSet<String>>,
     older_than: Duration,
-    sizes: Sizes,
 ) -> Result<Facts, PullCause> {
     let now = nanoseconds(SystemTime::now());
     shared.layers.mark_unneeded(now)?;
@@ -57,13 +49,14 @@ pub(super) fn gather(
             directories: crate::standing::read(&folder).unwrap_or_default(),
             known,
             mounted: !known && folder.exists() && is_mounted(&folder),
-            usage: measure(&folder, sizes),
+            place: folder,
+            usage: Usage::default(),
         });
     }
     let root = &shared.config.root;
     let mut stray = |path: &Path, kind| {
         let shown = path.strip_prefix(root).unwrap_or(path).display().to_string();
-        facts.strays.push(Stray { path: shown, usage: measure(path, sizes), kind });
+        facts.strays.push(Stray { path: shown, place: path.to_owned(), usage: Usage::default(), kind });
     };
     for folder in writable_folders {
         let name = folder.file_name().unwrap_or_default().to_string_lossy();
@@ -216,16 +209,21 @@ fn set_aside(database: &Path) -> Vec<PathBuf> {
     entries(database.parent().unwrap_or(Path::new("/"))).into_iter().filter(is_one).collect()
 }
 
-fn measure(path: &Path, sizes: Sizes) -> Usage {
-    if sizes == Sizes::Recorded {
-        return Usage::default();
+/// Finds out what everything takes of which that is not recorded: it walks through what containers wrote, and through all that has no
+/// row.
+pub(super) fn measure(facts: &mut Facts) {
+    let writable = facts.writable.iter_mut().map(|writable| (&writable.place, &mut writable.usage));
+    let strays = facts.strays.iter_mut().map(|stray| (&stray.place, &mut stray.usage));
+    for (place, usage) in writable.chain(strays) {
+        // What goes meanwhile takes nothing.
+        *usage = usage_of(place).unwrap_or_default();
     }
-    let measured = || -> std::io::Result<Usage> {
-        let about = std::fs::symlink_metadata(path)?;
-        if about.is_dir() {
-            return tree::usage(File::open(path)?.into());
-        }
-        Ok(Usage { bytes: std::os::unix::fs::MetadataExt::blocks(&about) * 512, inodes: 1 })
-    };
-    measured().unwrap_or_default()
+}
+
+fn usage_of(path: &Path) -> std::io::Result<Usage> {
+    let about = std::fs::symlink_metadata(path)?;
+    if about.is_dir() {
+        return tree::usage(File::open(path)?.into());
+    }
+    Ok(Usage { bytes: std::os::unix::fs::MetadataExt::blocks(&about) * 512, inodes: 1 })
 }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::tree::Usage;
@@ -52,6 +53,7 @@ pub(crate) struct WritableFact {
     /// Whether there is a container of this name.
     pub known: bool,
     pub mounted: bool,
+    pub place: PathBuf,
     pub usage: Usage,
 }
 
@@ -68,6 +70,7 @@ pub(crate) struct BlobFact {
 pub(crate) struct Stray {
     /// Below the root.
     pub path: String,
+    pub place: PathBuf,
     pub usage: Usage,
     pub kind: StrayKind,
 }
@@ -157,6 +160,22 @@ pub enum Cause {
     NoContainer,
     NoRecord,
     ThrownAway,
+}
+
+/// What would be freed if the images that no container uses and no pattern pins were removed.
+pub(crate) fn of_unused_images(facts: &Facts) -> u64 {
+    let going = |facts: &Facts| -> u64 {
+        let layers = plan(facts).into_iter().filter(|item| item.kind == Kind::Layer);
+        layers.filter(|item| matches!(item.verdict, Verdict::Goes(_))).map(|item| item.usage.bytes).sum()
+    };
+    let mut facts = facts.clone();
+    facts.older_than = Duration::ZERO;
+    let before = going(&facts);
+    let used: BTreeSet<String> = facts.writable.iter().flat_map(|writable| writable.images.clone()).collect();
+    let is_unused = |image: &ImageFact| image.pinned.is_none() && !used.contains(&image.id);
+    let records: u64 = facts.images.iter().filter(|image| is_unused(image)).map(|image| image.bytes).sum();
+    facts.images.retain(|image| !is_unused(image));
+    going(&facts).saturating_sub(before) + records
 }
 
 /// Decides about everything, images first, then what they are made of.
@@ -392,12 +411,12 @@ mod tests {
                     id, usage, unneeded: Duration::from_secs(age), damage: None,
                 }).collect(),
                 writable: writable.into_iter().enumerate().map(|(n, (layers, directories, known, mounted))| WritableFact {
-                    container: format!("c{n}"), images: vec![format!("sha256:{n}")], layers, directories, known, mounted, usage,
+                    container: format!("c{n}"), images: vec![format!("sha256:{n}")], layers, directories, known, mounted, usage, place: PathBuf::new(),
                 }).collect(),
                 blobs: blobs.into_iter().enumerate().map(|(n, (layer, age))| BlobFact {
                     digest: format!("b{n}"), bytes: 5, layer: layer.map(|n| LAYERS[n].to_owned()), age: Duration::from_secs(age),
                 }).collect(),
-                strays: strays.into_iter().enumerate().map(|(n, kind)| Stray { path: format!("stray{n}"), usage, kind }).collect(),
+                strays: strays.into_iter().enumerate().map(|(n, kind)| Stray { path: format!("stray{n}"), place: PathBuf::new(), usage, kind }).collect(),
                 claimed: claimed.into_iter().collect(),
                 older_than: Duration::from_secs(older_than),
             }

@@ -74,8 +74,8 @@ pub(crate) async fn measure(context: &Arc<Context>) -> Measurements {
                 record: record.clone(),
             })
             .collect();
-        let root = shared.images.fs_info().mountpoint;
-        Measurements { devices: devices(&pods), filesystem: filesystem(&root), pods }
+        let filesystem = filesystem(shared.images.containers_path());
+        Measurements { devices: devices(&pods), filesystem, pods }
     })
     .await;
     layers::refresh(context);

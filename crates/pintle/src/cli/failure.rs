@@ -32,6 +32,10 @@ pub(crate) enum Failure {
     Ambiguous { given: String, candidates: Vec<String> },
     #[error("{what} {name} is running")]
     Running { what: &'static str, name: String },
+    #[error("the image {image} is used by {}", .users.join(", "))]
+    ImageInUse { image: String, users: Vec<String> },
+    #[error("{images} images are damaged")]
+    Damaged { images: usize },
     #[error("{what}: {}: {source}", .path.display())]
     File { what: &'static str, path: PathBuf, source: io::Error },
     #[error("writing the output: {0}")]
@@ -103,6 +107,9 @@ impl Failure {
             Failure::Running { name, .. } => {
                 Some(format!("Stop it first (pintle stop {name}), or use --force."))
             }
+            Failure::ImageInUse { .. } => Some(
+                "Remove those first (pintle rm), or use --force: they keep what they stand on, and its disk space goes with the last of them.".into(),
+            ),
             Failure::File { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
                 Some("Run the same with sudo.".into())
             }
@@ -119,6 +126,7 @@ impl Failure {
             | Failure::Config(_)
             | Failure::Usage(_)
             | Failure::Some { .. }
+            | Failure::Damaged { .. }
             | Failure::Interrupted => None,
         }
     }

@@ -5,7 +5,7 @@ use super::failure::Failure;
 use super::human::decimal_bytes;
 use super::image_details;
 use super::output::{Format, OutputArgs, Table, short_id, show, write_out};
-use super::view;
+use super::{verify, view};
 use cri::runtime_v1::Image;
 use serde_json::Value;
 
@@ -31,11 +31,14 @@ pub(crate) struct Args {
 enum Command {
     /// Show everything about an image: names, manifests, configuration, layers
     Inspect(image_details::Args),
+    /// Check that the bytes on disk are those that were unpacked
+    Verify(verify::Args),
 }
 
 pub(crate) async fn run(args: Args, client: &Client) -> Result<(), Failure> {
     match args.command {
         Some(Command::Inspect(args)) => return image_details::run(args, client).await,
+        Some(Command::Verify(args)) => return verify::run(args, client).await,
         None => {}
     }
     let mut images = client.list_images().await?;

@@ -3,11 +3,13 @@
 mod attach;
 pub(crate) mod client;
 mod completion;
+mod df;
 pub(crate) mod endpoint;
 mod events;
 pub(crate) mod exec;
 pub(crate) mod failure;
 mod find;
+mod gc;
 pub(crate) mod human;
 mod image_details;
 mod images;
@@ -37,6 +39,7 @@ pub(crate) mod stats;
 pub(crate) mod stop;
 mod tag;
 mod terminal;
+mod verify;
 mod version;
 pub(crate) mod view;
 mod yaml;
@@ -112,6 +115,10 @@ enum Command {
     Push(push::Args),
     /// Remove images
     Rmi(rmi::Args),
+    /// Show what is on disk and what could be freed
+    Df(df::Args),
+    /// Let go of what nobody needs on disk
+    Gc(gc::Args),
     /// Show whether the runtime is ready and what it works with
     Info(info::Args),
     /// Show how registries are configured here
@@ -188,6 +195,8 @@ impl Cli {
             Command::Load(args) => load::run(args, &Client::connect(&endpoint).await?).await?,
             Command::Tag(args) => tag::run(args, &Client::connect(&endpoint).await?).await?,
             Command::Rmi(args) => rmi::run(args, &Client::connect(&endpoint).await?).await?,
+            Command::Df(args) => df::run(args, &Client::connect(&endpoint).await?).await?,
+            Command::Gc(args) => gc::run(args, &Client::connect(&endpoint).await?).await?,
             Command::Info(args) => info::run(args, &Client::connect(&endpoint).await?).await?,
         }
         Ok(0)

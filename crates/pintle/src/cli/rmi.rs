@@ -3,7 +3,7 @@
 use super::client::Client;
 use super::failure::{Explain, Failure};
 use super::find::{Candidate, find};
-use super::inventory::Inventory;
+use super::inventory::{Inventory, container_name};
 use super::output::write_out;
 use super::several::Several;
 use cri::runtime_v1 as cri_v1;
@@ -17,6 +17,9 @@ pub(crate) struct Args {
     /// Remove all images that no container uses
     #[arg(long)]
     prune: bool,
+    /// Remove images that containers use, too: those keep what they stand on
+    #[arg(short, long, conflicts_with = "prune")]
+    force: bool,
 }
 
 pub(crate) async fn run(args: Args, client: &Client) -> Result<(), Failure> {
@@ -24,16 +27,36 @@ pub(crate) async fn run(args: Args, client: &Client) -> Result<(), Failure> {
     if args.prune {
         return prune(client, &images).await;
     }
+    let containers = if args.force { Vec::new() } else { Inventory::load(client).await?.containers };
     let candidates: Vec<Candidate> = images.iter().map(Candidate::image).collect();
     let mut several = Several::default();
     for given in &args.images {
         let removed = match find("image", given, &candidates) {
-            Ok(index) => remove(client, &images[index]).await,
+            Ok(index) => match users(&images[index], &containers) {
+                users if users.is_empty() => remove(client, &images[index]).await,
+                users => Err(Failure::ImageInUse { image: given.clone(), users }),
+            },
             Err(failure) => Err(failure),
         };
         several.record(removed);
     }
     several.finish()
+}
+
+/// The containers that use an image, as people know them.
+fn users(image: &cri_v1::Image, containers: &[cri_v1::Container]) -> Vec<String> {
+    let is_its = |name: &str| {
+        name == image.id || image.repo_tags.iter().chain(&image.repo_digests).any(|own| own == name)
+    };
+    let uses = |container: &&cri_v1::Container| {
+        // Which image the container was made of is said by its id; an older runtime says its name.
+        let by_id = [&container.image_id, &container.image_ref];
+        match by_id.into_iter().find(|id| !id.is_empty()) {
+            Some(id) => is_its(id),
+            None => container.image.as_ref().is_some_and(|spec| is_its(&spec.image)),
+        }
+    };
+    containers.iter().filter(uses).map(|container| container_name(container).to_owned()).collect()
 }
 
 async fn prune(client: &Client, images: &[cri_v1::Image]) -> Result<(), Failure> {
@@ -58,4 +81,26 @@ async fn remove(client: &Client, image: &cri_v1::Image) -> Result<(), Failure> {
     let answer = client.images().remove_image(cri_v1::RemoveImageRequest { image: Some(spec) }).await;
     answer.explain(|| format!("removing the image {name}"))?;
     write_out(&format!("{name}\n"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_that_moved_on_is_no_use() {
+        let image =
+            cri_v1::Image { id: "sha256:a".into(), repo_tags: vec!["app:1".into()], ..Default::default() };
+        let container = |id: &str, name: &str| cri_v1::Container {
+            image_id: id.into(),
+            image: Some(cri_v1::ImageSpec { image: name.into(), ..Default::default() }),
+            metadata: Some(cri_v1::ContainerMetadata { name: "c".into(), attempt: 0 }),
+            ..Default::default()
+        };
+        assert_eq!(users(&image, &[container("sha256:a", "app:1")]), ["c"]);
+        assert_eq!(users(&image, &[container("sha256:a", "app:0")]), ["c"]);
+        // Another image had the name when this container was made.
+        assert!(users(&image, &[container("sha256:b", "app:1")]).is_empty());
+        assert_eq!(users(&image, &[container("", "app:1")]), ["c"]);
+    }
 }

@@ -8,7 +8,7 @@ use image::Snapshotter;
 
 use super::declare::{Applies, Key, sections};
 use super::shape::{
-    AbsolutePath, AbsolutePaths, AddressAndPort, Choice, Count, HostAndPort, Hosts, OneOf, OrNone,
+    AbsolutePath, AbsolutePaths, AddressAndPort, Choice, Count, HostAndPort, Hosts, OneOf, OrNone, Patterns,
     ProfileName, Program, Scopes, Seconds, YesOrNo,
 };
 
@@ -98,6 +98,14 @@ sections! {
         verifier_dir: Option<PathBuf> = None, OrNone(AbsolutePath), AtRestart;
         /// How long each of them may take before it is killed and the image refused.
         verifier_timeout_secs: Duration = Duration::from_secs(10), Seconds(1..=600), AtRestart;
+        /// Images that garbage collection leaves alone, the kubelet's too: patterns of names. `*` stands for any characters, slashes too, and `?` for one; a name
+        /// without a tag means every tag.
+        pinned: Vec<String> = Vec::new(), Patterns, OnReload;
+        /// How long layers stay that nobody needs, and packed blobs that are kept: a pull that failed finds them when it is tried again. What a removed image or container
+        /// alone needed goes at once.
+        gc_after_secs: Duration = Duration::from_secs(3600), Seconds(0..=31_536_000), AtRestart;
+        /// Where containers write, if not below `daemon.root`: a folder of another file system, which the kubelet then watches on its own. Change it only while there are no containers.
+        containers_root: Option<PathBuf> = None, OrNone(AbsolutePath), AtRestart;
     }
 
     /// Exec, attach and port-forward: CRI answers with a URL, and clients stream there.

@@ -253,6 +253,31 @@ fn scope(text: &str) -> Option<String> {
     whole.name().strip_suffix("/a/x").map(|scope| format!("{wildcard}{scope}"))
 }
 
+/// Patterns of image names.
+pub(super) struct Patterns;
+
+impl Shape<Vec<String>> for Patterns {
+    fn takes(&self) -> String {
+        "a list of patterns of image names".into()
+    }
+
+    fn read(&self, value: &DeValue<'_>) -> Result<Vec<String>, Refusal> {
+        let is_blank = |c: char| c.is_control() || c.is_whitespace();
+        let is_one = |text: &&str| !text.is_empty() && text.len() <= 1024 && !text.contains(is_blank);
+        list(value)?
+            .iter()
+            .map(|item| {
+                let text = item.get_ref().as_str().filter(is_one);
+                text.map(str::to_owned).ok_or_else(|| refuse(item.get_ref()))
+            })
+            .collect()
+    }
+
+    fn write(&self, value: &Vec<String>) -> String {
+        Hosts.write(value)
+    }
+}
+
 /// A whole number of seconds.
 pub(super) struct Seconds(pub(super) RangeInclusive<u64>);
 

@@ -74,7 +74,7 @@ async fn serve(
     }));
     info!(socket = %config.daemon.socket.display(), streaming = %streaming.address(), version = env!("CARGO_PKG_VERSION"), "serving CRI");
     notify(sd_notify::NotifyState::Ready);
-    let mut reloading = reload::Reloading::new(options.clone(), config, logging);
+    let mut reloading = reload::Reloading::new(options.clone(), config, logging, node.shared_images());
     until_told(&mut reloading).await?;
     notify(sd_notify::NotifyState::Stopping);
     stop.send_replace(true);
@@ -115,7 +115,7 @@ async fn until_told(reloading: &mut reload::Reloading) -> Result<(), ServeError>
         tokio::select! {
             _ = hangup.recv() => {
                 notify(sd_notify::NotifyState::Reloading);
-                reloading.reload();
+                reloading.reload().await;
                 notify(sd_notify::NotifyState::Ready);
             }
             _ = terminate.recv() => return Ok(()),
@@ -157,6 +157,7 @@ async fn open(config: &Config) -> Result<Node, ServeError> {
             config::CgroupDriver::Systemd => return Err(ServeError::SystemdDriver),
         },
         security: SecurityConfig { apparmor_profile: config.runtime.apparmor_profile.clone() },
+        gc_after: config.image.gc_after_secs,
         checkpoint: CheckpointConfig {
             criu: config.checkpoint.criu.clone(),
             work_dir: root.join("checkpoints"),

@@ -1,5 +1,7 @@
 //! SIGHUP: the configuration is read again; what can change in a running daemon changes, and the rest is named.
 
+use std::sync::Arc;
+
 use tracing::{error, info, warn};
 
 use super::logging::Logging;
@@ -11,11 +13,17 @@ pub(super) struct Reloading {
     options: Options,
     config: Config,
     logging: Logging,
+    images: Arc<image::Images>,
 }
 
 impl Reloading {
-    pub(super) fn new(options: Options, config: Config, logging: Logging) -> Reloading {
-        Reloading { options, config, logging }
+    pub(super) fn new(
+        options: Options,
+        config: Config,
+        logging: Logging,
+        images: Arc<image::Images>,
+    ) -> Reloading {
+        Reloading { options, config, logging, images }
     }
 
     /// The configuration in force.
@@ -24,7 +32,7 @@ impl Reloading {
     }
 
     /// Reads the configuration again. One with a mistake changes nothing.
-    pub(super) fn reload(&mut self) {
+    pub(super) async fn reload(&mut self) {
         let new = match self.options.config() {
             Ok(new) => new,
             Err(error) => {
@@ -36,6 +44,11 @@ impl Reloading {
         }
         let changed = new.changes_by_reload(&self.config);
         self.logging.level(new.log.level);
+        if new.image.pinned != self.config.image.pinned
+            && let Err(error) = self.images.pin_like(image::Pinned::new(new.image.pinned.clone())).await
+        {
+            error!(%error, "which images are pinned could not be changed; the old patterns stay in force");
+        }
         info!(changed = changed.join(", "), "configuration reloaded");
         self.config = new;
     }
@@ -52,6 +65,8 @@ pub(super) fn image_config(config: &Config) -> image::ImageConfig {
             total: config.image.max_connections as usize,
         },
         snapshotter: config.image.snapshotter,
+        pinned: image::Pinned::new(config.image.pinned.clone()),
+        containers_root: config.image.containers_root.clone(),
         keep_blobs: config.image.keep_blobs,
         linger: config.image.pull_linger_secs,
         timeouts: image::Timeouts { stall: config.image.stall_timeout_secs, ..image::Timeouts::default() },

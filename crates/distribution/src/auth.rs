@@ -36,8 +36,7 @@ pub(crate) struct Proof {
 impl Proof {
     /// For the first request: only a token for the registry itself can be known before it asks.
     pub(crate) fn first(credentials: Option<&Credentials>) -> Proof {
-        let token = credentials.map(|c| c.registry_token.as_str()).filter(|token| !token.is_empty());
-        Proof { header: token.and_then(|token| secret(format!("Bearer {token}"))), ..Proof::default() }
+        Proof { header: credentials.and_then(Credentials::bearer), ..Proof::default() }
     }
 
     /// Whether it should be renewed before it is used.
@@ -87,6 +86,12 @@ pub(crate) async fn answer(
         .filter_map(|value| value.to_str().ok())
         .flat_map(challenge::parse)
         .collect();
+    // A token from a file, which the first request did not have yet.
+    let token = asking.credentials.and_then(Credentials::bearer);
+    if token.is_some() && token != proof.header && challenges.iter().any(|c| c.scheme == "bearer") {
+        proof.renew(token, None);
+        return Ok(());
+    }
     if let Some(bearer) = challenges.iter().find(|c| c.scheme == "bearer" && c.get("realm").is_some()) {
         return buy_token(asking, bearer, proof).await;
     }
@@ -220,6 +225,14 @@ fn token_request(
         request = request.header(header::AUTHORIZATION, value);
     }
     request.body(Full::default())
+}
+
+impl Credentials {
+    /// The header of a token for the registry itself.
+    fn bearer(&self) -> Option<HeaderValue> {
+        let token = Some(&self.registry_token).filter(|token| !token.is_empty())?;
+        secret(format!("Bearer {token}"))
+    }
 }
 
 fn basic(username: &str, password: &str) -> Option<HeaderValue> {

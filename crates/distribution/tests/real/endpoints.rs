@@ -196,6 +196,15 @@ async fn each_endpoint_has_its_own_credentials() {
     let before = server.log().len();
     manifest(&machine.session("example.com/team/app:1", None), "1").await.unwrap();
     assert_eq!(server.log().len(), before, "the mirror served it");
+    // A token that was agreed on elsewhere.
+    mirror.set_auth(Auth::Token("agreed".into()));
+    let token = |token: &str| {
+        format!("{{\"auths\": {{\"{}\": {{\"registrytoken\": \"{token}\"}}}}}}", mirror_at.host())
+    };
+    machine.write("auth.json", &token("agreed"));
+    manifest(&machine.session("example.com/team/app:1", None), "1").await.unwrap();
+    assert_eq!(server.log().len(), before, "the mirror served it");
+    mirror.set_auth(Auth::Basic { username: "mirror".into(), password: "m".into() });
     // A file that is broken fails only whoever needs it.
     machine.write("auth.json", "{ no");
     mirror.set_auth(Auth::None);

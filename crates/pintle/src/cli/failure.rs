@@ -240,10 +240,7 @@ mod tests {
         let failure = Failure::Call { what: "stopping x".into(), status: Box::new(status) };
         assert!(failure.to_string().len() > "stopping x: ".len());
     }
-}
 
-#[cfg(test)]
-mod tests {
     #[test]
     fn what_was_tried_is_a_line_each() {
         let message = "pull \"a\": it fails; tried, in this order: (1) https://m/v2/a: 503; sorry (2 times); (2) https://r/v2/a: 404";

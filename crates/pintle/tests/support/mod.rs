@@ -2,6 +2,8 @@
 
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses a part")]
 
+mod busybox;
+
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -12,16 +14,17 @@ use cri::runtime_v1 as v1;
 use cri::runtime_v1::image_service_client::ImageServiceClient;
 use cri::runtime_v1::runtime_service_client::RuntimeServiceClient;
 use hyper_util::rt::TokioIo;
-use registry::make::{Compression, ImageBuilder, Layer};
 use registry::tar::Entry;
 use tonic::transport::{Channel, Endpoint, Uri};
+
+pub use busybox::busybox_with;
 
 /// Why these tests cannot run here, if so; a test says it and returns.
 pub fn missing() -> Option<&'static str> {
     if !rustix::process::geteuid().is_root() {
         return Some("needs root: it makes namespaces, mounts and cgroups");
     }
-    if busybox().is_none() {
+    if busybox::program().is_none() {
         return Some("needs a static busybox (Debian: busybox-static)");
     }
     None
@@ -36,13 +39,6 @@ macro_rules! needs_a_node {
             return;
         }
     };
-}
-
-fn busybox() -> Option<Vec<u8>> {
-    let bytes = std::fs::read("/bin/busybox").or_else(|_| std::fs::read("/usr/bin/busybox")).ok()?;
-    // A program that names an interpreter needs files that the image would not have.
-    let dynamic = bytes.windows(7).take(4096).any(|window| window == b"/ld-linu" || window == b"/lib64/");
-    (!dynamic).then_some(bytes)
 }
 
 /// Numbers that no two daemons of this machine share: bridges and subnets are made of them.
@@ -143,7 +139,7 @@ impl Daemon {
         let own = own.replace('F', &folder.path().to_string_lossy());
         std::fs::write(folder.path().join("config.d/own.toml"), own).unwrap();
         let store = registry::Registry::new();
-        store.add("library/busybox", "1", &busybox_image());
+        store.add("library/busybox", "1", &busybox::image());
         let registry = store.listen().await.unwrap();
         let image = format!("{}/library/busybox:1", registry.host());
         let (contents, umask, seen) = (store, setup.umask, Default::default());
@@ -573,38 +569,5 @@ fn files_below(folder: &Path, found: &mut Vec<String>) {
         if kind.is_ok_and(|kind| kind.is_dir()) {
             files_below(&path, found);
         }
-    }
-}
-
-fn busybox_image() -> registry::make::Image {
-    busybox_with(&[], serde_json::json!({ "Cmd": ["sh"], "Env": ["PATH=/bin"] }))
-}
-
-/// A busybox with these entries above it and this `config` object.
-pub fn busybox_with(above: &[Entry], run: serde_json::Value) -> registry::make::Image {
-    let program = busybox().expect("checked by needs_a_node");
-    let applets = [
-        "sh", "echo", "cat", "sleep", "true", "false", "ls", "id", "wget", "httpd", "head", "dd", "seq",
-        "env", "mount", "touch", "nc", "kill", "hostname", "test", "yes", "grep", "stat", "ps", "ln", "rm",
-        "mkdir", "readlink", "setsid", "ip", "wc", "cut", "sort", "chmod", "mv", "ping", "tr", "mknod",
-        "stty", "tty",
-    ];
-    let mut entries = vec![
-        Entry::directory("bin", 0o755),
-        Entry::file("bin/busybox", 0o755, program),
-        Entry::directory("etc", 0o755),
-        Entry::file(
-            "etc/passwd",
-            0o644,
-            "root:x:0:0:root:/root:/bin/sh\nuser:x:1000:1000::/home/user:/bin/sh\n",
-        ),
-        Entry::file("etc/group", 0o644, "root:x:0:\nuser:x:1000:\nextra:x:2000:user\n"),
-        Entry::directory("tmp", 0o1777),
-    ];
-    entries.extend(applets.iter().map(|applet| Entry::symlink(&format!("bin/{applet}"), "busybox")));
-    let base = ImageBuilder::new().layer(Layer::new(&entries, Compression::Gzip)).run(run);
-    match above {
-        [] => base.build(),
-        above => base.layer(Layer::new(above, Compression::Gzip)).build(),
     }
 }

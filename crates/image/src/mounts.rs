@@ -138,6 +138,14 @@ impl Mounts {
                 }
                 let lowers = vec![Lower::Directory(self.folder.clone()), lower];
                 let stack = mount_stack(&Stack { lowers, upper: None, user_xattr: false, id_map: None })?;
+                if way == Way::File {
+                    // Containers stack mounts of their own on theirs, and file systems can be stacked only so high. A device is not one.
+                    let lowers = vec![
+                        Lower::Directory(self.folder.clone()),
+                        Lower::Shared(Arc::new(stack.try_clone()?)),
+                    ];
+                    mount_stack(&Stack { lowers, upper: None, user_xattr: false, id_map: None })?;
+                }
                 let text = std::fs::read(format!("/proc/self/fd/{}/{PROBE}", stack.as_raw_fd()))?;
                 if text == PROBE.as_bytes() {
                     Ok(())

@@ -69,7 +69,7 @@ impl Node<'_> {
             serde_json::from_slice::<serde_json::Value>(&text).is_ok()
         };
         let done = |name: String| match name.split_once(".partial-") {
-            None => Some(name),
+            None => Some(name.trim_end_matches(".erofs").to_owned()),
             Some((layer, _)) if name.ends_with(".note") && is_whole(&name) => Some(layer.to_owned()),
             Some(_) => None,
         };
@@ -79,6 +79,9 @@ impl Node<'_> {
     fn assert_whole(&self, image: &Image, contents: &[Vec<Entry>], when: &str) {
         for (layer, entries) in image.layers.iter().zip(contents) {
             let folder = self.root.join("images/layers").join(layer.diff_id.trim_start_matches("sha256:"));
+            let packed = folder.with_extension("erofs");
+            let mount = packed.is_file().then(|| common::mount(&packed));
+            let folder = mount.as_ref().map_or(folder, |mount| common::inside(mount, "."));
             let mut expected: BTreeMap<String, &[u8]> = BTreeMap::new();
             for entry in entries {
                 expected.insert(String::from_utf8_lossy(&entry.name).into_owned(), &entry.data);

@@ -111,7 +111,7 @@ async fn attributes_survive() {
     }
     assert_eq!(meta("sparse").len(), 2 << 20);
     // In a file the holes of a small file are zeros.
-    let packed = std::env::var("PINTLE_TEST_SNAPSHOTTER").is_ok_and(|name| name == "erofs");
+    let packed = layer.starts_with("/proc");
     assert!(packed || meta("sparse").blocks() * 512 < 1 << 20, "{}", meta("sparse").blocks());
     let sparse = std::fs::read(layer.join("sparse")).unwrap();
     assert_eq!((&sparse[..5], &sparse[1048576..1048581]), (&b"head\0"[..], &b"tail\0"[..]));

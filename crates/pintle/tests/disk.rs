@@ -154,12 +154,7 @@ fn a_damaged_image_is_found_named_and_repaired() {
         let config = daemon.pod("rot");
         let pod = daemon.run_pod(&config).await.unwrap();
         assert!(pintle(&daemon, &["images", "verify", "--all"]).status.success());
-        let own = std::fs::read_dir(daemon.path("root/layers"))
-            .unwrap()
-            .map(|entry| entry.unwrap().path().join("own"))
-            .find(|path| path.exists())
-            .unwrap();
-        rot(&own);
+        rot_layer(&daemon.path("root/layers"), "own", b"rotten");
         let found = pintle(&daemon, &["images", "verify", "--all"]);
         assert_eq!(found.status.code(), Some(1));
         assert!(said(&found).contains(&format!("of {name} is damaged")), "{}", said(&found));
@@ -183,6 +178,27 @@ fn a_damaged_image_is_found_named_and_repaired() {
         daemon.empty().await;
         daemon.end();
     });
+}
+
+/// Damages the file `name` of a layer, which begins with `content`: in its directory, or within the layer's own file.
+fn rot_layer(layers: &Path, name: &str, content: &[u8]) {
+    for entry in std::fs::read_dir(layers).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            let file = path.join(name);
+            if file.exists() {
+                return rot(&file);
+            }
+            continue;
+        }
+        let bytes = std::fs::read(&path).unwrap();
+        if let Some(at) = bytes.windows(content.len()).position(|window| window == content) {
+            let file = std::fs::File::options().write(true).open(&path).unwrap();
+            file.write_all_at(&[content[0] ^ 1], at as u64).unwrap();
+            return file.sync_all().unwrap();
+        }
+    }
+    panic!("no layer has {name}");
 }
 
 /// Turns one bit in the middle of a file, and leaves its times alone.

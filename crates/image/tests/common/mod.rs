@@ -102,9 +102,7 @@ impl Place {
                 .join("layers")
                 .join(image.layers[index].diff_id.trim_start_matches("sha256:"));
         };
-        let source = [sys::mount::Parameter::Value("source", packed.to_str().unwrap())];
-        let mount = sys::mount::new_filesystem("erofs", &source, 0).unwrap();
-        PathBuf::from(format!("/proc/self/fd/{}", mount.into_raw_fd()))
+        PathBuf::from(format!("/proc/self/fd/{}", mount(&packed).into_raw_fd()))
     }
 }
 
@@ -129,6 +127,12 @@ pub fn image_of(layers: &[&[Entry]]) -> Image {
         builder = builder.layer(Layer::new(entries, Compression::Gzip));
     }
     builder.build()
+}
+
+/// A layer's file, mounted.
+pub fn mount(packed: &Path) -> OwnedFd {
+    let source = [sys::mount::Parameter::Value("source", packed.to_str().unwrap())];
+    sys::mount::new_filesystem("erofs", &source, 0).unwrap()
 }
 
 /// A path by which the contents of a detached mount can be reached while `mount` is open.

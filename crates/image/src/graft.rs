@@ -44,8 +44,8 @@ pub(crate) fn graft(above: &Above<'_>, into: &File) -> Result<bool, UnpackError>
         lowers.push(above.empty.clone());
     }
     let failed = |error: io::Error| UnpackError::io(b".", error);
-    let view = mount_stack(&Stack { lowers, upper: None, user_xattr: above.user_xattr, id_map: None })
-        .map_err(failed)?;
+    let stack = Stack { lowers, upper: None, user_xattr: above.user_xattr, id_map: None, label: None };
+    let view = mount_stack(&stack).map_err(failed)?;
     let mut graft = Graft {
         below: Root::from_fd(view),
         layer: above.layer.open().map_err(failed)?,

@@ -137,14 +137,26 @@ impl Mounts {
                     sys::mount::clone_mount(std::os::fd::AsFd::as_fd(&**mount), false)?;
                 }
                 let lowers = vec![Lower::Directory(self.folder.clone()), lower];
-                let stack = mount_stack(&Stack { lowers, upper: None, user_xattr: false, id_map: None })?;
+                let stack = mount_stack(&Stack {
+                    lowers,
+                    upper: None,
+                    user_xattr: false,
+                    id_map: None,
+                    label: None,
+                })?;
                 if way == Way::File {
                     // Containers stack mounts of their own on theirs, and file systems can be stacked only so high. A device is not one.
                     let lowers = vec![
                         Lower::Directory(self.folder.clone()),
                         Lower::Shared(Arc::new(stack.try_clone()?)),
                     ];
-                    mount_stack(&Stack { lowers, upper: None, user_xattr: false, id_map: None })?;
+                    mount_stack(&Stack {
+                        lowers,
+                        upper: None,
+                        user_xattr: false,
+                        id_map: None,
+                        label: None,
+                    })?;
                 }
                 let text = std::fs::read(format!("/proc/self/fd/{}/{PROBE}", stack.as_raw_fd()))?;
                 if text == PROBE.as_bytes() {

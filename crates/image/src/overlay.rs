@@ -67,6 +67,8 @@ pub(crate) struct Stack<'a> {
     pub user_xattr: bool,
     /// The user namespace whose ids the owners in the layers are; none: the host's. What is in the upper folder is not mapped.
     pub id_map: Option<BorrowedFd<'a>>,
+    /// The SELinux label of everything in it; none: what the layers have.
+    pub label: Option<&'a str>,
 }
 
 /// Mounts a stack and returns the mount, which vanishes with its last descriptor or namespace.
@@ -120,6 +122,9 @@ fn by_descriptor(stack: &Stack<'_>) -> io::Result<OwnedFd> {
         }
         for (key, value) in values {
             fsconfig_set_string(fd, key, value)?;
+        }
+        if let Some(label) = stack.label {
+            fsconfig_set_string(fd, "context", label)?;
         }
         for lower in &lowers {
             match lower {
@@ -207,6 +212,10 @@ fn by_name_here(stack: &Stack<'_>) -> io::Result<OwnedFd> {
     if stack.upper.is_some() {
         options.push_str(",upperdir=u,workdir=w");
     }
+    if let Some(label) = stack.label {
+        // In quotes: a level has commas.
+        options.push_str(&format!(",context=\"{label}\""));
+    }
     let options = std::ffi::CString::new(options)?;
     mount("overlay", ".", "overlay", MountFlags::empty(), options.as_c_str())?;
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
@@ -275,7 +284,7 @@ mod tests {
         let (upper, work) = (folder.join("upper"), folder.join("work"));
         std::fs::create_dir(&upper).unwrap();
         std::fs::create_dir(&work).unwrap();
-        Stack { lowers, upper: Some((upper, work)), user_xattr: false, id_map: None }
+        Stack { lowers, upper: Some((upper, work)), user_xattr: false, id_map: None, label: None }
     }
 
     fn check(folder: &Path, count: usize, mounted: io::Result<OwnedFd>) {

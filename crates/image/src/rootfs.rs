@@ -155,6 +155,19 @@ impl RootFilesystems {
     /// # Errors
     /// [`RootfsError::Absent`] if it was not prepared; else what the kernel says.
     pub fn mount(&self, owner: &str, id_map: Option<BorrowedFd<'_>>) -> Result<OwnedFd, RootfsError> {
+        self.mount_labelled(owner, id_map, None)
+    }
+
+    /// The same, with everything in it having one SELinux label.
+    ///
+    /// # Errors
+    /// As for [`RootFilesystems::mount`].
+    pub fn mount_labelled(
+        &self,
+        owner: &str,
+        id_map: Option<BorrowedFd<'_>>,
+        label: Option<&str>,
+    ) -> Result<OwnedFd, RootfsError> {
         let rootfs = self.get(owner)?;
         // Left by a mount that was not unmounted in order, for example when the power went. What it guards against is that data is
         // missing that was never synced; no container outlives that, and nothing else reads this directory.
@@ -163,7 +176,7 @@ impl RootFilesystems {
             let _ = std::fs::remove_dir_all(&volatile);
         }
         let upper = Some((rootfs.upper.clone(), rootfs.work.clone()));
-        self.mount_lowers(&rootfs, upper, id_map)
+        self.mount_lowers(&rootfs, upper, id_map, label)
     }
 
     /// Whether this kernel, and the file system that images are in, can give the owners in layers other ids. It mounts to find out.
@@ -177,6 +190,7 @@ impl RootFilesystems {
                 upper: None,
                 user_xattr: self.user_xattr,
                 id_map,
+                label: None,
             })
         };
         attempt()
@@ -196,7 +210,7 @@ impl RootFilesystems {
         sink: impl Write,
     ) -> Result<Vec<Vec<u8>>, RootfsError> {
         let rootfs = self.get(owner)?;
-        let image = || self.mount_lowers(&rootfs, None, None).map_err(io::Error::other);
+        let image = || self.mount_lowers(&rootfs, None, None, None).map_err(io::Error::other);
         changes::export(&rootfs, image, self.user_xattr, deletions, sink).map_err(|source| RootfsError::Io {
             owner: owner.to_owned(),
             path: rootfs.upper.clone(),
@@ -296,6 +310,11 @@ impl RootFilesystems {
         &self.trash
     }
 
+    /// Where all files are kept that containers see: layers, and what is written above them.
+    pub fn folders(&self) -> [&Path; 2] {
+        [self.layers.folder(), &self.folder]
+    }
+
     /// Where root file systems are kept.
     pub fn folder(&self) -> &Path {
         &self.folder
@@ -392,6 +411,7 @@ impl RootFilesystems {
         rootfs: &Rootfs,
         upper: Option<(PathBuf, PathBuf)>,
         id_map: Option<BorrowedFd<'_>>,
+        label: Option<&str>,
     ) -> Result<OwnedFd, RootfsError> {
         let failed =
             |source| RootfsError::Mount { owner: rootfs.owner.clone(), layers: rootfs.layers.len(), source };
@@ -401,7 +421,7 @@ impl RootFilesystems {
         let least = if upper.is_some() { 1 } else { 2 };
         let missing = usize::saturating_sub(least, lowers.len());
         lowers.extend(self.empty.iter().take(missing).cloned().map(Lower::Directory));
-        mount_stack(&Stack { lowers, upper, user_xattr: self.user_xattr, id_map }).map_err(failed)
+        mount_stack(&Stack { lowers, upper, user_xattr: self.user_xattr, id_map, label }).map_err(failed)
     }
 
     fn load(&self) -> Result<(), RootfsError> {

@@ -38,18 +38,33 @@ pub(crate) fn is_note(name: &OsStr) -> bool {
 }
 
 impl RootFilesystems {
-    /// Mounts `path` of an image read-only, attached nowhere; an empty path is all of it. The image's layers stay until the root file
-    /// system of `owner` is removed, which is prepared already. Links in `path` do not lead out of the image. `id_map` is as for
-    /// [`RootFilesystems::mount`].
+    /// [`RootFilesystems::mount_labelled_volume`] without a label.
     ///
     /// # Errors
-    /// [`RootfsError::NoImage`] or [`RootfsError::NoPath`]; else what the disk or the kernel says.
+    /// As there.
     pub fn mount_volume(
         &self,
         owner: &str,
         image: &ImageId,
         path: &Path,
         id_map: Option<BorrowedFd<'_>>,
+    ) -> Result<OwnedFd, RootfsError> {
+        self.mount_labelled_volume(owner, image, path, id_map, None)
+    }
+
+    /// Mounts `path` of an image read-only, attached nowhere; an empty path is all of it. The image's layers stay until the root file
+    /// system of `owner` is removed, which is prepared already. Links in `path` do not lead out of the image. `id_map` is as for
+    /// [`RootFilesystems::mount`], and everything in it has the SELinux label `label`.
+    ///
+    /// # Errors
+    /// [`RootfsError::NoImage`] or [`RootfsError::NoPath`]; else what the disk or the kernel says.
+    pub fn mount_labelled_volume(
+        &self,
+        owner: &str,
+        image: &ImageId,
+        path: &Path,
+        id_map: Option<BorrowedFd<'_>>,
+        label: Option<&str>,
     ) -> Result<OwnedFd, RootfsError> {
         let folder = self.folder().join(&self.get(owner)?.owner);
         let failed =
@@ -61,7 +76,7 @@ impl RootFilesystems {
         };
         let described = self.describe(&row, image.clone(), &layers)?;
         standing::note(&folder, image, true, described.lowers()).map_err(|source| failed(&folder, source))?;
-        let whole = self.mount_lowers(&described, None, id_map)?;
+        let whole = self.mount_lowers(&described, None, id_map, label)?;
         let part = if path.as_os_str().is_empty() {
             Ok(whole)
         } else {

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 
+use lsm::selinux::relabel::{RelabelError, tree};
 use model::digest::ImageId;
 use model::id::ContainerId;
 use model::request::{ContainerRequest, UserNamespace};
@@ -21,6 +22,8 @@ pub(crate) struct Wanted<'a> {
     pub(crate) image: &'a ImageId,
     /// The pod's own users, and the path of the namespace that maps them.
     pub(crate) users: Option<(&'a UserNamespace, std::path::PathBuf)>,
+    /// The SELinux label of what is mounted.
+    pub(crate) label: Option<&'a str>,
     /// What it had changed when it was saved.
     pub(crate) restore: Option<&'a RestoreFrom>,
 }
@@ -53,7 +56,7 @@ pub(crate) fn make(context: &Context, wanted: &Wanted<'_>) -> Result<Mounts, Cre
         .and_then(|_| {
             wanted.restore.map_or(Ok(()), |from| from.import_changes(context, wanted.owner.as_str()))
         })
-        .and_then(|()| rootfs.mount(wanted.owner.as_str(), id_map))
+        .and_then(|()| rootfs.mount_labelled(wanted.owner.as_str(), id_map, wanted.label))
         .map_err(|source| CreateContainerError::Rootfs { name: name.clone(), source })?;
     let images = wanted.request.mounts.iter().filter(|mount| mount.image.is_some()).count();
     if images > MOST_VOLUMES {
@@ -75,10 +78,34 @@ pub(crate) fn make(context: &Context, wanted: &Wanted<'_>) -> Result<Mounts, Cre
             }
         };
         let volume = rootfs
-            .mount_volume(wanted.owner.as_str(), &image, &mount.image_sub_path, id_map)
+            .mount_labelled_volume(wanted.owner.as_str(), &image, &mount.image_sub_path, id_map, wanted.label)
             .map_err(|source| CreateContainerError::Volume { name: name.clone(), index, source })?;
         mounts.volumes.push(volume);
         mounts.volume_images.push(image);
     }
     Ok(mounts)
+}
+
+/// Gives volumes that are to have the container's label that label.
+pub(crate) fn relabel(request: &ContainerRequest, label: Option<&str>) -> Result<(), CreateContainerError> {
+    let Some(label) = label else { return Ok(()) };
+    for (index, mount) in request.mounts.iter().enumerate() {
+        if !mount.selinux_relabel || mount.image.is_some() || !mount.host_path.exists() {
+            // One that is missing is refused, in other words, when it is mounted.
+            continue;
+        }
+        let name = request.name.clone();
+        tree(&mount.host_path, label).map_err(|error| match error {
+            RelabelError::Io { path, source } => CreateContainerError::Failed {
+                name,
+                stage: "relabelling a volume",
+                fault: Fault::File { path, source },
+            },
+            refused => CreateContainerError::Invalid {
+                name,
+                why: format!("mounts[{index}].selinux_relabel: {refused}"),
+            },
+        })?;
+    }
+    Ok(())
 }

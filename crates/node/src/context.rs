@@ -32,11 +32,13 @@ pub struct NodeConfig {
 pub struct SecurityConfig {
     /// The AppArmor profile of containers that name none; `unconfined` for none.
     pub apparmor_profile: String,
+    /// Whether containers are labelled where the kernel has SELinux on.
+    pub selinux: bool,
 }
 
 impl Default for SecurityConfig {
     fn default() -> SecurityConfig {
-        SecurityConfig { apparmor_profile: lsm::apparmor::DEFAULT_PROFILE.into() }
+        SecurityConfig { apparmor_profile: lsm::apparmor::DEFAULT_PROFILE.into(), selinux: true }
     }
 }
 
@@ -108,6 +110,7 @@ impl Context {
     /// Takes a removed pod out of everything that is read.
     pub(crate) fn forget(&self, pod: &Arc<crate::record::PodRecord>) {
         self.published.remove_pod(pod);
+        self.confinement.release(&pod.id);
         self.actors.lock().unwrap_or_else(PoisonError::into_inner).remove(&pod.id);
     }
 

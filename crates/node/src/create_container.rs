@@ -20,7 +20,7 @@ use crate::plugins::{self, About};
 use crate::pod_shim::PodShim;
 use crate::record::{ContainerFacts, ContainerRecord, ContainerState, PodRecord};
 use crate::stage::stage;
-use crate::{container_mounts, devices, lost, propagation, teardown};
+use crate::{container_mounts, devices, lost, pod_files, propagation, teardown};
 use shim::protocol::{CreateRequest, Method, Restore};
 
 const SIGTERM: u8 = 15;
@@ -122,7 +122,12 @@ async fn build(
 ) -> Result<(i32, ContainerFacts, Resources), CreateContainerError> {
     let (id, name) = (&order.id, &order.request.name);
     let (image_of, pod, request) = (image.clone(), order.pod.clone(), order.request.clone());
+    let labels = context
+        .confinement
+        .container(&pod, &request)
+        .map_err(|why| CreateContainerError::Invalid { name: name.clone(), why: why.to_string() })?;
     let (mounting, owner, namespace) = (context.clone(), id.clone(), order.shim.user_namespace());
+    let (label, volumes, shared) = (labels.spec.mount.clone(), labels.volumes, labels.shared);
     let restore = order.restore.clone();
     let mounts = blocking(move || {
         let wanted = container_mounts::Wanted {
@@ -130,8 +135,14 @@ async fn build(
             request: &request,
             image: &image_of.id,
             users: pod.request.namespaces.user.as_ref().zip(namespace),
+            label: label.as_deref(),
             restore: restore.as_deref(),
         };
+        container_mounts::relabel(&request, volumes.as_deref())?;
+        pod_files::share(&mounting.pod_dir(&pod.id), shared.as_deref()).map_err(|fault| {
+            let name = request.name.clone();
+            CreateContainerError::Failed { name, stage: "relabelling its pod's files", fault }
+        })?;
         container_mounts::make(&mounting, &wanted)
     });
     let mounts = stage("rootfs", &order.pod.id, mounts).await?;
@@ -147,6 +158,7 @@ async fn build(
         image: image.clone(),
         namespaces: namespaces(order)?,
         cgroup: facts.cgroup.clone(),
+        selinux: labels.spec,
     };
     let consults = pass.wants(Event::CreateContainer);
     // Reads the root file system and writes the bundle.
@@ -235,6 +247,7 @@ struct Work {
     image: Arc<image::Image>,
     namespaces: NamespacePlan,
     cgroup: String,
+    selinux: spec::SelinuxLabels,
 }
 
 impl Work {
@@ -278,6 +291,7 @@ impl Work {
             devices: &devices,
             cgroups_path: &self.cgroup,
             seccomp: &seccomp,
+            selinux: &self.selinux,
         })
         .map_err(spec_failed)?;
         let profile = spec.process().as_ref().and_then(|process| process.apparmor_profile().as_deref());

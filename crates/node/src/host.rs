@@ -23,7 +23,6 @@ pub(crate) fn facts(cgroups: &cgroup::Host, confinement: &Confinement) -> io::Re
         hugepage_sizes: hugepage_sizes(cgroups),
         oom_score_adj_floor: oom_score_adj_floor()?,
         apparmor: confinement.apparmor(),
-        selinux: Path::new("/sys/fs/selinux/enforce").exists(),
     })
 }
 

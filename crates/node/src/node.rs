@@ -71,6 +71,7 @@ impl Node {
         make_private(&pods).map_err(|source| OpenNodeError::StateDir { path: pods, source })?;
         let cgroups = cgroup::Host::detect().map_err(OpenNodeError::Cgroups)?;
         let confinement = Confinement::start(&config.security);
+        confinement.label_layers(images.rootfs().folders());
         let context = Arc::new(Context {
             records: Records::new(store),
             published: Published::default(),

@@ -59,6 +59,7 @@ pub(crate) fn write(
     request: &PodRequest,
     hostname: &str,
     new_logs: &AtomicBool,
+    label: Option<&str>,
 ) -> Result<(), PodFileError> {
     if let Some(logs) = &request.log_directory {
         let made = make_log_directory(logs)
@@ -66,17 +67,17 @@ pub(crate) fn write(
         new_logs.store(made, Ordering::Relaxed);
     }
     let files = || -> Result<(), Fault> {
-        put(&folder.join("hostname"), &format!("{hostname}\n"))?;
+        put(&folder.join("hostname"), &format!("{hostname}\n"), label)?;
         // A configuration that cannot be written was refused before anything was made.
         let asked = request.dns.as_ref().and_then(|dns| spec::resolv_conf::text(dns).ok().flatten());
         let resolv_conf =
             asked.unwrap_or_else(|| std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default());
-        put(&folder.join("resolv.conf"), &resolv_conf)?;
+        put(&folder.join("resolv.conf"), &resolv_conf, label)?;
         if request.namespaces.network == NamespaceMode::Host {
-            put(&folder.join("hosts"), &std::fs::read_to_string("/etc/hosts").unwrap_or_default())?;
+            put(&folder.join("hosts"), &std::fs::read_to_string("/etc/hosts").unwrap_or_default(), label)?;
         }
         if request.namespaces.ipc != NamespaceMode::Host {
-            mount_shm(&folder.join("shm"), request.namespaces.user.as_ref())?;
+            mount_shm(&folder.join("shm"), request.namespaces.user.as_ref(), label)?;
         }
         Ok(())
     };
@@ -84,24 +85,38 @@ pub(crate) fn write(
 }
 
 /// Writes the hosts file of a pod that has these addresses.
-pub(crate) fn write_hosts(folder: &Path, hostname: &str, addresses: &[IpAddr]) -> Result<(), Fault> {
-    put(&folder.join("hosts"), &spec::hosts::text(hostname, addresses))
+pub(crate) fn write_hosts(
+    folder: &Path,
+    hostname: &str,
+    addresses: &[IpAddr],
+    label: Option<&str>,
+) -> Result<(), Fault> {
+    put(&folder.join("hosts"), &spec::hosts::text(hostname, addresses), label)
+}
+
+/// Gives the pod's files a label that containers of all levels may read.
+pub(crate) fn share(folder: &Path, label: Option<&str>) -> Result<(), Fault> {
+    let Some(label) = label else { return Ok(()) };
+    ["hosts", "hostname", "resolv.conf"].iter().map(|file| folder.join(file)).try_for_each(|path| {
+        lsm::selinux::relabel::one(&path, label).map_err(|source| Fault::File { path, source })
+    })
 }
 
 /// Containers of any user read these files, so they are not private as their folder is.
-fn put(path: &Path, text: &str) -> Result<(), Fault> {
+fn put(path: &Path, text: &str, label: Option<&str>) -> Result<(), Fault> {
     use std::io::Write;
     use std::os::unix::fs::OpenOptionsExt;
     let write = || {
         let mut file =
             std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o644).open(path)?;
-        file.write_all(text.as_bytes())
+        file.write_all(text.as_bytes())?;
+        label.map_or(Ok(()), |label| lsm::selinux::relabel::one(path, label))
     };
     write().map_err(|source| Fault::File { path: path.to_owned(), source })
 }
 
 /// The pod's superuser owns it, who is another one than the host's if the pod has users of its own.
-fn mount_shm(path: &Path, users: Option<&UserNamespace>) -> Result<(), Fault> {
+fn mount_shm(path: &Path, users: Option<&UserNamespace>, label: Option<&str>) -> Result<(), Fault> {
     use rustix::mount::MountFlags;
     let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
     let (uid, gid) = users.map_or((0, 0), |users| {
@@ -109,7 +124,8 @@ fn mount_shm(path: &Path, users: Option<&UserNamespace>) -> Result<(), Fault> {
     });
     let mount = || -> std::io::Result<()> {
         std::fs::create_dir(path)?;
-        let options = std::ffi::CString::new(format!("{SHM_OPTIONS},uid={uid},gid={gid}"))?;
+        let label = label.map(|label| format!(",context=\"{label}\"")).unwrap_or_default();
+        let options = std::ffi::CString::new(format!("{SHM_OPTIONS},uid={uid},gid={gid}{label}"))?;
         rustix::mount::mount("shm", path, "tmpfs", flags, Some(options.as_c_str()))?;
         Ok(())
     };

@@ -35,6 +35,9 @@ pub struct PodState {
     pub network_owed: bool,
     #[serde(default)]
     pub limits: PodLimits,
+    /// The SELinux level that no other pod has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub selinux_level: Option<String>,
 }
 
 /// What the pod as a whole may use: as its request says, with every later update.

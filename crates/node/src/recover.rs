@@ -44,6 +44,7 @@ pub(crate) async fn run(context: &Arc<Context>) -> Result<(), store::StoreError>
         by_pod.entry(container.pod.clone()).or_default().push(container);
     }
     let count = pods.len();
+    pods.iter().for_each(|pod| context.confinement.keep(pod));
     for pod in pods {
         let containers = by_pod.remove(&pod.id).unwrap_or_default();
         let unfinished =

@@ -38,6 +38,10 @@ async fn make(context: &Arc<Context>, id: &PodId, request: &Arc<PodRequest>) -> 
     if request.namespaces.user.is_some() && !users::possible(context).await {
         return Err(RunPodError::NoUserNamespaces { name: name.clone() });
     }
+    let labels = context
+        .confinement
+        .pod(id, request)
+        .map_err(|why| RunPodError::Invalid { name: name.clone(), why: why.to_string() })?;
     let created_at = crate::clock::now();
     context
         .records
@@ -48,7 +52,7 @@ async fn make(context: &Arc<Context>, id: &PodId, request: &Arc<PodRequest>) -> 
     let cgroup = teardown::cgroup_of(context, id, request);
     let mut made = Made::default();
     let built = async {
-        let (client, addresses) = build(context, id, request, &mut made).await?;
+        let (client, addresses) = build(context, id, request, labels.file, &mut made).await?;
         let state = PodState {
             pod: Pod::Ready,
             addresses,
@@ -56,6 +60,7 @@ async fn make(context: &Arc<Context>, id: &PodId, request: &Arc<PodRequest>) -> 
             cgroup: cgroup.clone(),
             network_owed: request.namespaces.network == NamespaceMode::Pod,
             limits: pod_limits::of(request),
+            selinux_level: labels.level,
         };
         let pass = context.nri.enter().await;
         admitted(context, &pass, id, request, &state).await?;
@@ -78,6 +83,7 @@ async fn make(context: &Arc<Context>, id: &PodId, request: &Arc<PodRequest>) -> 
             teardown::abandoned_pod(context, id, &cgroup, made.shim.as_ref()).await;
             // The name is free again, also where something is still owed: that has the pod's id.
             let _ = context.records.forget_pod(id).await;
+            context.confinement.release(id);
             if let Some(logs) = request.log_directory.clone().filter(|_| made.logs.load(Ordering::Relaxed)) {
                 let _ = blocking(move || std::fs::remove_dir(logs)).await;
             }
@@ -147,6 +153,7 @@ async fn build(
     context: &Arc<Context>,
     id: &PodId,
     request: &Arc<PodRequest>,
+    label: Option<String>,
     made: &mut Made,
 ) -> Result<(PodShim, Vec<IpAddr>), RunPodError> {
     let name = &request.name;
@@ -165,8 +172,8 @@ async fn build(
             id,
             blocking({
                 let (folder, request, hostname) = (context.pod_dir(id), request.clone(), hostname.clone());
-                let new_logs = made.logs.clone();
-                move || pod_files::write(&folder, &request, &hostname, &new_logs)
+                let (new_logs, label) = (made.logs.clone(), label.clone());
+                move || pod_files::write(&folder, &request, &hostname, &new_logs, label.as_deref())
             })
         )
     );
@@ -193,7 +200,7 @@ async fn build(
     let attached = stage("network", id, attach(context, id, request, &client)).await?;
     let addresses = attached.ips;
     let (folder, written) = (context.pod_dir(id), addresses.clone());
-    blocking(move || pod_files::write_hosts(&folder, &hostname, &written))
+    blocking(move || pod_files::write_hosts(&folder, &hostname, &written, label.as_deref()))
         .await
         .map_err(failed("its hosts file"))?;
     Ok((client, addresses))

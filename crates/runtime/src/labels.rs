@@ -95,5 +95,19 @@ fn selinux_enabled() -> bool {
 /// The `context` option of a new file system, for kinds that take one.
 pub(crate) fn mount_context(label: Option<&str>, kind: &str) -> Option<String> {
     let label = label.filter(|label| !label.is_empty())?;
-    (["tmpfs", "mqueue", "devpts"].contains(&kind) && selinux_enabled()).then(|| label.to_string())
+    (["tmpfs", "devpts"].contains(&kind) && selinux_enabled()).then(|| label.to_string())
+}
+
+/// Labels what is made once for an IPC namespace, and so cannot be given a label at each mount: the root of a message queue file system.
+pub(crate) fn label_root(label: Option<&str>, kind: &str, mount: BorrowedFd<'_>) -> io::Result<()> {
+    let Some(label) = label.filter(|label| !label.is_empty() && kind == "mqueue" && selinux_enabled()) else {
+        return Ok(());
+    };
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let root = rustix::fs::openat(mount, ".", flags, Mode::empty())?;
+    let value = [label.as_bytes(), b"\0"].concat();
+    match rustix::fs::fsetxattr(root, "security.selinux", &value, rustix::fs::XattrFlags::empty()) {
+        Err(rustix::io::Errno::OPNOTSUPP) => Ok(()),
+        done => Ok(done?),
+    }
 }

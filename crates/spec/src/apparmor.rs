@@ -1,4 +1,4 @@
-//! The labels of AppArmor and SELinux that a container's process gets.
+//! The AppArmor profile that a container's process gets.
 
 use model::request::{ContainerSecurity, SecurityProfile};
 
@@ -47,31 +47,9 @@ fn refuse<T>(profile: &str, why: &'static str) -> Result<T, SpecError> {
     Err(SpecError::Apparmor { profile: profile.chars().take(64).collect(), why })
 }
 
-/// The SELinux label, where the kernel enforces SELinux and the request names one.
-pub(crate) fn selinux_label(
-    security: &ContainerSecurity,
-    enabled: bool,
-) -> Result<Option<String>, SpecError> {
-    let (Some(label), true) = (&security.selinux, enabled) else { return Ok(None) };
-    let parts =
-        [("user", &label.user), ("role", &label.role), ("type", &label.kind), ("level", &label.level)];
-    for (field, part) in parts {
-        if part.is_empty() {
-            return Err(SpecError::Selinux { field, why: "it is missing, and there is no default label" });
-        }
-        let plain =
-            |b: u8| b.is_ascii_alphanumeric() || b"_.,-".contains(&b) || (field == "level" && b == b':');
-        if part.len() > 255 || !part.bytes().all(plain) {
-            return Err(SpecError::Selinux { field, why: "it is not part of a label" });
-        }
-    }
-    Ok(Some(format!("{}:{}:{}:{}", label.user, label.role, label.kind, label.level)))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use model::request::SelinuxLabel;
 
     #[test]
     fn a_container_believed_confined_is() {
@@ -102,23 +80,5 @@ mod tests {
         assert_eq!(privileged(SecurityProfile::Unspecified), Ok(None));
         assert_eq!(privileged(SecurityProfile::RuntimeDefault), Ok(None));
         assert_eq!(privileged(named()), Ok(Some("mine".into())));
-    }
-
-    #[test]
-    fn labels_are_whole_or_refused() {
-        let label = |level: &str| SelinuxLabel {
-            user: "system_u".into(),
-            role: "system_r".into(),
-            kind: "container_t".into(),
-            level: level.into(),
-        };
-        let of = |level: &str, enabled| {
-            let security = ContainerSecurity { selinux: Some(label(level)), ..Default::default() };
-            selinux_label(&security, enabled)
-        };
-        assert_eq!(of("s0:c1,c2", true), Ok(Some("system_u:system_r:container_t:s0:c1,c2".into())));
-        assert_eq!(of("s0:c1,c2", false), Ok(None));
-        assert!(matches!(of("", true), Err(SpecError::Selinux { field: "level", .. })));
-        assert!(matches!(of("s0\n", true), Err(SpecError::Selinux { field: "level", .. })));
     }
 }

@@ -67,6 +67,7 @@ fn linux(
         .set_namespaces(Some(namespaces::of_container(input)?))
         .set_devices(Some(devices))
         .set_seccomp(seccomp_of(input, capabilities))
+        .set_mount_label(input.selinux.mount.clone())
         .set_rootfs_propagation(rootfs_propagation.map(String::from))
         .set_masked_paths(Some(masked))
         .set_readonly_paths(Some(readonly));

@@ -63,8 +63,6 @@ pub enum SpecError {
     ProtectedPath { list: &'static str, index: usize, path: BadPath },
     #[error("AppArmor profile {profile:?}: {why}")]
     Apparmor { profile: String, why: &'static str },
-    #[error("selinux_options.{field}: {why}")]
-    Selinux { field: &'static str, why: &'static str },
     #[error(transparent)]
     Resources(#[from] ResourceError),
     #[error(transparent)]
@@ -107,7 +105,6 @@ impl SpecError {
             | DevicePath { .. }
             | DeviceTwice { .. }
             | ProtectedPath { .. }
-            | Selinux { .. }
             | Seccomp(_) => Refusal::Invalid,
             CapabilityNotHeld { .. } | Apparmor { .. } => Refusal::HostLacks,
             Resources(error) => error.refusal(),

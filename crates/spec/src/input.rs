@@ -27,6 +27,7 @@ pub struct SpecInput<'a> {
     /// As the runtime spec's `linux.cgroupsPath`: a path, or `slice:prefix:name` for systemd.
     pub cgroups_path: &'a str,
     pub seccomp: &'a SeccompPlan,
+    pub selinux: &'a SelinuxLabels,
 }
 
 /// What the image's configuration says. Hostile: an image may say anything.
@@ -58,7 +59,15 @@ pub struct HostFacts {
     pub oom_score_adj_floor: Option<i32>,
     /// None: the kernel does not enforce AppArmor.
     pub apparmor: Option<Apparmor>,
-    pub selinux: bool,
+}
+
+/// The labels that SELinux keeps a container apart by; none where it does not.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct SelinuxLabels {
+    /// Of its processes.
+    pub process: Option<String>,
+    /// Of the file systems that are made for it.
+    pub mount: Option<String>,
 }
 
 /// What AppArmor offers here.

@@ -28,7 +28,7 @@ pub use container::container_spec;
 pub use error::{Refusal, SpecError};
 pub use input::{
     Apparmor, CgroupVersion, DeviceKind, HostDevice, HostFacts, ImageFacts, NamespacePlan, PidPlan, PodFiles,
-    RequestedDevice, SpecInput,
+    RequestedDevice, SelinuxLabels, SpecInput,
 };
 pub use process::raw_environment;
 pub use seccomp_profile::SeccompPlan;

@@ -35,7 +35,7 @@ pub(crate) fn of_container(input: &SpecInput<'_>) -> Result<(Process, LinuxCapab
         .set_rlimits(None)
         .set_no_new_privileges(Some(container.security.no_new_privileges))
         .set_apparmor_profile(apparmor::profile(&container.security, input.host.apparmor.as_ref())?)
-        .set_selinux_label(apparmor::selinux_label(&container.security, input.host.selinux)?)
+        .set_selinux_label(input.selinux.process.clone())
         .set_oom_score_adj(Some(oom_score_adj));
     Ok((process, capabilities))
 }

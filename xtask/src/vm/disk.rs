@@ -85,6 +85,9 @@ pub(super) fn make(
     root.write("payload/programs", &programs(jobs))?;
     root.write("payload/settings", &settings(options))?;
     root.script("sbin/init", include_str!("init.sh"))?;
+    if options.selinux {
+        super::selinux::put(&root)?;
+    }
     if let (Some(outside), Some(suite)) = (outside, &options.suite) {
         outside.put(&root, built, suite)?;
     }

@@ -28,6 +28,14 @@ for controller in $(cat /sys/fs/cgroup/cgroup.controllers); do
     echo "+$controller" >/sys/fs/cgroup/cgroup.subtree_control
 done
 
+# A policy in one write, as the kernel wants it. From here on this is a service like any other.
+if [ -e /payload/policy ]; then
+    mount -t selinuxfs selinuxfs /sys/fs/selinux
+    dd if=/payload/policy of=/sys/fs/selinux/load bs=16M 2>/dev/null
+    echo 1 >/sys/fs/selinux/enforce
+    printf system_u:system_r:initrc_t:s0 >/proc/self/attr/current
+fi
+
 stty -F /dev/ttyS1 raw -echo
 say() { printf '%s\n' "$*" >/dev/ttyS1; }
 . /payload/settings
@@ -59,6 +67,8 @@ while read -r index folder program words; do
     say
     say "@end $index $status $start $(cut -d' ' -f1 /proc/uptime)"
 done </payload/programs
+# Into the console's log: what was denied is said too quietly to be there already.
+dmesg | grep -E 'avc:|apparmor=' | tail -n 200 >/dev/ttyS0
 say "@done"
 
 if [ "$KEEP" = 1 ]; then

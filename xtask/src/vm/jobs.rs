@@ -36,9 +36,10 @@ pub(super) fn jobs(built: &Built, options: &Options) -> Vec<Job> {
         words: std::iter::once("--show-output".to_owned()).chain(options.filters.iter().cloned()).collect(),
         kind: Kind::Tests,
     });
+    let wanted = |name: &String| name == "demo";
+    let everything = options.filters.is_empty() && options.files.is_empty();
     let demo = built.executables().find(|file| file.file_name().is_some_and(|name| name == "pintle"));
-    let demo =
-        demo.filter(|_| options.filters.is_empty() || options.filters.iter().any(|name| name == "demo"));
+    let demo = demo.filter(|_| everything || options.filters.iter().any(wanted));
     let demo = demo.map(|file| Job {
         name: "pintle demo".into(),
         folder: command::root().to_owned(),

@@ -19,7 +19,7 @@ const LONG_SILENCE: Duration = Duration::from_secs(7200);
 
 /// Quiet, deterministic, without what costs time under emulation, and with no controller left to version 1.
 const COMMAND_LINE: &str = "console=ttyS0 quiet panic=-1 nokaslr mitigations=off random.trust_cpu=on no_timer_check \
-                            tsc=reliable audit=0 cgroup_no_v1=all";
+                            tsc=reliable cgroup_no_v1=all";
 
 /// A machine to be started.
 pub(super) struct Machine<'a> {
@@ -106,8 +106,8 @@ impl Machine<'_> {
     }
 
     fn command_line(&self) -> String {
-        let modules = if self.options.selinux { " security=selinux selinux=1" } else { "" };
-        format!("{COMMAND_LINE}{modules}")
+        let modules = if self.options.selinux { "security=selinux selinux=1 audit=1" } else { "audit=0" };
+        format!("{COMMAND_LINE} {modules}")
     }
 }
 

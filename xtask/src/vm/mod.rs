@@ -7,6 +7,7 @@ mod jobs;
 mod machine;
 mod modules;
 mod options;
+mod selinux;
 mod suite;
 
 use anyhow::{Result, bail};
@@ -106,6 +107,9 @@ fn build(options: &Options) -> Result<Built> {
     let chosen = options.packages.iter().map(String::as_str);
     for package in chosen.chain(CRATES.iter().copied().filter(|_| options.packages.is_empty())) {
         cargo.args(["--package", package]);
+    }
+    for file in &options.files {
+        cargo.args(["--test", file]);
     }
     if let Some(jobs) = &options.jobs {
         cargo.args(["--jobs", jobs]);

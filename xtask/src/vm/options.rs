@@ -5,10 +5,11 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, bail};
 
 pub(super) const USAGE: &str = "\
-cargo xtask vm [-p CRATE]... [-j JOBS] [--keep] [--kvm] [-- TESTNAME...]
+cargo xtask vm [-p CRATE]... [-t FILE]... [--selinux] [-j JOBS] [--keep] [--kvm] [-- TESTNAME...]
 cargo xtask vm critest [--focus REGEX] [--skip REGEX] [--binary FILE] [--selinux] [--keep] [--kvm]
 
   -p CRATE    only this crate's tests; may be repeated
+  -t FILE     only tests of these files of `tests/`; may be repeated
   -j JOBS     how many compilers at once
   --keep      afterwards a shell in the machine, on this terminal; `poweroff -f` ends it
   --kvm       let the processor run the machine, where /dev/kvm can; otherwise it is emulated
@@ -24,6 +25,7 @@ cargo xtask vm critest [--focus REGEX] [--skip REGEX] [--binary FILE] [--selinux
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Options {
     pub(super) packages: Vec<String>,
+    pub(super) files: Vec<String>,
     pub(super) jobs: Option<String>,
     pub(super) keep: bool,
     pub(super) kvm: bool,
@@ -49,6 +51,7 @@ impl Options {
             let mut value = || args.next().cloned().with_context(|| format!("{arg} needs a value"));
             match arg.as_str() {
                 "-p" | "--package" => options.packages.push(value()?),
+                "-t" | "--test" => options.files.push(value()?),
                 "-j" | "--jobs" => options.jobs = Some(value()?),
                 "--keep" => options.keep = true,
                 "--kvm" => options.kvm = true,

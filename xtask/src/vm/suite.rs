@@ -53,7 +53,7 @@ impl Outside {
         let nri = Path::new("/run/suite/nri.sock");
         let nets = Path::new("/payload/suite/net.d");
         root.write("payload/suite/config.toml", &conformance::daemon_config(nets, nri))?;
-        let network = conformance::network_config(Path::new("/run/pintle/network"));
+        let network = conformance::network_config(Path::new("/var/lib/pintle-state/network"));
         root.write("payload/suite/net.d/10-pintle.conflist", &network)?;
         root.write("payload/suite/arguments", &arguments(suite))?;
         root.script("payload/suite/run", include_str!("suite.sh"))?;

@@ -3,7 +3,8 @@
 place=/run/suite
 socket=$place/pintle.sock
 mkdir -p $place
-pintle serve --root /var/lib/pintle --state /run/pintle --socket $socket --config /payload/suite/config.toml >$place/daemon.log 2>&1 &
+# Its state is on the disk: in this kernel a tmpfs cannot map ids, which pods with users of their own need.
+pintle serve --root /var/lib/pintle --state /var/lib/pintle-state --socket $socket --config /payload/suite/config.toml >$place/daemon.log 2>&1 &
 daemon=$!
 until [ -S $socket ]; do
     kill -0 $daemon || { cat $place/daemon.log; exit 1; }

@@ -61,7 +61,14 @@ mod tests {
         let lowers = vec![Lower::Directory(path("lower"))];
         let mount = || {
             let upper = Some((path("upper"), path("work")));
-            mount_stack(&Stack { lowers: lowers.clone(), upper, user_xattr: false, id_map: None }).unwrap()
+            mount_stack(&Stack {
+                lowers: lowers.clone(),
+                upper,
+                user_xattr: false,
+                id_map: None,
+                label: None,
+            })
+            .unwrap()
         };
         let mounted = mount();
         assert!(is_upper(&path("upper"), folder.path(), false));

@@ -24,10 +24,10 @@ pub struct Selinux {
 /// The labels of a container.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Labels {
-    /// Of its processes.
-    pub process: String,
-    /// Of its files: the root, /dev, shared memory.
-    pub file: String,
+    /// Of its processes; none: as the daemon's.
+    pub process: Option<String>,
+    /// Of its files: the root, /dev, shared memory; none: as the file systems below have it.
+    pub file: Option<String>,
     /// Whether the policy keeps it apart from other containers and from the host.
     pub separated: bool,
 }
@@ -71,9 +71,9 @@ impl Selinux {
         &self.defaults
     }
 
-    /// Whether pods are given levels.
+    /// Whether pods are given levels: the policy has levels, and containers have labels.
     pub fn has_levels(&self) -> bool {
-        self.levels
+        self.levels && self.defaults.process.is_some()
     }
 
     /// The labels of a container, as the kernel knows them.
@@ -96,34 +96,36 @@ fn compose(
         let named = [asked.container, asked.pod].into_iter().flatten().map(of);
         named.map(String::as_str).find(|part| !part.is_empty())
     };
-    let named_type = part(|label| &label.kind);
-    let base = if asked.together { &defaults.together } else { &defaults.process };
-    let whole = ["user", "role", "type"];
-    let given = [part(|label| &label.user), part(|label| &label.role), named_type];
-    let (Some(base), Some(file)) = (base.as_ref(), defaults.file.as_ref()) else {
-        // Without defaults a label can be used that is whole.
-        return match (given.iter().zip(whole).find(|(part, _)| part.is_none()), asked.together) {
-            (Some(_), true) => Ok(Labels { process: String::new(), file: String::new(), separated: false }),
-            _ => Err(LabelError::NoDefault),
-        };
-    };
+    let named = [part(|label| &label.user), part(|label| &label.role), part(|label| &label.kind)];
     let named_level = part(|label| &label.level);
     let own = asked.level.filter(|_| levels);
-    let mut process = base.clone().with(given);
-    process.level = match (named_level, own) {
-        (Some(level), _) => level.to_owned(),
-        (None, Some(level)) if !asked.together => level.to_owned(),
-        (None, _) => process.level,
-    };
-    let mut file = file.clone().with([given[0], None, None]);
-    file.level = named_level.or(own).unwrap_or(&file.level).to_owned();
-    let (process, file) = (process.to_string(), file.to_string());
-    for label in [&process, &file] {
-        if !knows(label) {
-            return Err(LabelError::Unknown { label: label.chars().take(300).collect() });
+    let base = if asked.together { &defaults.together } else { &defaults.process };
+    let process = match (base, named) {
+        (Some(base), _) => {
+            let shared = own.filter(|_| !asked.together);
+            let level = named_level.or(shared).unwrap_or(&base.level).to_owned();
+            Some(Label { level, ..base.clone().with(named) })
         }
-    }
-    Ok(Labels { process, file, separated: !asked.together && named_type != Some("spc_t") })
+        (None, [Some(user), Some(role), Some(kind)]) => {
+            let [user, role, kind] = [user, role, kind].map(str::to_owned);
+            Some(Label { user, role, kind, level: named_level.unwrap_or_default().to_owned() })
+        }
+        // It runs with the daemon's own label.
+        (None, [None, None, None]) if named_level.is_none() || asked.together => None,
+        (None, _) => return Err(LabelError::NoDefault),
+    };
+    let file = defaults.file.as_ref().map(|file| {
+        let level = named_level.or(own).unwrap_or(&file.level).to_owned();
+        Label { level, ..file.clone().with([named[0], None, None]) }
+    });
+    let known = |label: Option<Label>| match label.map(|label| label.to_string()) {
+        Some(label) if !knows(&label) => {
+            Err(LabelError::Unknown { label: label.chars().take(300).collect() })
+        }
+        label => Ok(label),
+    };
+    let separated = process.is_some() && !asked.together && named[2] != Some(policy::TOGETHER);
+    Ok(Labels { process: known(process)?, file: known(file)?, separated })
 }
 
 /// A short read of a small file.
@@ -143,6 +145,7 @@ mod tests {
         Defaults {
             process: label("system_u:system_r:container_t:s0"),
             file: label("system_u:object_r:container_file_t:s0"),
+            layer: label("system_u:object_r:container_ro_file_t:s0"),
             together: label("system_u:system_r:spc_t:s0-s0:c0.c1023"),
         }
     }
@@ -153,7 +156,7 @@ mod tests {
 
     fn labels(asked: &Asked<'_>) -> (String, String) {
         let labels = compose(&defaults(), true, asked, |_| true).unwrap();
-        (labels.process, labels.file)
+        (labels.process.unwrap(), labels.file.unwrap())
     }
 
     fn pair(process: &str, file: &str) -> (String, String) {
@@ -205,9 +208,20 @@ mod tests {
         let asked = Asked { container: Some(&own), ..Asked::default() };
         let error = compose(&defaults(), true, &asked, |label| !label.contains("s0,c4")).unwrap_err();
         assert!(error.to_string().contains("container_t:s0,c4,c5"), "{error}");
-        let without = Defaults { process: None, file: None, together: None };
-        assert_eq!(compose(&without, true, &Asked::default(), |_| true), Err(LabelError::NoDefault));
-        let together = Asked { together: true, ..Asked::default() };
-        assert_eq!(compose(&without, true, &together, |_| true).unwrap().process, "");
+        let without = Defaults { process: None, file: None, layer: None, together: None };
+        let of = |asked: &Asked<'_>| compose(&without, true, asked, |_| true);
+        assert_eq!(of(&asked), Err(LabelError::NoDefault));
+    }
+
+    /// Debian 12's policy, for one, has no types for containers.
+    #[test]
+    fn a_policy_without_containers_leaves_them_as_they_are() {
+        let without = Defaults { process: None, file: None, layer: None, together: None };
+        let of = |asked: &Asked<'_>| compose(&without, true, asked, |_| true);
+        let plain = Labels { process: None, file: None, separated: false };
+        assert_eq!(of(&Asked { level: Some("s0:c1,c2"), ..Asked::default() }), Ok(plain));
+        let whole = parts("u", "r", "t", "s0");
+        let labels = of(&Asked { container: Some(&whole), ..Asked::default() }).unwrap();
+        assert_eq!((labels.process.as_deref(), labels.file), (Some("u:r:t:s0"), None));
     }
 }

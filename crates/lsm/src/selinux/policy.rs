@@ -9,13 +9,17 @@ const FILES: &str = "/sys/fs/selinux";
 /// What container policies have called these since Fedora 26 and Debian 11, where no file says otherwise.
 const PROCESS: &str = "system_u:system_r:container_t:s0";
 const FILE: &str = "system_u:object_r:container_file_t:s0";
-const TOGETHER: &str = "spc_t";
+const LAYER: &str = "system_u:object_r:container_ro_file_t:s0";
+/// What is not kept apart: "super privileged containers".
+pub(super) const TOGETHER: &str = "spc_t";
 
 /// The labels of containers that ask for none. What the kernel's policy does not know is none.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Defaults {
     pub process: Option<Label>,
     pub file: Option<Label>,
+    /// Of what images are unpacked to: the kernel looks through the mount's label to it when a container maps a file.
+    pub layer: Option<Label>,
     /// Of processes that are not kept apart.
     pub together: Option<Label>,
 }
@@ -43,7 +47,7 @@ impl Defaults {
             let levels = own_level.into_iter().chain([process.level.as_str()]);
             levels.map(of).find(|label| knows(&label.to_string()))
         });
-        Defaults { process, file: label("file", FILE), together }
+        Defaults { process, file: label("file", FILE), layer: label("ro_file", LAYER), together }
     }
 }
 
@@ -104,6 +108,6 @@ mod tests {
         let without_levels = Defaults::of("", None, |label| label.split(':').count() == 3);
         assert_eq!(without_levels.file.unwrap().to_string(), "system_u:object_r:container_file_t");
         let nothing = Defaults::of("", None, |_| false);
-        assert_eq!(nothing, Defaults { process: None, file: None, together: None });
+        assert_eq!(nothing, Defaults { process: None, file: None, layer: None, together: None });
     }
 }

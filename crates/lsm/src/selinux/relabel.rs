@@ -73,12 +73,27 @@ pub fn tree(path: &Path, label: &str) -> Result<(), RelabelError> {
     if is_the_hosts(&real, top.as_fd()) {
         return Err(RelabelError::Host(path.to_owned()));
     }
-    match set(top.as_fd(), label) {
-        Err(Errno::OPNOTSUPP) => return Ok(()),
-        done => done.map_err(failed)?,
-    }
     let mut walk = Walk { label, path: path.to_owned() };
-    if is_folder(top.as_fd()).map_err(failed)? { walk.below(top, 0) } else { Ok(()) }
+    if is_folder(top.as_fd()).map_err(failed)? {
+        let below = top.try_clone().map_err(|source| RelabelError::Io { path: path.to_owned(), source })?;
+        walk.below(below, 0)?;
+    }
+    // Last: what has the label has it whole.
+    match set(top.as_fd(), label) {
+        Err(Errno::OPNOTSUPP) => Ok(()),
+        done => done.map_err(failed),
+    }
+}
+
+/// [`tree`], if `path` itself does not have the label yet.
+///
+/// # Errors
+/// As there.
+pub fn once(path: &Path, label: &str) -> Result<(), RelabelError> {
+    let mut present = [0; 4096];
+    let has = rustix::fs::getxattr(path, NAME, &mut present)
+        .is_ok_and(|length| without_nul(&present[..length]) == label.as_bytes());
+    if has { Ok(()) } else { tree(path, label) }
 }
 
 /// Gives one file the label.
@@ -159,13 +174,17 @@ fn set(file: BorrowedFd<'_>, label: &str) -> Result<(), Errno> {
     let link = link_to(file);
     let mut present = [0; 4096];
     if let Ok(length) = rustix::fs::getxattr(&link, NAME, &mut present)
-        && present[..length].strip_suffix(b"\0").unwrap_or(&present[..length]) == label.as_bytes()
+        && without_nul(&present[..length]) == label.as_bytes()
     {
         return Ok(());
     }
     // With the closing NUL, as everybody who reads labels expects it.
     let value = [label.as_bytes(), b"\0"].concat();
     rustix::fs::setxattr(&link, NAME, &value, XattrFlags::empty())
+}
+
+fn without_nul(label: &[u8]) -> &[u8] {
+    label.strip_suffix(b"\0").unwrap_or(label)
 }
 
 fn link_to(file: BorrowedFd<'_>) -> PathBuf {

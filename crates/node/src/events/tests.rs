@@ -22,6 +22,7 @@ fn pod(number: u8) -> Arc<PodRecord> {
             cgroup: PodCgroup { path: "/p".into(), ours: true },
             network_owed: false,
             limits: PodLimits::default(),
+            selinux_level: None,
         },
     })
 }

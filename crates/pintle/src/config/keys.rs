@@ -163,6 +163,8 @@ sections! {
         /// The AppArmor profile of containers that name none, and of those that ask for the runtime's default, where the kernel enforces AppArmor. `pintle-default` is
         /// the daemon's own, which it loads itself; another one must be loaded on this node. `unconfined`: none. Privileged containers have none either.
         apparmor_profile: String = String::from("pintle-default"), ProfileName, AtRestart;
+        /// Whether containers get SELinux labels where the kernel has SELinux on: the policy's types for containers, and a level of each pod's own.
+        selinux: bool = true, YesOrNo, AtRestart;
     }
 }
 

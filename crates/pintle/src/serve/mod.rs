@@ -156,7 +156,10 @@ async fn open(config: &Config) -> Result<Node, ServeError> {
             config::CgroupDriver::Auto | config::CgroupDriver::Cgroupfs => CgroupDriver::Cgroupfs,
             config::CgroupDriver::Systemd => return Err(ServeError::SystemdDriver),
         },
-        security: SecurityConfig { apparmor_profile: config.runtime.apparmor_profile.clone() },
+        security: SecurityConfig {
+            apparmor_profile: config.runtime.apparmor_profile.clone(),
+            selinux: config.runtime.selinux,
+        },
         gc_after: config.image.gc_after_secs,
         checkpoint: CheckpointConfig {
             criu: config.checkpoint.criu.clone(),

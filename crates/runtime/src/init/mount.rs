@@ -98,7 +98,7 @@ fn new(plan: &Plan<'_>, kind: &str, source: &str, mount: &Prepared) -> Result<Ow
         parameters.push(Parameter::Value("context", label));
     }
     let set = if mount.options.copy_up { 0 } else { mount.options.set };
-    sys::mount::new_filesystem(kind, &parameters, set).map_err(|error| {
+    let made = sys::mount::new_filesystem(kind, &parameters, set).map_err(|error| {
         let failure =
             Failure::io(Stage::Mounts, format!("{kind} at {}", mount.destination.display()), &error);
         if error.raw_os_error() == Some(rustix::io::Errno::NODEV.raw_os_error()) {
@@ -112,7 +112,10 @@ fn new(plan: &Plan<'_>, kind: &str, source: &str, mount: &Prepared) -> Result<Ow
                 .remedy("proc needs a pid namespace that belongs to the user namespace; bind /proc instead"),
             _ => failure,
         }
-    })
+    })?;
+    crate::labels::label_root(plan.linux.mount_label().as_deref(), kind, made.as_fd())
+        .at(Stage::Labels, || format!("{kind} at {}", mount.destination.display()))?;
+    Ok(made)
 }
 
 /// Attributes that a new file system gets after it was filled, and its propagation.

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::input::{
     CgroupVersion, DeviceKind, HostDevice, HostFacts, ImageFacts, NamespacePlan, PidPlan, PodFiles,
-    RequestedDevice,
+    RequestedDevice, SelinuxLabels,
 };
 use crate::user::ResolvedUser;
 use crate::{Refusal, paths};
@@ -33,6 +33,7 @@ struct Case {
     namespaces: NamespacePlan,
     devices: Vec<RequestedDevice>,
     seccomp: SeccompPlan,
+    selinux: SelinuxLabels,
 }
 
 impl Case {
@@ -100,7 +101,6 @@ impl Case {
                 hugepage_sizes: vec!["2MB".into()],
                 oom_score_adj_floor: None,
                 apparmor: None,
-                selinux: false,
             },
             files: PodFiles {
                 hosts: Some("/run/p/hosts".into()),
@@ -117,6 +117,7 @@ impl Case {
             },
             devices: vec![],
             seccomp: SeccompPlan::None,
+            selinux: SelinuxLabels::default(),
         }
     }
 
@@ -148,6 +149,7 @@ impl Case {
             devices: &self.devices,
             cgroups_path: "/kubepods/podu1/c",
             seccomp: &self.seccomp,
+            selinux: &self.selinux,
         })
     }
 

@@ -15,7 +15,6 @@ fn host(cgroup: CgroupVersion) -> HostFacts {
         hugepage_sizes: vec!["2MB".into()],
         oom_score_adj_floor: None,
         apparmor: None,
-        selinux: false,
     }
 }
 

@@ -29,6 +29,7 @@ pub(in crate::translate) fn pod() -> PodRecord {
             cgroup: PodCgroup { path: "/p".into(), ours: true },
             network_owed: false,
             limits: PodLimits::default(),
+            selinux_level: None,
         },
     }
 }

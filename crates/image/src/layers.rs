@@ -562,6 +562,8 @@ fn packs(config: &ImageConfig, mounts: &Mounts) -> Result<bool, PullCause> {
     match config.snapshotter {
         Snapshotter::Overlayfs => Ok(false),
         // Measured: docs/design/0008. A loop device for each layer is nothing to have without being asked.
+        // With SELinux on, programs are mapped by the label that their file has, and files in such an image have none.
+        Snapshotter::Auto if Path::new("/sys/fs/selinux/enforce").exists() => Ok(false),
         Snapshotter::Auto => Ok(!config.user_xattr && mounts.way() == Ok(Way::File)),
         // The attribute that makes a directory opaque is the privileged one.
         Snapshotter::Erofs if config.user_xattr => Err(PullCause::Snapshotter {

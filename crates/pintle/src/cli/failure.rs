@@ -244,9 +244,9 @@ mod tests {
     #[test]
     fn what_was_tried_is_a_line_each() {
         let message = "pull \"a\": it fails; tried, in this order: (1) https://m/v2/a: 503; sorry (2 times); (2) https://r/v2/a: 404";
-        let shown = super::said(&tonic::Status::not_found(message));
+        let shown = said(&tonic::Status::not_found(message));
         let lines: Vec<_> = shown.lines().collect();
         assert_eq!(lines[1..], ["  1  https://m/v2/a: 503; sorry (2 times)", "  2  https://r/v2/a: 404"]);
-        assert_eq!(super::said(&tonic::Status::not_found("no such image")), "no such image");
+        assert_eq!(said(&tonic::Status::not_found("no such image")), "no such image");
     }
 }

@@ -60,7 +60,7 @@ impl Platform {
     pub fn parse(text: &str) -> Result<Platform, BadPlatform> {
         let bad = || BadPlatform { given: text.chars().take(80).collect() };
         let word = |part: &&str| -> bool {
-            !part.is_empty()
+            part.starts_with(|first: char| first.is_ascii_alphanumeric())
                 && part.len() <= 32
                 && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
         };

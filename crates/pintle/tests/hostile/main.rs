@@ -1,5 +1,6 @@
 //! Hostile images and containers: what they try to reach outside of themselves stays as it was.
 
+mod corpus;
 mod images;
 mod limits;
 mod load;

@@ -158,6 +158,9 @@ fn connections(key: &Key) -> Result<Pool, String> {
         .build(builder.enable_http1().wrap_connector(way)))
 }
 
+/// How hyper says that a connection ended between its beginning and the first request: the alert of TLS 1.3 came too late to be read.
+const CLOSED_AT_ONCE: &str = "connection was not ready";
+
 fn no_answer(error: PoolError) -> NoAnswer {
     // The outermost text says only which stage failed; the innermost says why.
     let mut text = String::new();
@@ -175,6 +178,10 @@ fn no_answer(error: PoolError) -> NoAnswer {
     }
     if text.is_empty() {
         text = error.to_string();
+    }
+    if text == CLOSED_AT_ONCE {
+        text = "it closed the connection before it was asked anything; with TLS, one that wants a client's certificate does so"
+            .into();
     }
     if refused { NoAnswer::Refused(text) } else { NoAnswer::Failed(text) }
 }

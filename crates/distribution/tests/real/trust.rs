@@ -143,7 +143,14 @@ async fn a_client_certificate_is_shown_to_its_host_and_to_no_other() {
     let place = secure(&["127.0.0.1"], Some(&clients)).await;
     place.machine.write("certs.d/example.com/ca.pem", &place.authority.certificate());
     place.hosts_toml("ca = \"ca.pem\"\n");
-    let error = place.error().await;
+    // Refused after the handshake, as TLS 1.3 does: where the connection is reset first, the reason is lost on the way.
+    let mut error = place.error().await;
+    for _ in 0..20 {
+        if error.contains("certificate") {
+            break;
+        }
+        error = place.error().await;
+    }
     assert!(error.contains("certificate"), "{error}");
     let Identity { certificate, key, .. } = clients.issue(&["me"], Validity::Now);
     place.machine.write("certs.d/example.com/me.cert", &certificate);

@@ -468,21 +468,16 @@ impl Daemon {
 
     /// The shim of the pod that this container is in: what parents its first process.
     pub fn shim_of(&self, container: &str) -> u32 {
-        let shims = std::fs::read_dir("/proc").unwrap().flatten().filter(|entry| {
-            std::fs::read(entry.path().join("cmdline")).is_ok_and(|line| line.starts_with(b"pintle-shim\0"))
-        });
-        let numbers = shims.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-        let has = |pid: &u32| {
-            let children =
-                std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
-            children.split_whitespace().any(|child| {
-                let cgroup = std::fs::read_to_string(format!("/proc/{child}/cgroup"));
-                cgroup.is_ok_and(|cgroup| cgroup.contains(container))
-            })
-        };
-        let mut found: Vec<u32> = numbers.filter(has).collect();
-        assert_eq!(found.len(), 1, "the shims of container {container}: {found:?}");
-        found.remove(0)
+        // /proc leaves a process out now and then while others come and go: what is not seen is looked for again.
+        for _ in 0..100 {
+            let found = shims_of(container);
+            if let [shim] = found[..] {
+                return shim;
+            }
+            assert!(found.is_empty(), "the shims of container {container}: {found:?}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        panic!("container {container} has no shim");
     }
 
     /// What of this daemon is still on the machine: mounts, processes and cgroups that name its folder or its pods.
@@ -570,4 +565,21 @@ fn files_below(folder: &Path, found: &mut Vec<String>) {
             files_below(&path, found);
         }
     }
+}
+
+/// The shims that parent a process of this container.
+fn shims_of(container: &str) -> Vec<u32> {
+    let shims = std::fs::read_dir("/proc").unwrap().flatten().filter(|entry| {
+        std::fs::read(entry.path().join("cmdline")).is_ok_and(|line| line.starts_with(b"pintle-shim\0"))
+    });
+    let numbers = shims.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let has = |pid: &u32| {
+        let children =
+            std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+        children.split_whitespace().any(|child| {
+            let cgroup = std::fs::read_to_string(format!("/proc/{child}/cgroup"));
+            cgroup.is_ok_and(|cgroup| cgroup.contains(container))
+        })
+    };
+    numbers.filter(has).collect()
 }

@@ -21,7 +21,7 @@ pub struct Cgroup {
 }
 
 #[derive(Debug)]
-enum Group {
+pub(crate) enum Group {
     V1(v1::Group),
     V2(v2::Group),
 }
@@ -33,6 +33,10 @@ impl Cgroup {
 
     pub(crate) fn from_v2(host: Arc<Hierarchies>, group: v2::Group) -> Cgroup {
         Cgroup { host, group: Group::V2(group) }
+    }
+
+    pub(crate) fn group(&self) -> &Group {
+        &self.group
     }
 
     /// The path below the root of the hierarchies, without a leading slash.

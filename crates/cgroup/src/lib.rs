@@ -12,6 +12,7 @@ mod group;
 mod host;
 mod meter;
 mod path;
+mod raw;
 mod stats;
 mod v1;
 mod v2;

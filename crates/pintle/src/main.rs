@@ -9,10 +9,13 @@ fn main() -> ExitCode {
     if std::env::var_os("CNI_COMMAND").is_some() {
         return network::plugin::plugin_main();
     }
+    let mut args = std::env::args_os();
+    if args.next().is_some_and(|name| shim::task::is_asked(&name)) {
+        return shim::task::main(args, pintle::shim_elf::SHIM_ELF);
+    }
     if let Some(ended) = pintle::userland::main(std::env::args_os()) {
         return ended;
     }
-    let mut args = std::env::args_os().skip(1);
     match args.next().as_deref().and_then(|command| command.to_str()) {
         Some("shim") => shim::main(),
         Some("oci") => runtime::main(args),

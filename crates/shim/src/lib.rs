@@ -7,6 +7,7 @@ pub mod protocol;
 mod messages;
 mod server;
 mod setup;
+pub mod task;
 
 use std::process::ExitCode;
 

@@ -3,7 +3,10 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let mut arguments = std::env::args_os().skip(1);
+    let mut arguments = std::env::args_os();
+    if arguments.next().is_some_and(|name| shim::task::is_asked(&name)) {
+        return shim::task::main(arguments, None);
+    }
     match arguments.next().as_deref().and_then(std::ffi::OsStr::to_str) {
         Some("shim") => shim::main(),
         Some("oci") => runtime::main(arguments),

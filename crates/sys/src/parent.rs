@@ -45,6 +45,21 @@ pub fn close_all_except(keep: &[BorrowedFd<'_>]) -> io::Result<()> {
     close_range(first, u32::MAX)
 }
 
+/// A copy, closed on exec, of the descriptor `number`, which the maker of this process left open. The original stays until
+/// [`close_all_except`] closes it.
+///
+/// # Errors
+/// `EBADF` if it is not open.
+pub fn inherited(number: i32) -> io::Result<OwnedFd> {
+    // SAFETY: F_DUPFD_CLOEXEC on a number makes a new descriptor of whatever is open there and changes nothing else.
+    let copy = unsafe { libc::fcntl(number, libc::F_DUPFD_CLOEXEC, 3) };
+    if copy < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel returned a new descriptor that nobody else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(copy) })
+}
+
 fn close_range(first: u32, last: u32) -> io::Result<()> {
     // SAFETY: plain numbers. That no owner of one of them goes on using it is what `close_all_except` demands of its caller.
     let done = unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };

@@ -47,6 +47,19 @@ pub fn connect(path: &Path) -> io::Result<OwnedFd> {
     connect_in(std::os::fd::AsFd::as_fd(&directory), name)
 }
 
+/// As [`connect`], on a socket that does not block: `WouldBlock` if whoever listens has more waiting than it wants.
+pub fn connect_at_once(path: &Path) -> io::Result<OwnedFd> {
+    let (Some(name), Some(folder)) = (path.file_name(), path.parent()) else {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "no file name"));
+    };
+    let flags = rustix::fs::OFlags::PATH | rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::CLOEXEC;
+    let directory = rustix::fs::open(folder, flags, rustix::fs::Mode::empty())?;
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    rustix::net::connect(&socket, &address_in(std::os::fd::AsFd::as_fd(&directory), name)?)?;
+    Ok(socket)
+}
+
 fn stream() -> io::Result<OwnedFd> {
     Ok(rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?)
 }

@@ -132,7 +132,7 @@ impl Mount {
 }
 
 impl Group {
-    fn find(&self, controller: Controller) -> Option<&Directory> {
+    pub(crate) fn find(&self, controller: Controller) -> Option<&Directory> {
         self.members.iter().find(|m| m.controllers.contains(&controller)).map(|m| &m.directory)
     }
 

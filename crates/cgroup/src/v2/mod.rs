@@ -111,6 +111,10 @@ fn hand_down(root: &Directory, leaf: &Directory, path: &CgroupPath) {
 }
 
 impl Group {
+    pub(crate) fn directory(&self) -> &Directory {
+        &self.directory
+    }
+
     pub(crate) fn birthplace(&self) -> BorrowedFd<'_> {
         self.directory.as_fd()
     }

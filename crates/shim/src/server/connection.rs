@@ -20,7 +20,7 @@ const GIVE_UP: usize = 8 << 20;
 
 /// Why a client is let go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Gone {
+pub(crate) enum Gone {
     #[error("it closed its end")]
     Closed,
     #[error("its bytes are no frame, or claim descriptors that did not come")]
@@ -30,11 +30,11 @@ pub(super) enum Gone {
 }
 
 #[derive(Debug)]
-pub(super) struct Connection {
-    pub(super) serial: u32,
-    pub(super) decoder: Decoder,
+pub(crate) struct Connection {
+    pub(crate) serial: u32,
+    pub(crate) decoder: Decoder,
     /// Calls of this client that wait for an answer.
-    pub(super) outstanding: usize,
+    pub(crate) outstanding: usize,
     socket: OwnedFd,
     unclaimed: VecDeque<OwnedFd>,
     out: Vec<u8>,
@@ -44,7 +44,7 @@ pub(super) struct Connection {
 
 impl Connection {
     /// Starts to wait for requests on `socket`, which must not block.
-    pub(super) fn open(socket: OwnedFd, serial: u32, poller: &Poller) -> rustix::io::Result<Connection> {
+    pub(crate) fn open(socket: OwnedFd, serial: u32, poller: &Poller) -> rustix::io::Result<Connection> {
         poller.add(&socket, Token::Connection(serial), READ)?;
         Ok(Connection {
             serial,
@@ -59,7 +59,7 @@ impl Connection {
     }
 
     /// Reads what is there into the decoder. False when nothing was.
-    pub(super) fn receive(&mut self, buffer: &mut [u8]) -> Result<bool, Gone> {
+    pub(crate) fn receive(&mut self, buffer: &mut [u8]) -> Result<bool, Gone> {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_UNCLAIMED))];
         let mut ancillary = RecvAncillaryBuffer::new(&mut space);
         let mut slices = [IoSliceMut::new(buffer)];
@@ -85,7 +85,7 @@ impl Connection {
     }
 
     /// The next `number` descriptors: frames claim them in the order in which both were sent.
-    pub(super) fn claim(&mut self, number: usize) -> Result<Vec<OwnedFd>, Gone> {
+    pub(crate) fn claim(&mut self, number: usize) -> Result<Vec<OwnedFd>, Gone> {
         if number > self.unclaimed.len() {
             return Err(Gone::Garbage);
         }
@@ -93,24 +93,24 @@ impl Connection {
     }
 
     /// Whether this client has to read before it is listened to again.
-    pub(super) fn is_held_back(&self) -> bool {
+    pub(crate) fn is_held_back(&self) -> bool {
         self.out.len() - self.sent > HOLD_BACK
     }
 
     /// Queues an answer, or if it is too long for a frame the error that it is.
-    pub(super) fn push(&mut self, stream: u32, response: &Response) {
+    pub(crate) fn push(&mut self, stream: u32, response: &Response) {
         if let Err(cause) = encode(&mut self.out, stream, FrameKind::Response, response) {
             let error = CallError::new(ErrorCode::Internal, format!("the answer cannot be sent: {cause}"));
             let _ = encode(&mut self.out, stream, FrameKind::Response, &error.response());
         }
     }
 
-    pub(super) fn has_output(&self) -> bool {
+    pub(crate) fn has_output(&self) -> bool {
         self.sent < self.out.len()
     }
 
     /// Writes what the socket takes and waits for what is needed next.
-    pub(super) fn flush(&mut self, poller: &Poller) -> Result<(), Gone> {
+    pub(crate) fn flush(&mut self, poller: &Poller) -> Result<(), Gone> {
         while self.has_output() {
             let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
             match rustix::net::send(&self.socket, &self.out[self.sent..], flags) {
@@ -145,7 +145,7 @@ impl Connection {
     }
 
     /// Ends it. Answers that wait are lost, calls go on.
-    pub(super) fn close(self, poller: &Poller) {
+    pub(crate) fn close(self, poller: &Poller) {
         poller.remove(&self.socket);
     }
 }

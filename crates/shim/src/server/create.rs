@@ -25,23 +25,28 @@ const MAX_CONTAINERS: usize = 1024;
 
 /// Descriptors that a helper takes along. What is absent of the standard streams becomes /dev/null.
 #[derive(Debug, Default)]
-pub(super) struct Handed {
-    pub(super) stdin: Option<OwnedFd>,
-    pub(super) stdout: Option<OwnedFd>,
-    pub(super) stderr: Option<OwnedFd>,
-    pub(super) console: Option<OwnedFd>,
-    pub(super) rootfs: Option<OwnedFd>,
-    pub(super) volumes: Vec<OwnedFd>,
+pub(crate) struct Handed {
+    pub(crate) stdin: Option<OwnedFd>,
+    pub(crate) stdout: Option<OwnedFd>,
+    pub(crate) stderr: Option<OwnedFd>,
+    pub(crate) console: Option<OwnedFd>,
+    pub(crate) rootfs: Option<OwnedFd>,
+    pub(crate) volumes: Vec<OwnedFd>,
+    /// By which a program that takes output says that it is ready.
+    pub(crate) ready: Option<OwnedFd>,
+    /// Where it is told that memory has run out.
+    pub(crate) memory: Option<OwnedFd>,
 }
 
 impl Handed {
-    pub(super) fn borrowed(&self) -> Vec<BorrowedFd<'_>> {
-        let all = [&self.stdin, &self.stdout, &self.stderr, &self.console, &self.rootfs];
-        all.into_iter().flatten().chain(&self.volumes).map(AsFd::as_fd).collect()
+    pub(crate) fn borrowed(&self) -> Vec<BorrowedFd<'_>> {
+        let streams = [&self.stdin, &self.stdout, &self.stderr, &self.console];
+        let others = [&self.rootfs, &self.ready, &self.memory];
+        streams.into_iter().chain(others).flatten().chain(&self.volumes).map(AsFd::as_fd).collect()
     }
 
     /// Makes the streams the standard streams of this process, which is a helper.
-    pub(super) fn wire(&mut self) -> io::Result<()> {
+    pub(crate) fn wire(&mut self) -> io::Result<()> {
         let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
         rustix::stdio::dup2_stdin(self.stdin.as_ref().unwrap_or(&null))?;
         rustix::stdio::dup2_stdout(self.stdout.as_ref().unwrap_or(&null))?;
@@ -284,6 +289,16 @@ fn make(
             deadline: None,
         }),
     };
+    report_of(made, state_root, id, restore.is_some())
+}
+
+/// What a helper reports of a creation.
+pub(crate) fn report_of(
+    made: Result<runtime::Created, runtime::CreateError>,
+    state_root: &Path,
+    id: &str,
+    restored: bool,
+) -> Report {
     let created = match made {
         Ok(created) => created,
         Err(error) => {
@@ -302,7 +317,7 @@ fn make(
         pid: created.pid,
         cgroup: record.as_ref().ok().and_then(|record| record.cgroup.clone()),
         own_pid_namespace: record.as_ref().is_ok_and(|record| record.own_pid_namespace),
-        start_in_helper: restore.is_some() || record.is_ok_and(|record| !record.poststart.is_empty()),
+        start_in_helper: restored || record.is_ok_and(|record| !record.poststart.is_empty()),
         warnings,
     })
 }

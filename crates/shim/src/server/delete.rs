@@ -134,7 +134,7 @@ impl Shim {
 }
 
 /// Runs in the helper.
-fn remove(root: &Path, id: &str, bundle: &Path, force: bool) -> Report {
+pub(crate) fn remove(root: &Path, id: &str, bundle: &Path, force: bool) -> Report {
     match runtime::delete(root, id, force) {
         Ok(deleted) => {
             let warning = |warning: &runtime::Warning| format!("container {id}: {warning}");

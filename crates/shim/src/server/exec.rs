@@ -184,7 +184,13 @@ fn hand(request: &ExecRequest, descriptors: Vec<OwnedFd>) -> Result<Handed, Call
 }
 
 /// Runs in the helper.
-fn execute(id: &str, process: &[u8], state_root: &Path, mut handed: Handed, has_terminal: bool) -> Report {
+pub(crate) fn execute(
+    id: &str,
+    process: &[u8],
+    state_root: &Path,
+    mut handed: Handed,
+    has_terminal: bool,
+) -> Report {
     let prepared =
         serde_json::from_slice(process).map_err(|cause| std::io::Error::new(ErrorKind::InvalidInput, cause));
     let process: runtime::oci_spec::runtime::Process = match prepared {

@@ -191,7 +191,7 @@ fn write_record(pod_dir: &Path, id: &str, exit: &Exit) -> io::Result<()> {
 }
 
 /// Runs in a helper, since killing waits and finding cgroups reads the table of mounts.
-fn look_at(path: &Path, kill: bool) -> Report {
+pub(crate) fn look_at(path: &Path, kill: bool) -> Report {
     let mut warnings = Vec::new();
     let group = path.to_str().ok_or_else(|| "its path is not UTF-8".to_string()).and_then(|path| {
         let host = cgroup::Host::detect().map_err(|error| error.to_string())?;

@@ -14,11 +14,11 @@ use std::path::PathBuf;
 use sys::process::{Child, Cloned};
 
 /// A report is cut off here.
-const MAX_REPORT: usize = 64 << 10;
+const MAX_REPORT: usize = 1 << 20;
 
 /// What a helper was started for. The numbers are serials.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Purpose {
+pub(crate) enum Purpose {
     Create {
         container: u32,
     },
@@ -49,28 +49,42 @@ pub(super) enum Purpose {
 
 /// What a helper says at its end: one line of JSON.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) enum Report {
+pub(crate) enum Report {
     Created(CreatedReport),
-    Executed { pid: i32, warnings: Vec<String> },
-    Looked { oom_kills: u64, warnings: Vec<String> },
-    Done { warnings: Vec<String> },
-    Failed { code: String, stage: String, message: String },
+    Executed {
+        pid: i32,
+        warnings: Vec<String>,
+    },
+    Looked {
+        oom_kills: u64,
+        warnings: Vec<String>,
+    },
+    Done {
+        warnings: Vec<String>,
+    },
+    /// The answer to a call, encoded.
+    Payload(Vec<u8>),
+    Failed {
+        code: String,
+        stage: String,
+        message: String,
+    },
 }
 
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) struct CreatedReport {
-    pub(super) pid: i32,
+pub(crate) struct CreatedReport {
+    pub(crate) pid: i32,
     /// Relative to the roots of the hierarchies.
-    pub(super) cgroup: Option<PathBuf>,
-    pub(super) own_pid_namespace: bool,
+    pub(crate) cgroup: Option<PathBuf>,
+    pub(crate) own_pid_namespace: bool,
     /// Start has hooks to run or a cgroup to thaw, and is done by a helper.
-    pub(super) start_in_helper: bool,
-    pub(super) warnings: Vec<String>,
+    pub(crate) start_in_helper: bool,
+    pub(crate) warnings: Vec<String>,
 }
 
 /// What reading a report gave.
 #[derive(Debug)]
-pub(super) enum Heard {
+pub(crate) enum Heard {
     NotYet,
     /// Nobody is left who could say anything, or everything was heard.
     Nothing,
@@ -79,21 +93,25 @@ pub(super) enum Heard {
 
 impl Report {
     /// The stage of a report made up for a helper that ended without one.
-    pub(super) const DIED: &str = "helper";
+    pub(crate) const DIED: &str = "helper";
 
-    pub(super) fn failed(code: ErrorCode, stage: impl Into<String>, message: impl ToString) -> Report {
+    pub(crate) fn failed(code: ErrorCode, stage: impl Into<String>, message: impl ToString) -> Report {
         Report::Failed { code: code.name().into(), stage: stage.into(), message: message.to_string() }
     }
 
     /// The error that a failure, or a report that does not fit the question, is.
-    pub(super) fn into_error(self, otherwise: ErrorCode) -> CallError {
+    pub(crate) fn into_error(self, otherwise: ErrorCode) -> CallError {
         match self {
             Report::Failed { code, stage, message } => {
                 // A helper that died had no name for it.
                 let code = Some(ErrorCode::parse(&code)).filter(|code| *code != ErrorCode::Unknown);
                 CallError::new(code.unwrap_or(otherwise), message).at(stage)
             }
-            Report::Created(_) | Report::Executed { .. } | Report::Looked { .. } | Report::Done { .. } => {
+            Report::Created(_)
+            | Report::Executed { .. }
+            | Report::Looked { .. }
+            | Report::Done { .. }
+            | Report::Payload(_) => {
                 CallError::new(otherwise, "a helper reported something else than it was asked for")
             }
         }
@@ -101,25 +119,25 @@ impl Report {
 }
 
 #[derive(Debug)]
-pub(super) struct Helper {
-    pub(super) serial: u32,
-    pub(super) purpose: Purpose,
-    pub(super) child: Child,
-    pub(super) report: OwnedFd,
+pub(crate) struct Helper<P = Purpose> {
+    pub(crate) serial: u32,
+    pub(crate) purpose: P,
+    pub(crate) child: Child,
+    pub(crate) report: OwnedFd,
     /// What was read of the report.
     bytes: Vec<u8>,
     /// The report was taken; the process is ending.
-    pub(super) reported: bool,
+    pub(crate) reported: bool,
 }
 
-impl Helper {
+impl<P> Helper<P> {
     /// Forks a process that has only the descriptors of `handed`, does `work` with them, reports and ends.
-    pub(super) fn start(
+    pub(crate) fn start(
         serial: u32,
-        purpose: Purpose,
+        purpose: P,
         handed: Handed,
         work: impl FnOnce(Handed) -> Report,
-    ) -> io::Result<Helper> {
+    ) -> io::Result<Helper<P>> {
         let (report, writer) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
         rustix::io::ioctl_fionbio(&report, true)?;
         match sys::process::clone_process(0, None)? {
@@ -136,7 +154,7 @@ impl Helper {
     }
 
     /// Reads what is there.
-    pub(super) fn read(&mut self) -> Heard {
+    pub(crate) fn read(&mut self) -> Heard {
         if self.reported {
             return Heard::Nothing;
         }
@@ -166,7 +184,7 @@ impl Helper {
         Heard::Report(report)
     }
 
-    pub(super) fn kill(&self) {
+    pub(crate) fn kill(&self) {
         let _ = rustix::process::pidfd_send_signal(&self.child.pidfd, rustix::process::Signal::KILL);
     }
 }

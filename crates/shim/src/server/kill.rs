@@ -15,7 +15,7 @@ use rustix::process::{Pid, Signal};
 use std::io;
 
 /// The signal of that number, which is 1 to 64.
-pub(super) fn signal(number: u32) -> Result<Signal, CallError> {
+pub(crate) fn signal(number: u32) -> Result<Signal, CallError> {
     let raw = i32::try_from(number).unwrap_or(0);
     Signal::from_named_raw(raw)
         .or_else(|| (34..=64).contains(&raw).then(|| sys::signal::real_time(raw)).flatten())

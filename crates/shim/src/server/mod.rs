@@ -3,21 +3,21 @@
 mod attach;
 mod attached;
 mod checkpoint;
-mod connection;
+pub(crate) mod connection;
 mod container;
-mod create;
-mod delete;
+pub(crate) mod create;
+pub(crate) mod delete;
 mod dispatch;
-mod exec;
-mod exit;
-mod helper;
+pub(crate) mod exec;
+pub(crate) mod exit;
+pub(crate) mod helper;
 mod input;
-mod kill;
-mod pending;
-mod poller;
-mod reap;
+pub(crate) mod kill;
+pub(crate) mod pending;
+pub(crate) mod poller;
+pub(crate) mod reap;
 mod shutdown;
-mod start;
+pub(crate) mod start;
 
 use crate::messages::{info, warning};
 use crate::protocol::{CallError, Response, Served};
@@ -40,7 +40,7 @@ use std::time::Instant;
 const MAX_CONNECTIONS: usize = 64;
 
 /// All reading is done into this one buffer. It is part of the program's zeroed memory, so that only what is used of it takes up room.
-static BUFFER: Mutex<[u8; 32 << 10]> = Mutex::new([0; 32 << 10]);
+pub(crate) static BUFFER: Mutex<[u8; 32 << 10]> = Mutex::new([0; 32 << 10]);
 
 /// A pod's shim at work.
 struct Shim {
@@ -127,6 +127,8 @@ impl Shim {
                 Token::Sink(serial, index) => self.sink_ready(serial, index.into()),
                 Token::Source(serial) => self.source_readable(serial),
                 Token::Input(serial) => self.input_writable(serial),
+                // These are only waited for below containerd.
+                Token::Publisher | Token::Memory(_) => {}
             }
         }
         self.let_time_pass(buffer);
@@ -259,12 +261,12 @@ fn response(result: Result<Vec<u8>, CallError>) -> Response {
     }
 }
 
-fn message(message: &impl Message) -> Result<Vec<u8>, CallError> {
+pub(crate) fn message(message: &impl Message) -> Result<Vec<u8>, CallError> {
     Ok(message.encode_to_vec())
 }
 
 /// The time now, in nanoseconds since 1970.
-fn now_ns() -> i64 {
+pub(crate) fn now_ns() -> i64 {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Realtime);
     now.tv_sec.saturating_mul(1_000_000_000).saturating_add(now.tv_nsec)
 }

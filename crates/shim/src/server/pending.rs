@@ -4,7 +4,7 @@ use std::time::Instant;
 
 /// An event that answers calls. The numbers are serials of containers, execs and calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Key {
+pub(crate) enum Key {
     Created(u32),
     Started(u32),
     Exited(u32),
@@ -20,52 +20,58 @@ pub(super) enum Key {
 
 /// A call that waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Caller {
-    pub(super) connection: u32,
-    pub(super) stream: u32,
+pub(crate) struct Caller {
+    pub(crate) connection: u32,
+    pub(crate) stream: u32,
     /// When the call was taken, in nanoseconds since 1970.
-    pub(super) began_ns: i64,
+    pub(crate) began_ns: i64,
     /// When the caller stops waiting; what it asked for goes on.
-    pub(super) deadline: Option<Instant>,
+    pub(crate) deadline: Option<Instant>,
 }
 
 /// All of them. Bounded by the connections' own limits.
-#[derive(Debug, Default)]
-pub(super) struct Pending {
-    calls: Vec<(Key, Caller)>,
+#[derive(Debug)]
+pub(crate) struct Pending<K = Key> {
+    calls: Vec<(K, Caller)>,
 }
 
-impl Pending {
-    pub(super) fn add(&mut self, key: Key, caller: Caller) {
+impl<K> Default for Pending<K> {
+    fn default() -> Pending<K> {
+        Pending { calls: Vec::new() }
+    }
+}
+
+impl<K: Copy + PartialEq> Pending<K> {
+    pub(crate) fn add(&mut self, key: K, caller: Caller) {
         self.calls.push((key, caller));
     }
 
     /// Takes out all who wait for `key`.
-    pub(super) fn take(&mut self, key: Key) -> Vec<Caller> {
+    pub(crate) fn take(&mut self, key: K) -> Vec<Caller> {
         self.take_if(|waiting, _| waiting == key)
     }
 
     /// Whether anybody waits for `key`.
-    pub(super) fn has(&self, key: Key) -> bool {
+    pub(crate) fn has(&self, key: K) -> bool {
         self.calls.iter().any(|(waiting, _)| *waiting == key)
     }
 
     /// Takes out those whose time is over.
-    pub(super) fn take_expired(&mut self, now: Instant) -> Vec<Caller> {
+    pub(crate) fn take_expired(&mut self, now: Instant) -> Vec<Caller> {
         self.take_if(|_, caller| caller.deadline.is_some_and(|deadline| deadline <= now))
     }
 
     /// Forgets the calls of a connection that is gone.
-    pub(super) fn forget(&mut self, connection: u32) {
+    pub(crate) fn forget(&mut self, connection: u32) {
         self.take_if(|_, caller| caller.connection == connection);
     }
 
     /// The nearest deadline.
-    pub(super) fn deadline(&self) -> Option<Instant> {
+    pub(crate) fn deadline(&self) -> Option<Instant> {
         self.calls.iter().filter_map(|(_, caller)| caller.deadline).min()
     }
 
-    fn take_if(&mut self, mut matches: impl FnMut(Key, &Caller) -> bool) -> Vec<Caller> {
+    fn take_if(&mut self, mut matches: impl FnMut(K, &Caller) -> bool) -> Vec<Caller> {
         let taken = self
             .calls
             .extract_if(.., |(key, caller)| matches(*key, caller))

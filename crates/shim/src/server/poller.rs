@@ -8,7 +8,7 @@ use std::time::Duration;
 
 /// What became ready. The numbers are serials, which are never given twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Token {
+pub(crate) enum Token {
     Listener,
     Children,
     Connection(u32),
@@ -22,6 +22,10 @@ pub(super) enum Token {
     Source(u32),
     /// The standard input of a container.
     Input(u32),
+    /// Where events are published.
+    Publisher,
+    /// Memory has run out in the control group of that container.
+    Memory(u32),
 }
 
 impl Token {
@@ -36,6 +40,8 @@ impl Token {
             Token::Sink(serial, index) => (6, serial, index),
             Token::Source(serial) => (7, serial, 0),
             Token::Input(serial) => (8, serial, 0),
+            Token::Publisher => (9, 0, 0),
+            Token::Memory(serial) => (10, serial, 0),
         };
         EventData::new_u64(u64::from(kind as u8) << 40 | u64::from(index) << 32 | u64::from(serial))
     }
@@ -53,6 +59,8 @@ impl Token {
             6 => Some(Token::Sink(serial, index)),
             7 => Some(Token::Source(serial)),
             8 => Some(Token::Input(serial)),
+            9 => Some(Token::Publisher),
+            10 => Some(Token::Memory(serial)),
             _ => None,
         }
     }
@@ -61,25 +69,25 @@ impl Token {
 /// The set of what is waited for. What is in it must be removed before it is closed: a fork may hold a copy of the descriptor, and with
 /// it the entry, for a while longer.
 #[derive(Debug)]
-pub(super) struct Poller {
+pub(crate) struct Poller {
     epoll: OwnedFd,
 }
 
-pub(super) const READ: EventFlags = EventFlags::IN;
-pub(super) const READ_AND_WRITE: EventFlags = EventFlags::IN.union(EventFlags::OUT);
-pub(super) const WRITE: EventFlags = EventFlags::OUT;
+pub(crate) const READ: EventFlags = EventFlags::IN;
+pub(crate) const READ_AND_WRITE: EventFlags = EventFlags::IN.union(EventFlags::OUT);
+pub(crate) const WRITE: EventFlags = EventFlags::OUT;
 /// Only what is always told: an error, or that the other end is closed.
-pub(super) const NOTHING: EventFlags = EventFlags::empty();
+pub(crate) const NOTHING: EventFlags = EventFlags::empty();
 
 /// How many events one wait gives at most.
 const EVENTS: usize = 32;
 
 impl Poller {
-    pub(super) fn new() -> rustix::io::Result<Poller> {
+    pub(crate) fn new() -> rustix::io::Result<Poller> {
         Ok(Poller { epoll: epoll::create(CreateFlags::CLOEXEC)? })
     }
 
-    pub(super) fn add(
+    pub(crate) fn add(
         &self,
         source: impl AsFd,
         token: Token,
@@ -88,16 +96,16 @@ impl Poller {
         epoll::add(&self.epoll, source, token.data(), interest)
     }
 
-    pub(super) fn change(&self, source: impl AsFd, token: Token, interest: EventFlags) {
+    pub(crate) fn change(&self, source: impl AsFd, token: Token, interest: EventFlags) {
         let _ = epoll::modify(&self.epoll, source, token.data(), interest);
     }
 
-    pub(super) fn remove(&self, source: impl AsFd) {
+    pub(crate) fn remove(&self, source: impl AsFd) {
         let _ = epoll::delete(&self.epoll, source);
     }
 
     /// Waits for events, or for `timeout` to pass.
-    pub(super) fn wait(&self, timeout: Option<Duration>) -> rustix::io::Result<Tokens> {
+    pub(crate) fn wait(&self, timeout: Option<Duration>) -> rustix::io::Result<Tokens> {
         let timeout = timeout.map(|left| Timespec {
             tv_sec: left.as_secs().min(i64::MAX as u64) as i64,
             tv_nsec: left.subsec_nanos().into(),
@@ -112,7 +120,7 @@ impl Poller {
 }
 
 /// The events of one wait.
-pub(super) struct Tokens {
+pub(crate) struct Tokens {
     events: [Event; EVENTS],
     next: usize,
     ready: usize,
@@ -148,6 +156,8 @@ mod tests {
             Token::Sink(9, 1),
             Token::Source(9),
             Token::Input(u32::MAX),
+            Token::Publisher,
+            Token::Memory(u32::MAX),
         ] {
             assert_eq!(Token::parse(token.data()), Some(token));
         }

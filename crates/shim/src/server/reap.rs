@@ -127,7 +127,7 @@ impl Shim {
         let report = match helper.read() {
             Heard::Report(report) => report,
             Heard::NotYet | Heard::Nothing => {
-                self.kill_strays();
+                kill_strays(|pid| self.known(pid).is_some());
                 let exit = exit_of(0, status);
                 let how = match exit.signal {
                     0 => format!("it exited with code {}", exit.code),
@@ -138,22 +138,6 @@ impl Shim {
             }
         };
         self.done(helper.purpose, report, buffer);
-    }
-
-    /// A helper that was killed leaves children: a half-made init, a hook. They became ours, and unlike what a container orphans they
-    /// are in no container's cgroup but in our own.
-    fn kill_strays(&self) {
-        let own = std::fs::read("/proc/self/cgroup").unwrap_or_default();
-        let pid = std::process::id();
-        let children =
-            std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
-        let unknown = |pid: &i32| self.known(*pid).is_none();
-        for pid in children.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).filter(unknown) {
-            let is_stray = std::fs::read(format!("/proc/{pid}/cgroup")).is_ok_and(|cgroup| cgroup == own);
-            if let Some(pid) = rustix::process::Pid::from_raw(pid).filter(|_| is_stray) {
-                let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
-            }
-        }
     }
 
     fn done(&mut self, purpose: Purpose, report: Report, buffer: &mut [u8]) {
@@ -171,8 +155,23 @@ impl Shim {
     }
 }
 
+/// A helper that was killed leaves children: a half-made init, a hook. They became ours, and unlike what a container orphans they are in
+/// no container's cgroup but in our own.
+pub(crate) fn kill_strays(is_known: impl Fn(i32) -> bool) {
+    let own = std::fs::read("/proc/self/cgroup").unwrap_or_default();
+    let pid = std::process::id();
+    let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+    let unknown = |pid: &i32| !is_known(*pid);
+    for pid in children.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).filter(unknown) {
+        let is_stray = std::fs::read(format!("/proc/{pid}/cgroup")).is_ok_and(|cgroup| cgroup == own);
+        if let Some(pid) = rustix::process::Pid::from_raw(pid).filter(|_| is_stray) {
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+        }
+    }
+}
+
 /// The exit that a status is; 128 + signal is the code a shell would give.
-fn exit_of(pid: i32, status: WaitStatus) -> Exit {
+pub(crate) fn exit_of(pid: i32, status: WaitStatus) -> Exit {
     let signal = status.terminating_signal().unwrap_or(0).cast_unsigned();
     let code = status.exit_status().map_or(128 + signal, i32::cast_unsigned);
     Exit { code, signal, pid: pid.cast_unsigned(), exited_at_ns: now_ns(), ..Exit::default() }

@@ -104,7 +104,7 @@ impl Shim {
     }
 }
 
-fn start_error(error: &runtime::StartError) -> CallError {
+pub(crate) fn start_error(error: &runtime::StartError) -> CallError {
     let code = match error {
         runtime::StartError::Lookup(_) | runtime::StartError::Failed { .. } => ErrorCode::StartFailed,
         runtime::StartError::NotCreated { .. } => ErrorCode::WrongState,
@@ -112,7 +112,7 @@ fn start_error(error: &runtime::StartError) -> CallError {
     CallError::new(code, error.to_string()).at(stage(error))
 }
 
-fn stage(error: &runtime::StartError) -> String {
+pub(crate) fn stage(error: &runtime::StartError) -> String {
     match error {
         runtime::StartError::Failed { failure, .. } => failure.stage.to_string(),
         runtime::StartError::Lookup(_) | runtime::StartError::NotCreated { .. } => "state".into(),

@@ -6,6 +6,7 @@
 )]
 
 pub mod client;
+pub mod tasks;
 
 use client::Client;
 use shim::config::{NamespaceMode, PidMode, PodNamespaces, ShimConfig, socket_path};

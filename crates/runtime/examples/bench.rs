@@ -77,6 +77,11 @@ fn create(id: &str, bundle: &str, states: &str, config: &[u8], rootfs: Option<Ow
                 pid_file: None,
                 preserve_fds: 0,
                 systemd_cgroup: false,
+                no_pivot: false,
+                keyring: true,
+                cgroup_optional: false,
+                bind_devices: false,
+                check_command: false,
             });
             match created {
                 Ok(_) => exit_now(0),

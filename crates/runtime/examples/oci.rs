@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    runtime::main(std::env::args_os().skip(1))
+    runtime::main(std::env::args_os().skip(1), None)
 }

@@ -77,6 +77,29 @@ pub(crate) fn create(path: &Path, linux: &Linux, warnings: &mut Vec<Warning>) ->
     Ok(group)
 }
 
+/// As [`create`], for a process that may not be allowed to: then there is no group, if nothing is to be limited.
+pub(crate) fn create_if_allowed(
+    path: &Path,
+    linux: &Linux,
+    warnings: &mut Vec<Warning>,
+) -> Result<Option<Cgroup>, Failure> {
+    let failure = match create(path, linux, warnings) {
+        Ok(group) => return Ok(Some(group)),
+        Err(failure) => failure,
+    };
+    let mut limits = linux.resources().clone().unwrap_or_default();
+    limits.set_devices(None);
+    if limits != LinuxResources::default()
+        && serde_json::to_value(&limits).is_ok_and(|limits| limits != serde_json::json!({}))
+    {
+        return Err(failure.remedy("without a cgroup nothing can be limited: leave linux.resources out"));
+    }
+    let message =
+        format!("there is none, so that the container can be neither paused nor measured: {failure}");
+    warnings.push(Warning { stage: Stage::Cgroup, message });
+    Ok(None)
+}
+
 /// What init of a container in the group `path` has to know.
 pub(crate) fn view(path: &Path) -> Result<View, Failure> {
     let version = match host()?.mode() {
@@ -172,6 +195,19 @@ pub(crate) fn open(record: &Record) -> Result<Option<Cgroup>, Failure> {
     }
 }
 
+/// A group below the container's, which exists.
+pub(crate) fn below(record: &Record, below: &str) -> Result<Cgroup, Failure> {
+    let fail =
+        |cause: &str| Failure::new(Stage::Cgroup, format!("cgroup {below:?} below the container's"), cause);
+    let own = record.cgroup.as_ref().ok_or_else(|| fail("the container has no cgroup"))?;
+    let inside = Path::new(below.trim_start_matches('/'));
+    if inside.components().any(|part| !matches!(part, std::path::Component::Normal(_))) {
+        return Err(fail("is not a path of plain names"));
+    }
+    let text = own.join(inside).display().to_string();
+    host()?.open(&text).map_err(|error| fail(&error.to_string()))
+}
+
 pub(crate) fn is_frozen(record: &Record) -> bool {
     matches!(open(record), Ok(Some(group)) if group.is_frozen().unwrap_or(false))
 }
@@ -249,6 +285,14 @@ pub fn processes(state_root: &Path, id: &str) -> Result<Vec<i32>, UpdateError> {
             .processes(true)
             .map_err(|error| failed(Failure::new(Stage::Cgroup, group.path().to_string(), error))),
     }
+}
+
+/// What the container uses.
+///
+/// # Errors
+/// No such container, it is stopped, or its group cannot be read.
+pub fn stats(state_root: &Path, id: &str) -> Result<cgroup::Stats, UpdateError> {
+    with_group(state_root, id, Cgroup::stats)
 }
 
 /// Does something with the group of a container that is alive.

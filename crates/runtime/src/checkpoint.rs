@@ -9,7 +9,7 @@ use oci_spec::runtime::Spec;
 use rustix::fs::{Mode, OFlags};
 use sys::namespace::{join, kind};
 
-use crate::criu::{Options, PIDS, Saved, Session};
+use crate::criu::{CriuOptions, Options, PIDS, Saved, Session};
 use crate::error::{At, CheckpointError, Failure, Stage};
 use crate::namespaces::Namespaces;
 use crate::record::{Folder, Record, Status, status};
@@ -46,6 +46,8 @@ pub struct CheckpointRequest<'a> {
     pub file_locks: bool,
     /// The container has a terminal of the caller's.
     pub shell_job: bool,
+    /// What else.
+    pub more: CriuOptions<'a>,
     /// When to give up.
     pub deadline: Option<Instant>,
 }
@@ -78,7 +80,7 @@ fn save(request: &CheckpointRequest<'_>, record: &Record) -> Result<(), Failure>
     let freezer = group.as_ref().and_then(|group| group.freezer_path().ok());
     let mounts = saved.external.iter().map(|mount| format!("mnt[{0}]:{0}", mount.key()));
     let pids = shared_pids(record.pid, &spec)?.map(|inode| format!("pid[{inode}]:{PIDS}"));
-    let options = Options {
+    let mut options = Options {
         images_dir_fd: images.as_raw_fd(),
         work_dir_fd: Some(work.as_raw_fd()),
         pid: Some(record.pid),
@@ -98,13 +100,17 @@ fn save(request: &CheckpointRequest<'_>, record: &Record) -> Result<(), Failure>
         orphan_pts_master: Some(true),
         ..Options::default()
     };
+    request.more.ask(&mut options);
     let shared = shared_namespaces(record.pid, &spec)?;
     let session = Session::start(request.criu, || {
         shared.iter().try_for_each(|(fd, kind, name)| {
             join(std::os::fd::AsFd::as_fd(fd), *kind).at(Stage::Namespaces, || format!("joining its {name}"))
         })
     })?;
-    session.dump(options, request.deadline)?;
+    session.dump(request.more.memory_only, options, request.deadline)?;
+    if request.more.memory_only {
+        return Ok(());
+    }
     crate::criu::write_saved(request.images, &saved)
 }
 

@@ -67,17 +67,37 @@ impl Command {
 
     /// Becomes the command; returns only why that failed.
     pub(crate) fn execute(&self) -> Failure {
+        self.first(|candidate| Err(sys::process::exec(candidate, &self.arguments, &self.environment)))
+            .err()
+            .unwrap_or_else(|| Failure::new(Stage::Command, "execve", "returned without an error"))
+    }
+
+    /// Whether this process, as the user that it is now, could execute the command: there is a file and it may be executed. What only
+    /// the kernel can tell, such as a missing interpreter, is left to [`Command::execute`].
+    pub(crate) fn check(&self) -> Result<(), Failure> {
+        self.first(|candidate| {
+            let stat = rustix::fs::stat(candidate.as_c_str())?;
+            if rustix::fs::FileType::from_raw_mode(stat.st_mode) == rustix::fs::FileType::Directory {
+                return Err(Errno::ACCESS.into());
+            }
+            let (access, flags) = (rustix::fs::Access::EXEC_OK, rustix::fs::AtFlags::EACCESS);
+            Ok(rustix::fs::accessat(rustix::fs::CWD, candidate.as_c_str(), access, flags)?)
+        })
+    }
+
+    /// Tries each place in which the command may be; the reason is that of the place that comes nearest.
+    fn first(&self, mut attempt: impl FnMut(&CString) -> io::Result<()>) -> Result<(), Failure> {
         let mut denied = None;
         for candidate in &self.candidates {
-            let error = sys::process::exec(candidate, &self.arguments, &self.environment);
+            let Err(error) = attempt(candidate) else { return Ok(()) };
             match error.raw_os_error().map(Errno::from_raw_os_error) {
                 // A missing interpreter is told from a missing file by looking whether the file is there.
                 Some(Errno::NOENT | Errno::NOTDIR) if self.searched && !exists(candidate) => {}
                 Some(Errno::ACCESS) if self.searched => denied = denied.or(Some((candidate, error))),
-                _ => return explain(candidate, &error),
+                _ => return Err(explain(candidate, &error)),
             }
         }
-        match denied {
+        Err(match denied {
             Some((candidate, error)) => explain(candidate, &error),
             None => {
                 let name =
@@ -89,7 +109,7 @@ impl Command {
                 }
                 .remedy(format!("looked for {}", places.join(", ")))
             }
-        }
+        })
     }
 }
 
@@ -141,9 +161,11 @@ fn explain(program: &CString, error: &io::Error) -> Failure {
     };
     match error.raw_os_error().map(Errno::from_raw_os_error) {
         Some(Errno::NOENT) => match interpreter(&path) {
-            Some(missing) => with(format!("the interpreter {missing} is missing in the image"))
-                .remedy("the command exists; what must load it does not"),
-            None => with("no such file in the image".into()),
+            Some(missing) => {
+                with(format!("no such file or directory: the interpreter {missing} is missing in the image"))
+                    .remedy("the command exists; what must load it does not")
+            }
+            None => with("no such file or directory in the image".into()),
         },
         Some(Errno::ACCESS) => with(denied(&path)),
         Some(Errno::NOEXEC) => with(foreign(&path)),
@@ -197,16 +219,17 @@ fn denied(path: &Path) -> String {
     let Ok(stat) = rustix::fs::stat(path) else {
         return "permission denied: a directory on its path is closed to this user".into();
     };
+    let refused = |why: &str| format!("permission denied: {why}");
     let noexec =
         rustix::fs::statvfs(path).is_ok_and(|fs| fs.f_flag.contains(rustix::fs::StatVfsMountFlags::NOEXEC));
     match rustix::fs::FileType::from_raw_mode(stat.st_mode) {
-        rustix::fs::FileType::Directory => "is a directory".into(),
-        rustix::fs::FileType::RegularFile if noexec => "its file system is mounted noexec".into(),
+        rustix::fs::FileType::Directory => refused("it is a directory"),
+        rustix::fs::FileType::RegularFile if noexec => refused("its file system is mounted noexec"),
         rustix::fs::FileType::RegularFile if stat.st_mode & 0o111 == 0 => {
-            format!("is not executable (mode {:04o})", stat.st_mode & 0o7777)
+            refused(&format!("it is not executable (mode {:04o})", stat.st_mode & 0o7777))
         }
-        rustix::fs::FileType::RegularFile => "permission denied for this user".into(),
-        _ => "is not a regular file".into(),
+        rustix::fs::FileType::RegularFile => refused("it is closed to this user"),
+        _ => refused("it is not a regular file"),
     }
 }
 

@@ -43,6 +43,16 @@ pub struct CreateRequest<'a> {
     pub preserve_fds: u32,
     /// `cgroupsPath` is `slice:prefix:name` and the cgroup is made by systemd.
     pub systemd_cgroup: bool,
+    /// The host's root is no mount that pivot_root(2) takes, as an initramfs is not: its mounts are taken away one by one instead.
+    pub no_pivot: bool,
+    /// A session keyring of the container's own, which processes that are executed in it join.
+    pub keyring: bool,
+    /// Where this process may make no cgroup, go on without one, unless the configuration limits something.
+    pub cgroup_optional: bool,
+    /// This process is in a user namespace: devices are bound from the host, since mknod(2) is forbidden.
+    pub bind_devices: bool,
+    /// Fail here, and not at start, if there is no such command or the user may not execute it.
+    pub check_command: bool,
 }
 
 /// A container that waits for start.
@@ -102,6 +112,7 @@ pub(crate) struct Made {
     /// Whether the state directory is ours to remove.
     new_folder: bool,
     pub(crate) cgroup: Option<Cgroup>,
+    rdt: Option<crate::rdt::Group>,
     child: Option<Child>,
     pid_file: Option<PathBuf>,
 }
@@ -120,6 +131,9 @@ impl Made {
         }
         if let Some(path) = self.pid_file {
             let _ = std::fs::remove_file(path);
+        }
+        if let Some(group) = self.rdt {
+            group.remove();
         }
         if let Some(group) = self.cgroup
             && let Err(failure) = crate::cgroups::delete(&group)
@@ -166,7 +180,8 @@ fn make(request: CreateRequest<'_>, made: &mut Made) -> Result<Created, Refusal>
         }),
     };
     let mounts = crate::mounts::prepare(spec.mounts().as_deref().unwrap_or_default(), sources)?;
-    let devices = init::prepare_devices(linux, &mounts, namespaces.has_user())?;
+    let bind_devices = request.bind_devices || namespaces.has_user();
+    let devices = init::prepare_devices(linux, &mounts, bind_devices)?;
     let console = request.console.map(Console::connect).transpose()?;
     let notify = linux.seccomp().as_ref().and_then(|seccomp| seccomp.listener_path().as_deref());
     let seccomp_listener = notify
@@ -175,12 +190,21 @@ fn make(request: CreateRequest<'_>, made: &mut Made) -> Result<Created, Refusal>
         })
         .transpose()?;
     let cgroup_path = crate::cgroups::path_of(linux, request.id, request.systemd_cgroup)?;
-    let group = crate::cgroups::create(&cgroup_path, linux, &mut warnings)?;
+    made.cgroup = if request.cgroup_optional {
+        crate::cgroups::create_if_allowed(&cgroup_path, linux, &mut warnings)?
+    } else {
+        Some(crate::cgroups::create(&cgroup_path, linux, &mut warnings)?)
+    };
     let view = crate::cgroups::view(&cgroup_path)?;
-    made.cgroup = Some(group);
     let mut record = new_record(request.id, &spec, bundle, &namespaces);
     record.rootfs = rootfs_path;
-    record.cgroup = Some(cgroup_path.clone());
+    record.cgroup = made.cgroup.is_some().then(|| cgroup_path.clone());
+    record.keyring = request.keyring;
+    if let Some(rdt) = linux.intel_rdt() {
+        let group = crate::rdt::make(&crate::rdt::mounted()?, rdt, request.id)?;
+        made.rdt = Some(group.clone());
+        record.rdt = Some(group);
+    }
     // Nobody in the container may look into this process or the copy that becomes its init.
     sys::process::set_dumpable(false).at(Stage::Process, || "not dumpable")?;
     let between = namespaces.joins(kind::USER);
@@ -210,6 +234,8 @@ fn make(request: CreateRequest<'_>, made: &mut Made) -> Result<Created, Refusal>
                 preserve_fds: request.preserve_fds,
                 raw_environment,
                 entrance,
+                no_pivot: request.no_pivot,
+                check_command: request.check_command,
             })
         }
     };
@@ -218,10 +244,14 @@ fn make(request: CreateRequest<'_>, made: &mut Made) -> Result<Created, Refusal>
     made.child = Some(child);
     record.pid = pid;
     record.start_time = sys::process::start_time(pid).at(Stage::State, || format!("process {pid}"))?;
+    if let Some(group) = &record.rdt {
+        group.add(pid)?;
+    }
     if let Some((uids, gids)) = maps {
         sys::users::write_maps(pid, &ranges(uids), &ranges(gids)).at(Stage::Namespaces, || "id maps")?;
         channel.order(&Order::Go)?;
     }
+    crate::net_devices::apply(linux, &namespaces, pid)?;
     if namespaces.has_user() {
         crate::process::give_streams(pid, process).at(Stage::Process, || "owner of the standard streams")?;
     }
@@ -251,7 +281,7 @@ pub(crate) fn load(path: &Path) -> Result<Spec, Failure> {
     if bytes.len() as u64 > LARGEST_CONFIG {
         return Err(Failure::new(Stage::Configuration, object(), "is larger than 16 MiB"));
     }
-    serde_json::from_slice(&bytes).map_err(|error| Failure::new(Stage::Configuration, object(), error))
+    crate::json_place::parse(&bytes).map_err(|cause| Failure::new(Stage::Configuration, object(), cause))
 }
 
 /// The parts that a Linux container must have, and refusals of what is not supported.
@@ -267,9 +297,7 @@ pub(crate) fn parts(spec: &Spec, has_console: bool) -> Result<(&Linux, &Process)
     if process.args().as_ref().is_none_or(Vec::is_empty) {
         return fail("process.args", "is empty: there is nothing to run");
     }
-    if !process.cwd().is_absolute() {
-        return fail("process.cwd", "must be an absolute path");
-    }
+    crate::rules::check(spec, linux, process)?;
     crate::process::check_ids(process)?;
     let terminal = process.terminal().unwrap_or(false);
     if terminal != has_console {
@@ -281,12 +309,6 @@ pub(crate) fn parts(spec: &Spec, has_console: bool) -> Result<(&Linux, &Process)
                 "is not set, but there is a console socket"
             },
         );
-    }
-    if linux.intel_rdt().is_some() {
-        return fail("linux.intelRdt", "is not supported");
-    }
-    if linux.net_devices().as_ref().is_some_and(|devices| !devices.is_empty()) {
-        return fail("linux.netDevices", "is not supported");
     }
     Ok((linux, process))
 }
@@ -390,6 +412,8 @@ pub(crate) fn new_record(id: &str, spec: &Spec, bundle: PathBuf, namespaces: &Na
         seccomp_flags: None,
         poststart: hooks.poststart().clone().unwrap_or_default(),
         poststop: hooks.poststop().clone().unwrap_or_default(),
+        keyring: false,
+        rdt: None,
         annotations: spec.annotations().clone().unwrap_or_default(),
     }
 }

@@ -1,6 +1,6 @@
 //! A configuration to start from, as `spec` writes it.
 
-use oci_spec::runtime::{Process, Spec};
+use oci_spec::runtime::{Linux, Process, Spec, get_rootless_mounts};
 
 /// The default `config.json`: a shell in all new namespaces but the user's, without privileges, root file system read-only.
 pub fn default_spec() -> Spec {
@@ -15,4 +15,14 @@ pub fn default_spec() -> Spec {
     }
     spec.set_process(Some(process));
     spec
+}
+
+/// Changes a configuration to one that this user, without privilege, can run: a user namespace in which its root is this user, no network
+/// namespace, as nobody could connect it, and no resources, as no cgroup is theirs.
+pub(crate) fn make_rootless(spec: &mut Spec, uid: u32, gid: u32) {
+    let mut linux = Linux::rootless(uid, gid);
+    if let Some(own) = spec.linux() {
+        linux.set_masked_paths(own.masked_paths().clone()).set_readonly_paths(own.readonly_paths().clone());
+    }
+    spec.set_linux(Some(linux)).set_mounts(Some(get_rootless_mounts()));
 }

@@ -43,6 +43,9 @@ pub fn delete(state_root: &Path, id: &str, force: bool) -> Result<Deleted, Delet
             .map_err(failed)?;
     }
     crate::cgroups::remove(&record).map_err(failed)?;
+    if let Some(group) = &record.rdt {
+        group.remove();
+    }
     remove_files(&folder).at(Stage::State, || folder.path.display().to_string()).map_err(failed)?;
     let mut deleted = Deleted::default();
     let state = record.oci_state(Status::Stopped);

@@ -1,4 +1,8 @@
 //! What can go wrong, one enum per operation. A failure inside a step names the stage, the object, the cause and what to do.
+//!
+//! Callers of an OCI runtime look for some phrases in what it says: containerd's shim and CRI-O for `container not running` and `does not
+//! exist`, Docker and Podman for `executable file not found`, `no such file or directory` and `permission denied`. Messages keep them as
+//! they are (docs/runtimes.md has the list).
 
 use std::io;
 use std::path::PathBuf;
@@ -42,6 +46,10 @@ pub enum Stage {
     Seccomp,
     /// Executing the command.
     Command,
+    /// Network devices.
+    Network,
+    /// The resctrl group.
+    Rdt,
     /// CRIU, and what it reads and writes.
     Criu,
     /// The time that was given is over.
@@ -67,6 +75,8 @@ impl std::fmt::Display for Stage {
             Stage::Labels => "security label",
             Stage::Seccomp => "seccomp",
             Stage::Command => "command",
+            Stage::Network => "network devices",
+            Stage::Rdt => "Intel RDT",
             Stage::Criu => "checkpoint",
             Stage::Deadline => "deadline",
         })
@@ -142,7 +152,7 @@ pub enum Lookup {
         why: &'static str,
     },
     /// There is no such container.
-    #[error("container {id:?} does not exist in {}", state_root.display())]
+    #[error("container does not exist: {id:?} is not in {}", state_root.display())]
     NotFound {
         /// As given.
         id: String,
@@ -168,7 +178,7 @@ pub enum CreateError {
     #[error(transparent)]
     Id(#[from] Lookup),
     /// A container of this id exists.
-    #[error("container {id:?} exists already in {}; delete it first", state_root.display())]
+    #[error("container with given ID already exists: {id:?} in {}; delete it first", state_root.display())]
     Exists {
         /// Its id.
         id: String,
@@ -191,6 +201,13 @@ fn leftovers(left: &[String]) -> String {
     if left.is_empty() { String::new() } else { format!("; not taken back: {}", left.join("; ")) }
 }
 
+fn why_not_started(status: Status) -> &'static str {
+    match status {
+        Status::Stopped => "cannot start a container that has stopped",
+        Status::Created | Status::Running | Status::Paused => "cannot start an already running container",
+    }
+}
+
 /// Why a container was not started.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -198,7 +215,7 @@ pub enum StartError {
     #[error(transparent)]
     Lookup(#[from] Lookup),
     /// It is not waiting to be started.
-    #[error("container {id:?} is {status}, only a created container can be started")]
+    #[error("{}: {id:?} is {status}", why_not_started(*status))]
     NotCreated {
         /// Its id.
         id: String,
@@ -222,7 +239,7 @@ pub enum ExecError {
     #[error(transparent)]
     Lookup(#[from] Lookup),
     /// It has no process to join.
-    #[error("container {id:?} is {status}, a process can be executed in a created or running container only")]
+    #[error("cannot exec in a {status} container: {id:?}")]
     NotRunning {
         /// Its id.
         id: String,
@@ -246,7 +263,7 @@ pub enum KillError {
     #[error(transparent)]
     Lookup(#[from] Lookup),
     /// It has ended.
-    #[error("container {id:?} is not running")]
+    #[error("container not running: {id:?} has ended")]
     NotRunning {
         /// Its id.
         id: String,
@@ -294,7 +311,7 @@ pub enum DeleteError {
     #[error(transparent)]
     Lookup(#[from] Lookup),
     /// It still runs and force was not asked for.
-    #[error("container {id:?} is {status}; kill it first, or force")]
+    #[error("cannot delete container {id:?} that is not stopped: it is {status}; kill it first, or force")]
     Running {
         /// Its id.
         id: String,
@@ -318,7 +335,7 @@ pub enum UpdateError {
     #[error(transparent)]
     Lookup(#[from] Lookup),
     /// It has ended.
-    #[error("container {id:?} is stopped")]
+    #[error("container not running: {id:?} is stopped")]
     Stopped {
         /// Its id.
         id: String,

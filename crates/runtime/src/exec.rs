@@ -31,6 +31,10 @@ pub struct ExecRequest<'a> {
     pub pid_file: Option<&'a Path>,
     /// How many descriptors from 3 on the process inherits.
     pub preserve_fds: u32,
+    /// A group below the container's in which the process runs, for example `/probes`; it exists. `None` is the container's own.
+    pub cgroup: Option<&'a str>,
+    /// Also in a paused container, where the process stops before its first step until the container is resumed.
+    pub ignore_paused: bool,
 }
 
 /// A process that runs.
@@ -56,7 +60,9 @@ pub fn exec(request: ExecRequest<'_>) -> Result<Executed, ExecError> {
     let failed = |failure| ExecError::Failed { id: id.into(), failure: Box::new(failure) };
     let now = status(&folder, &record).at(Stage::State, || "init").map_err(failed)?;
     let init = record.init().at(Stage::State, || "init").map_err(failed)?;
-    let (Some(init), Status::Created | Status::Running) = (init, now) else {
+    let fits =
+        matches!(now, Status::Created | Status::Running) || (now == Status::Paused && request.ignore_paused);
+    let Some(init) = init.filter(|_| fits) else {
         return Err(ExecError::NotRunning { id: id.into(), status: now });
     };
     run(request, &folder, &record, &init).map_err(failed)
@@ -76,7 +82,10 @@ fn run(
     let console = request.console.map(Console::connect).transpose()?;
     let raw_environment = crate::environment::read(&record.bundle)?;
     let filter = crate::seccomp_filter::read(folder, record)?;
-    let group = crate::cgroups::open(record)?;
+    let group = match request.cgroup {
+        Some(below) => Some(crate::cgroups::below(record, below)?),
+        None => crate::cgroups::open(record)?,
+    };
     let other_users = in_other_user_namespace(record)?;
     sys::process::set_dumpable(false).at(Stage::Process, || "not dumpable")?;
     let (channel, theirs) = Channel::pair()?;
@@ -100,6 +109,8 @@ fn run(
                 raw_environment,
                 preserve_fds: request.preserve_fds,
                 entrance,
+                keyring: record.keyring.then_some(record.id.as_str()),
+                init_pid: record.pid,
             }
             .run()
         }
@@ -139,7 +150,11 @@ fn clone_beside(init: &OwnedFd, cgroup: Option<std::os::fd::BorrowedFd<'_>>) -> 
         }
     })?;
     if let Cloned::Parent(_) = cloned {
-        join(own.as_fd(), kind::PID).at(Stage::Namespaces, || "going back to the own pid namespace")?;
+        match join(own.as_fd(), kind::PID) {
+            // Root of the container's user namespace cannot go back to the host's; it makes no further process either.
+            Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {}
+            other => other.at(Stage::Namespaces, || "going back to the own pid namespace")?,
+        }
     }
     Ok(cloned)
 }
@@ -179,6 +194,10 @@ struct Joiner<'a> {
     raw_environment: Vec<u8>,
     preserve_fds: u32,
     entrance: cgroup::Entrance,
+    /// The container's id, if it has a keyring.
+    keyring: Option<&'a str>,
+    /// The number of init on the host.
+    init_pid: i32,
 }
 
 impl Joiner<'_> {
@@ -209,6 +228,9 @@ impl Joiner<'_> {
         // The private procfs is of the container's pid namespace, in which this process was born, and made with the host's rights.
         let labels = crate::labels::Labels::open(self.process, &mut |warning| warnings.push(warning))?;
         self.join_namespaces()?;
+        if let Some(id) = self.keyring {
+            labels.join_keyring(id)?;
+        }
         let root = Root::open(Path::new("/")).at(Stage::Rootfs, || "/")?;
         let peer = self.console(&root)?;
         let cwd = self.process.cwd();
@@ -244,13 +266,40 @@ impl Joiner<'_> {
     fn join_namespaces(&self) -> Result<(), Failure> {
         let users = if self.other_users { kind::USER } else { 0 };
         let kinds = kind::MOUNT | kind::CGROUP | kind::UTS | kind::IPC | kind::NETWORK | kind::TIME | users;
-        join(self.init.as_fd(), kinds).at(Stage::Namespaces, || "namespaces of the container").map_err(
-            |failure| failure.remedy("its init has just ended, or this process lacks CAP_SYS_ADMIN"),
-        )?;
+        let joined = join(self.init.as_fd(), kinds).or_else(|error| match error.kind() {
+            // One that is the host's, and so is this process's own, must not be named by root of a user namespace.
+            std::io::ErrorKind::PermissionDenied => join(self.init.as_fd(), kinds & self.other_kinds()),
+            _ => Err(error),
+        });
+        joined.at(Stage::Namespaces, || "namespaces of the container").map_err(|failure| {
+            failure.remedy("its init has just ended, or this process lacks CAP_SYS_ADMIN")
+        })?;
         if self.other_users {
             crate::namespaces::become_root()?;
         }
         Ok(())
+    }
+
+    /// The kinds of namespaces in which the container differs from this process.
+    fn other_kinds(&self) -> u64 {
+        let names = [
+            (kind::MOUNT, "mnt"),
+            (kind::CGROUP, "cgroup"),
+            (kind::UTS, "uts"),
+            (kind::IPC, "ipc"),
+            (kind::NETWORK, "net"),
+            (kind::TIME, "time"),
+            (kind::USER, "user"),
+        ];
+        let inode = |pid: &str, name: &str| {
+            rustix::fs::stat(format!("/proc/{pid}/ns/{name}")).map(|stat| stat.st_ino)
+        };
+        let init = self.init_pid.to_string();
+        let differs = |name: &str| match (inode("self", name), inode(&init, name)) {
+            (Ok(own), Ok(theirs)) => own != theirs,
+            _ => true,
+        };
+        names.into_iter().filter(|(_, name)| differs(name)).fold(0, |kinds, (kind, _)| kinds | kind)
     }
 
     /// Opens a terminal in the container's devpts. Like every path of the container, /dev/pts is resolved without links.

@@ -63,6 +63,32 @@ impl Labels {
         Ok(Labels { proc: Some(private_proc().at(Stage::Labels, || "private procfs")?), writes })
     }
 
+    /// Joins the session keyring of the container `id`, which has the label that the process is to have.
+    pub(crate) fn join_keyring(&self, id: &str) -> Result<(), Failure> {
+        let object = || format!("session keyring of {id}");
+        let name = std::ffi::CString::new(format!("_ses.{id}"))
+            .map_err(|e| Failure::new(Stage::Process, object(), e))?;
+        let label = self.writes.iter().find(|(files, _)| *files == SELINUX).map_or("", |(_, label)| label);
+        let own = rustix::process::getpid().as_raw_nonzero();
+        let set = |label: &str| match &self.proc {
+            Some(proc) => write_proc(proc.as_fd(), &format!("{own}/attr/keycreate"), label.as_bytes()),
+            None => Ok(()),
+        };
+        if !label.is_empty() {
+            set(label).at(Stage::Labels, object)?;
+        }
+        match sys::keyring::join(&name) {
+            // A kernel without keyrings has nothing to keep apart.
+            Err(error) if error.raw_os_error() == Some(rustix::io::Errno::NOSYS.raw_os_error()) => {}
+            other => other.at(Stage::Process, object).map_err(|failure| {
+                failure.remedy(
+                    "--no-new-keyring leaves it the caller's; too many keys: see /proc/sys/kernel/keys",
+                )
+            })?,
+        }
+        if label.is_empty() { Ok(()) } else { set("\0").at(Stage::Labels, object) }
+    }
+
     /// Sets the labels for the next exec of this process.
     pub(crate) fn apply(&self) -> Result<(), Failure> {
         let Some(proc) = &self.proc else { return Ok(()) };

@@ -88,8 +88,13 @@ impl Attributes {
         let groups: Vec<Gid> =
             user.additional_gids().iter().flatten().map(|gid| Gid::from_raw(*gid)).collect();
         capabilities::limit_bounding(&self.sets)?;
-        rustix::thread::set_thread_groups(&groups)
-            .at(Stage::Identity, || format!("supplementary groups {:?}", user.additional_gids()))?;
+        match rustix::thread::set_thread_groups(&groups) {
+            // In a user namespace that an ordinary user mapped alone, nobody may change them, or needs to.
+            Err(rustix::io::Errno::PERM) if groups.is_empty() && groups_are_fixed() => {}
+            other => {
+                other.at(Stage::Identity, || format!("supplementary groups {:?}", user.additional_gids()))?
+            }
+        }
         rustix::thread::set_thread_res_gid(gid, gid, gid)
             .at(Stage::Identity, || format!("group {}", user.gid()))?;
         rustix::thread::set_keep_capabilities(true).at(Stage::Identity, || "keeping capabilities")?;
@@ -116,6 +121,11 @@ impl Attributes {
         }
         Ok(())
     }
+}
+
+/// Whether this user namespace denies setgroups(2) (user_namespaces(7)). Asked inside the container, whose /proc says so, or has none.
+fn groups_are_fixed() -> bool {
+    std::fs::read("/proc/self/setgroups").is_ok_and(|word| word.starts_with(b"deny"))
 }
 
 /// Refuses ids that the kernel takes for "leave it as it is": root would stay root.
@@ -196,7 +206,7 @@ fn set_limit(
     Ok(())
 }
 
-fn resource(kind: PosixRlimitType) -> (Resource, &'static str) {
+pub(crate) fn resource(kind: PosixRlimitType) -> (Resource, &'static str) {
     use PosixRlimitType as T;
     match kind {
         T::RlimitCpu => (Resource::Cpu, "RLIMIT_CPU"),

@@ -54,6 +54,12 @@ pub struct Record {
     /// Flags for seccomp(2) with which exec loads the saved filter, if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seccomp_flags: Option<u64>,
+    /// Whether it has a session keyring of its own.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub keyring: bool,
+    /// Its resctrl group.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rdt: Option<crate::rdt::Group>,
     /// Hooks to run after start.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub poststart: Vec<Hook>,

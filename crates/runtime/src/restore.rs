@@ -14,7 +14,8 @@ use crate::checkpoint::open_folder;
 use crate::console::Console;
 use crate::create::{self, CreateRequest, Created, Made, Refusal};
 use crate::criu::{
-    External, InheritFd, Notice, Options, Origin, PIDS, PRE_RESUME, SETUP_NAMESPACES, Session, TERMINAL,
+    CriuOptions, External, InheritFd, Notice, Options, Origin, PIDS, PRE_RESUME, SETUP_NAMESPACES, Session,
+    TERMINAL,
 };
 use crate::error::{At, CreateError, Failure, Stage};
 use crate::idmap::{IdMaps, Users};
@@ -48,6 +49,8 @@ pub struct RestoreRequest<'a> {
     pub file_locks: bool,
     /// The container had a terminal of the caller's.
     pub shell_job: bool,
+    /// What else.
+    pub more: CriuOptions<'a>,
     /// When to give up.
     pub deadline: Option<Instant>,
 }
@@ -112,6 +115,7 @@ fn make(mut request: RestoreRequest<'_>, made: &mut Made) -> Result<Created, Ref
     options.inherit_fd = streams.inherited();
     options.inherit_fd.extend(shared_pids.map(|fd| InheritFd { key: PIDS.into(), fd: fd.as_raw_fd() }));
     options.orphan_pts_master = Some(console.is_some());
+    request.more.ask(&mut options);
     let console = console.map(Console::connect).transpose()?;
     let entrance = crate::cgroups::entrance(made.cgroup.as_ref(), false)?;
     let group = cgroup_path.display().to_string();

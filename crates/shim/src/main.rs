@@ -9,7 +9,7 @@ fn main() -> ExitCode {
     }
     match arguments.next().as_deref().and_then(std::ffi::OsStr::to_str) {
         Some("shim") => shim::main(),
-        Some("oci") => runtime::main(arguments),
+        Some("oci") => runtime::main(arguments, None),
         _ => ExitCode::from(2),
     }
 }

@@ -5,6 +5,7 @@
 
 pub mod bpf;
 pub mod file;
+pub mod keyring;
 pub mod loop_device;
 pub mod mount;
 pub mod namespace;

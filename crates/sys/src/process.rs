@@ -190,6 +190,16 @@ pub fn close_on_exec_from(first: u32) -> io::Result<()> {
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Whether each of the descriptors `first..first + count` is open and would stay open over an exec, as those do that the maker of this
+/// process left for it to pass on; else the first that does not. Nothing that this program opens itself is ever such a one.
+pub fn missing_to_inherit(first: i32, count: u32) -> Option<i32> {
+    (first..first.saturating_add_unsigned(count)).find(|number| {
+        // SAFETY: F_GETFD on a number reads a flag of whatever is open there; a closed number gives EBADF.
+        let flags = unsafe { libc::fcntl(*number, libc::F_GETFD) };
+        flags != 0
+    })
+}
+
 /// Clears close-on-exec on the descriptors `first..first + count`, which the maker of this process left open for us to pass on.
 ///
 /// # Errors

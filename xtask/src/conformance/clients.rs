@@ -32,7 +32,7 @@ pub(super) fn build() -> Result<Clients> {
     if clients.crictl.is_file() && clients.critest.is_file() {
         return Ok(clients);
     }
-    let source = source(&clients.cache)?;
+    let source = copy_of(MODULE, VERSION, &clients.cache.join("cri-tools-source"))?;
     let version = format!("-s -w -X {MODULE}/pkg/version.Version={VERSION}");
     build_one(&source, &["build", "-ldflags", &version], &clients.crictl, "./cmd/crictl")?;
     build_one(&source, &["test", "-c", "-ldflags", &version], &clients.critest, "./cmd/critest")?;
@@ -44,30 +44,36 @@ pub(super) fn built() -> Result<Clients> {
     places()
 }
 
-fn places() -> Result<Clients> {
-    let cache = match std::env::var_os("PINTLE_CACHE") {
+/// Where what takes long to build is kept.
+pub(super) fn cache() -> Result<PathBuf> {
+    Ok(match std::env::var_os("PINTLE_CACHE") {
         Some(cache) => PathBuf::from(cache),
         None => PathBuf::from(std::env::var_os("HOME").context("neither PINTLE_CACHE nor HOME is set")?)
             .join(".cache/pintle"),
-    };
+    })
+}
+
+fn places() -> Result<Clients> {
+    let cache = cache()?;
     let bin = cache.join(format!("cri-tools-{VERSION}"));
     fs::create_dir_all(&bin).with_context(|| bin.display().to_string())?;
     let [crictl, critest, v1alpha2] = ["crictl", "critest", "v1alpha2"].map(|name| bin.join(name));
     Ok(Clients { crictl, critest, v1alpha2, cache })
 }
 
-/// A copy of the module that may be built in: the module cache itself is read-only.
-fn source(cache: &Path) -> Result<PathBuf> {
+/// A copy of a module in the folder `source` that may be built in: the module cache itself is read-only.
+pub(super) fn copy_of(module: &str, version: &str, source: &Path) -> Result<PathBuf> {
+    let parent = source.parent().context("a folder in a folder")?;
+    fs::create_dir_all(parent)?;
     let mut go = Command::new("go");
-    go.args(["mod", "download", "-json", &format!("{MODULE}@{VERSION}")]).current_dir(cache);
+    go.args(["mod", "download", "-json", &format!("{module}@{version}")]).current_dir(parent);
     let answer: serde_json::Value = serde_json::from_str(&command::capture(&mut go)?)?;
     let downloaded = answer["Dir"].as_str().context("go names no folder for the module")?;
-    let source = cache.join("cri-tools-source");
     if source.exists() {
-        fs::remove_dir_all(&source)?;
+        fs::remove_dir_all(source)?;
     }
-    command::run(Command::new("cp").args(["-r", "--no-preserve=mode", downloaded]).arg(&source))?;
-    Ok(source)
+    command::run(Command::new("cp").args(["-r", "--no-preserve=mode", downloaded]).arg(source))?;
+    Ok(source.to_path_buf())
 }
 
 fn build_one(source: &Path, how: &[&str], to: &Path, package: &str) -> Result<()> {

@@ -1,4 +1,5 @@
-//! `cargo xtask conformance`: Kubernetes' own clients, crictl and critest, against a throw-away daemon in namespaces of its own.
+//! `cargo xtask conformance`: Kubernetes' own clients, crictl and critest, against a throw-away daemon in namespaces of its own, and the
+//! OCI's validation programs against the OCI runtime.
 
 mod clients;
 mod crictl;
@@ -6,6 +7,7 @@ mod crictl_streams;
 mod critest;
 mod daemon;
 mod images;
+mod oci;
 mod sandbox;
 mod v1alpha2;
 
@@ -23,13 +25,14 @@ const USAGE: &str = "\
 cargo xtask conformance crictl [--crictl FILE] [--binary FILE | --endpoint SOCKET] [--keep]
 cargo xtask conformance v1alpha2 [--binary FILE | --endpoint SOCKET] [--keep]
 cargo xtask conformance critest [--critest FILE] [--binary FILE | --endpoint SOCKET] [--focus REGEX] [--skip REGEX] [--websocket] [--keep]
+cargo xtask conformance oci [--binary FILE] [--focus PART]
 
   --binary FILE       the pintle to test; without it, the one that `cargo build --release` makes
   --endpoint SOCKET   another runtime's CRI socket, already running, in place of a throw-away daemon; the images it pulls come from
                       a registry at 127.77.0.80:80, which stands in for registry.k8s.io, k8s.gcr.io and gcr.io
   --crictl FILE       another crictl than the current one, for instance an older one
   --critest FILE      another critest than the current one, for instance a newer one, which has specs of NRI
-  --focus, --skip     which specs of critest
+  --focus, --skip     which specs of critest; a part of the names of the OCI's programs
   --websocket         critest streams over WebSocket; without it, over SPDY
   --keep              leave the daemon's files and log for a look";
 
@@ -71,7 +74,9 @@ impl Options {
                 "--websocket" => options.websocket = true,
                 "--keep" => options.keep = true,
                 sandbox::INSIDE => options.inside = true,
-                "crictl" | "critest" | "v1alpha2" if options.suite.is_empty() => options.suite = arg.clone(),
+                "crictl" | "critest" | "v1alpha2" | "oci" if options.suite.is_empty() => {
+                    options.suite = arg.clone()
+                }
                 _ => bail!("conformance: `{arg}` is not understood\n{USAGE}"),
             }
         }
@@ -92,6 +97,9 @@ impl Options {
 /// Builds what is needed, and runs the suite; an error where something fails that should not.
 pub(crate) fn run(args: &[String]) -> Result<()> {
     let mut options = Options::parse(args)?;
+    if options.suite == "oci" {
+        return oci::run(&options);
+    }
     if !options.inside {
         let clients = options.chosen(clients::build()?);
         images::build(&clients)?;

@@ -1,13 +1,10 @@
-//! The commands of the OCI command line.
+//! The commands of the OCI command line: which there are, their help, and how one is found.
 
 use std::ffi::OsString;
-use std::io::Write;
-use std::os::fd::AsFd;
-use std::path::Path;
 
 use super::arguments::{Flag, Parsed, parse};
-use super::{Context, Outcome, Problem, checkpoint, exec, resources, text};
-use crate::{Console, CreateRequest, Status};
+use super::{Context, Outcome, Problem, checkpoint, events, exec, inspect, lifecycle, resources, text};
+use lifecycle::one;
 
 /// A command: its name, its flags, its other words, and what it does.
 struct Command {
@@ -20,24 +17,14 @@ struct Command {
     action: fn(&Context, &Parsed) -> Outcome,
 }
 
-pub(super) const BUNDLE: Flag =
-    Flag::value("bundle", Some('b'), "DIR", "the bundle, by default the working directory");
-pub(super) const CONSOLE: Flag =
-    Flag::value("console-socket", None, "SOCKET", "where the terminal's master goes");
-pub(super) const PID_FILE: Flag = Flag::value("pid-file", None, "FILE", "write the pid to a file");
-pub(super) const PRESERVE: Flag = Flag::value("preserve-fds", None, "N", "pass on N descriptors from 3 on");
-const NO_PIVOT: Flag = Flag::switch("no-pivot", None, "refused: pivot_root is always used");
-const NO_KEYRING: Flag = Flag::switch("no-new-keyring", None, "accepted, changes nothing");
-const FORMAT: Flag = Flag::value("format", Some('f'), "table|json", "format of the output");
-
 const COMMANDS: &[Command] = &[
     Command {
         name: "create",
         words: "ID",
         help: "make a container that waits for start",
-        flags: &[BUNDLE, CONSOLE, PID_FILE, PRESERVE, NO_PIVOT, NO_KEYRING],
+        flags: lifecycle::CREATE,
         in_front: false,
-        action: create,
+        action: lifecycle::create,
     },
     Command {
         name: "start",
@@ -45,24 +32,15 @@ const COMMANDS: &[Command] = &[
         help: "run the command of a created container",
         flags: &[],
         in_front: false,
-        action: start,
+        action: lifecycle::start,
     },
     Command {
         name: "run",
         words: "ID",
         help: "create, start, wait and delete",
-        flags: &[
-            BUNDLE,
-            CONSOLE,
-            PID_FILE,
-            PRESERVE,
-            NO_PIVOT,
-            NO_KEYRING,
-            Flag::switch("detach", Some('d'), "do not wait"),
-            Flag::switch("keep", None, "do not delete"),
-        ],
+        flags: lifecycle::RUN,
         in_front: false,
-        action: run_container,
+        action: lifecycle::run,
     },
     Command {
         name: "exec",
@@ -78,43 +56,39 @@ const COMMANDS: &[Command] = &[
         help: "show the state as JSON",
         flags: &[],
         in_front: false,
-        action: state,
+        action: inspect::state,
     },
     Command {
         name: "kill",
         words: "ID [SIGNAL]",
         help: "send a signal, by default TERM",
-        flags: &[Flag::switch("all", Some('a'), "to all processes of the container")],
+        flags: lifecycle::KILL,
         in_front: false,
-        action: kill,
+        action: lifecycle::kill,
     },
     Command {
         name: "delete",
         words: "ID",
         help: "remove a stopped container",
-        flags: &[Flag::switch(
-            "force",
-            Some('f'),
-            "kill it first; a container that does not exist is no error",
-        )],
+        flags: lifecycle::DELETE,
         in_front: false,
-        action: delete,
+        action: lifecycle::delete,
     },
     Command {
         name: "list",
         words: "",
         help: "show all containers",
-        flags: &[FORMAT, Flag::switch("quiet", Some('q'), "ids only")],
+        flags: inspect::LIST,
         in_front: false,
-        action: list,
+        action: inspect::list,
     },
     Command {
         name: "ps",
         words: "ID [PS OPTIONS...]",
         help: "show the processes of a container",
-        flags: &[FORMAT],
+        flags: inspect::PS,
         in_front: true,
-        action: processes,
+        action: inspect::processes,
     },
     Command {
         name: "pause",
@@ -141,6 +115,14 @@ const COMMANDS: &[Command] = &[
         action: resources::update,
     },
     Command {
+        name: "events",
+        words: "ID",
+        help: "show what a container uses, and when it ran out of memory, as JSON",
+        flags: events::FLAGS,
+        in_front: false,
+        action: events::events,
+    },
+    Command {
         name: "checkpoint",
         words: "ID",
         help: "write the state of a running container's processes into files (CRIU)",
@@ -162,15 +144,15 @@ const COMMANDS: &[Command] = &[
         help: "show what this runtime can do, as JSON",
         flags: &[],
         in_front: false,
-        action: |_, _| print_json(&crate::features()),
+        action: inspect::features,
     },
     Command {
         name: "spec",
         words: "",
         help: "write a config.json to start from",
-        flags: &[BUNDLE, Flag::switch("rootless", None, "for a user namespace of the caller's ids")],
+        flags: inspect::SPEC,
         in_front: false,
-        action: spec,
+        action: inspect::spec,
     },
 ];
 
@@ -199,6 +181,10 @@ fn flags(flags: &[Flag]) -> String {
 }
 
 pub(super) fn run(context: &Context, name: &str, arguments: &[OsString]) -> Outcome {
+    if name == "help" || name == "h" {
+        print!("{}", help(super::GLOBAL));
+        return Ok(0);
+    }
     let Some(command) = COMMANDS.iter().find(|command| command.name == name) else {
         return Err(Problem::usage(format!("there is no command {name:?}; see --help")));
     };
@@ -217,190 +203,143 @@ pub(super) fn run(context: &Context, name: &str, arguments: &[OsString]) -> Outc
     (command.action)(context, &parsed)
 }
 
-/// The id, which is the only word.
-pub(super) fn one(parsed: &Parsed) -> Result<&str, Problem> {
-    match &parsed.rest[..] {
-        [id] => id.to_str().ok_or_else(|| Problem::usage("the container id is not valid UTF-8")),
-        [] => Err(Problem::usage("the container id is missing")),
-        [_, more, ..] => Err(Problem::usage(format!("unexpected argument {more:?}"))),
-    }
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-fn print_json(value: &serde_json::Value) -> Outcome {
-    let mut text = serde_json::to_string_pretty(value)?;
-    text.push('\n');
-    std::io::stdout().write_all(text.as_bytes())?;
-    Ok(0)
-}
+    /// What runc 1.1 and 1.4 take (`runc COMMAND --help`), which callers were written for.
+    const OF_RUNC: &[(&str, &[&str])] = &[
+        (
+            "checkpoint",
+            &[
+                "image-path",
+                "work-path",
+                "parent-path",
+                "leave-running",
+                "tcp-established",
+                "tcp-skip-in-flight",
+                "ext-unix-sk",
+                "link-remap",
+                "shell-job",
+                "lazy-pages",
+                "status-fd",
+                "page-server",
+                "file-locks",
+                "pre-dump",
+                "manage-cgroups-mode",
+                "empty-ns",
+                "auto-dedup",
+            ],
+        ),
+        ("create", &["bundle", "console-socket", "pid-file", "no-pivot", "no-new-keyring", "preserve-fds"]),
+        ("delete", &["force"]),
+        ("events", &["interval", "stats"]),
+        (
+            "exec",
+            &[
+                "console-socket",
+                "cwd",
+                "env",
+                "tty",
+                "user",
+                "additional-gids",
+                "process",
+                "detach",
+                "pid-file",
+                "process-label",
+                "apparmor",
+                "no-new-privs",
+                "cap",
+                "preserve-fds",
+                "cgroup",
+                "ignore-paused",
+            ],
+        ),
+        ("features", &[]),
+        ("kill", &["all"]),
+        ("list", &["format", "quiet"]),
+        ("pause", &[]),
+        ("ps", &["format"]),
+        (
+            "restore",
+            &[
+                "console-socket",
+                "image-path",
+                "work-path",
+                "tcp-established",
+                "ext-unix-sk",
+                "link-remap",
+                "shell-job",
+                "file-locks",
+                "manage-cgroups-mode",
+                "bundle",
+                "detach",
+                "pid-file",
+                "no-subreaper",
+                "no-pivot",
+                "empty-ns",
+                "auto-dedup",
+                "lazy-pages",
+                "lsm-profile",
+                "lsm-mount-context",
+            ],
+        ),
+        ("resume", &[]),
+        (
+            "run",
+            &[
+                "bundle",
+                "console-socket",
+                "detach",
+                "keep",
+                "pid-file",
+                "no-subreaper",
+                "no-pivot",
+                "no-new-keyring",
+                "preserve-fds",
+            ],
+        ),
+        ("spec", &["bundle", "rootless"]),
+        ("start", &[]),
+        ("state", &[]),
+        (
+            "update",
+            &[
+                "resources",
+                "blkio-weight",
+                "cpu-period",
+                "cpu-quota",
+                "cpu-burst",
+                "cpu-share",
+                "cpu-rt-period",
+                "cpu-rt-runtime",
+                "cpuset-cpus",
+                "cpuset-mems",
+                "memory",
+                "memory-reservation",
+                "memory-swap",
+                "pids-limit",
+                "l3-cache-schema",
+                "mem-bw-schema",
+                "cpu-idle",
+            ],
+        ),
+    ];
 
-fn create_from(context: &Context, parsed: &Parsed) -> Result<crate::Created, Problem> {
-    let id = one(parsed)?;
-    if parsed.has("no-pivot") {
-        return Err(Problem::usage("--no-pivot is not supported: it leaves the host's root within reach"));
-    }
-    crate::seal_self()
-        .map_err(|error| Problem::usage(format!("running from a sealed copy in memory: {error}")))?;
-    let pid_file = parsed.path("pid-file");
-    let created = crate::create(CreateRequest {
-        id,
-        bundle: &parsed.path("bundle").unwrap_or_else(|| ".".into()),
-        spec: None,
-        state_root: &context.root,
-        rootfs: None,
-        volumes: Vec::new(),
-        console: parsed.path("console-socket").map(Console::SocketPath),
-        pid_file: pid_file.as_deref(),
-        preserve_fds: parsed.number("preserve-fds")?.unwrap_or(0),
-        systemd_cgroup: context.systemd_cgroup,
-    })?;
-    for warning in &created.warnings {
-        context.log.warning(&warning.to_string());
-    }
-    Ok(created)
-}
-
-fn create(context: &Context, parsed: &Parsed) -> Outcome {
-    create_from(context, parsed).map(|_| 0)
-}
-
-fn start(context: &Context, parsed: &Parsed) -> Outcome {
-    Ok(crate::start(&context.root, one(parsed)?).map(|()| 0)?)
-}
-
-fn run_container(context: &Context, parsed: &Parsed) -> Outcome {
-    let created = create_from(context, parsed)?;
-    let id = one(parsed)?;
-    if let Err(error) = crate::start(&context.root, id) {
-        let _ = crate::delete(&context.root, id, true);
-        return Err(error.into());
-    }
-    if parsed.has("detach") {
-        return Ok(0);
-    }
-    let code = wait(created.pidfd.as_fd())?;
-    if !parsed.has("keep") {
-        crate::delete(&context.root, id, true)?;
-    }
-    Ok(code)
-}
-
-/// Waits for a child's end and gives its exit code, 128 + number for a signal.
-pub(super) fn wait(pidfd: std::os::fd::BorrowedFd<'_>) -> Result<u8, Problem> {
-    let code = sys::process::wait_child(pidfd)?;
-    Ok(u8::try_from(code & 0xff).unwrap_or(u8::MAX))
-}
-
-fn state(context: &Context, parsed: &Parsed) -> Outcome {
-    let (record, status) = crate::state(&context.root, one(parsed)?)?;
-    let mut state = record.oci_state(status);
-    if status == Status::Stopped {
-        state["pid"] = 0.into();
-    }
-    state["created"] = text::timestamp(record.created_secs).into();
-    state["rootfs"] = record.rootfs.as_deref().unwrap_or(Path::new("")).display().to_string().into();
-    print_json(&state)
-}
-
-fn kill(context: &Context, parsed: &Parsed) -> Outcome {
-    let (id, word) = match &parsed.rest[..] {
-        [id] => (id, OsString::from("TERM")),
-        [id, signal] => (id, signal.clone()),
-        _ => return Err(Problem::usage("kill takes a container id and a signal")),
-    };
-    let word = word.to_string_lossy();
-    let signal = text::signal(&word).ok_or_else(|| Problem::usage(format!("{word:?} is no signal")))?;
-    crate::kill(&context.root, &id.to_string_lossy(), signal, parsed.has("all"))?;
-    Ok(0)
-}
-
-fn delete(context: &Context, parsed: &Parsed) -> Outcome {
-    let force = parsed.has("force");
-    match crate::delete(&context.root, one(parsed)?, force) {
-        Ok(deleted) => {
-            for warning in &deleted.warnings {
-                context.log.warning(&warning.to_string());
+    #[test]
+    fn every_flag_of_runc_is_taken() {
+        for (name, flags) in OF_RUNC {
+            let Some(command) = COMMANDS.iter().find(|command| command.name == *name) else {
+                panic!("no {name}")
+            };
+            for flag in *flags {
+                assert!(command.flags.iter().any(|known| known.name == *flag), "{name} --{flag}");
             }
-            Ok(0)
         }
-        Err(crate::DeleteError::Lookup(crate::Lookup::NotFound { .. })) if force => Ok(0),
-        Err(error) => Err(error.into()),
-    }
-}
-
-fn list(context: &Context, parsed: &Parsed) -> Outcome {
-    let format = parsed.text("format")?.unwrap_or("table");
-    let mut rows = vec![["ID", "PID", "STATUS", "BUNDLE", "CREATED"].map(String::from).to_vec()];
-    let mut documents = Vec::new();
-    for entry in crate::list(&context.root)? {
-        let (record, status) = match entry {
-            Ok(found) => found,
-            Err(error) => {
-                context.log.warning(&error.to_string());
-                continue;
-            }
-        };
-        if parsed.has("quiet") {
-            println!("{}", record.id);
-            continue;
+        for flag in
+            ["debug", "log", "log-format", "root", "criu", "systemd-cgroup", "rootless", "help", "version"]
+        {
+            assert!(super::super::GLOBAL.iter().any(|known| known.name == flag), "--{flag}");
         }
-        let pid = if status == Status::Stopped { 0 } else { record.pid };
-        let created = text::timestamp(record.created_secs);
-        let mut document = record.oci_state(status);
-        document["pid"] = pid.into();
-        document["created"] = created.clone().into();
-        documents.push(document);
-        rows.push(vec![
-            record.id,
-            pid.to_string(),
-            status.to_string(),
-            record.bundle.display().to_string(),
-            created,
-        ]);
     }
-    match (parsed.has("quiet"), format) {
-        (true, _) => Ok(0),
-        (false, "json") => print_json(&documents.into()),
-        (false, "table") => {
-            print!("{}", text::table(&rows));
-            Ok(0)
-        }
-        (false, other) => Err(Problem::usage(format!("--format {other:?} is neither table nor json"))),
-    }
-}
-
-fn processes(context: &Context, parsed: &Parsed) -> Outcome {
-    let id = parsed.rest.first().ok_or_else(|| Problem::usage("the container id is missing"))?;
-    let pids = crate::processes(&context.root, &id.to_string_lossy())?;
-    match parsed.text("format")?.unwrap_or("table") {
-        "json" => print_json(&serde_json::json!(pids)),
-        "table" => {
-            let mut rows = vec![["PID", "STATE", "COMMAND"].map(String::from).to_vec()];
-            for pid in pids {
-                // A process may end between the list and the look: it is left out.
-                let Ok((letter, _)) = sys::process::stat_fields(pid) else { continue };
-                let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-                let words: Vec<_> = line.split(|b| *b == 0).map(String::from_utf8_lossy).collect();
-                let clean = words.join(" ").replace(|c: char| c.is_control(), "?");
-                rows.push(vec![pid.to_string(), letter.to_string(), clean.trim_end().into()]);
-            }
-            print!("{}", text::table(&rows));
-            Ok(0)
-        }
-        other => Err(Problem::usage(format!("--format {other:?} is neither table nor json"))),
-    }
-}
-
-fn spec(_: &Context, parsed: &Parsed) -> Outcome {
-    let spec = if parsed.has("rootless") {
-        let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
-        oci_spec::runtime::Spec::rootless(uid, gid)
-    } else {
-        crate::default_spec()
-    };
-    let path = parsed.path("bundle").unwrap_or_else(|| ".".into()).join("config.json");
-    let mut file = std::fs::File::options().write(true).create_new(true).open(&path).map_err(|error| {
-        Problem::usage(format!("{}: {error}; a file that exists is not replaced", path.display()))
-    })?;
-    serde_json::to_writer_pretty(&mut file, &spec)?;
-    Ok(0)
 }

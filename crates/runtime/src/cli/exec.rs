@@ -3,7 +3,8 @@
 use oci_spec::runtime::{Capability, LinuxCapabilities, Process};
 
 use super::arguments::{Flag, Parsed};
-use super::commands::{CONSOLE, PID_FILE, PRESERVE, wait};
+use super::foreground::Foreground;
+use super::lifecycle::{CONSOLE, DETACH, PID_FILE, PRESERVE, preserved, seal};
 use super::{Context, Outcome, Problem};
 use crate::{Console, ExecRequest};
 use std::os::fd::AsFd;
@@ -22,7 +23,14 @@ pub(super) const FLAGS: &[Flag] = &[
     Flag::value("process-label", None, "LABEL", "SELinux label"),
     Flag::switch("no-new-privs", None, "no more privileges by exec"),
     Flag::switch("tty", Some('t'), "with a terminal"),
-    Flag::switch("detach", Some('d'), "do not wait"),
+    Flag::value(
+        "cgroup",
+        None,
+        "[CONTROLLERS:]PATH",
+        "a cgroup below the container's, which exists, to run in",
+    ),
+    Flag::switch("ignore-paused", None, "also in a paused container"),
+    DETACH,
 ];
 
 pub(super) fn run(context: &Context, parsed: &Parsed) -> Outcome {
@@ -32,26 +40,46 @@ pub(super) fn run(context: &Context, parsed: &Parsed) -> Outcome {
 fn execute(context: &Context, parsed: &Parsed) -> Outcome {
     let id =
         parsed.rest.first().ok_or_else(|| Problem::usage("the container id is missing"))?.to_string_lossy();
-    crate::seal_self()
-        .map_err(|error| Problem::usage(format!("running from a sealed copy in memory: {error}")))?;
-    let process = match parsed.path("process") {
-        Some(path) => serde_json::from_slice(&std::fs::read(&path)?)
-            .map_err(|error| Problem::usage(format!("{}: {error}", path.display())))?,
+    seal(context)?;
+    let mut process = match parsed.path("process") {
+        Some(path) => crate::json_place::parse(&std::fs::read(&path)?)
+            .map_err(|cause| Problem::usage(format!("{}: {cause}", path.display())))?,
         None => from_flags(context, parsed, &id)?,
     };
+    let preserve_fds = preserved(parsed, &mut process)?;
+    let socket = parsed.path("console-socket").map(Console::SocketPath);
+    let (foreground, console) = if parsed.has("detach") {
+        (None, socket)
+    } else {
+        let terminal = process.terminal().unwrap_or(false) && socket.is_none();
+        if terminal {
+            Foreground::size(&mut process);
+        }
+        let (foreground, console) = Foreground::prepare(terminal)?;
+        (Some(foreground), console.or(socket))
+    };
+    if crate::rootless::needed()? {
+        crate::rootless::enter_that_of(&crate::state(&context.root, &id)?.0)?;
+    }
     let pid_file = parsed.path("pid-file");
     let executed = crate::exec(ExecRequest {
         state_root: &context.root,
         id: &id,
         process,
-        console: parsed.path("console-socket").map(Console::SocketPath),
+        console,
         pid_file: pid_file.as_deref(),
-        preserve_fds: parsed.number("preserve-fds")?.unwrap_or(0),
+        preserve_fds,
+        // Version 1 has the same groups in every hierarchy, which are entered all together: naming controllers changes nothing.
+        cgroup: parsed.text("cgroup")?.map(|path| path.rsplit_once(':').map_or(path, |(_, path)| path)),
+        ignore_paused: parsed.has("ignore-paused"),
     })?;
     for warning in &executed.warnings {
         context.log.warning(&warning.to_string());
     }
-    if parsed.has("detach") { Ok(0) } else { wait(executed.pidfd.as_fd()) }
+    match foreground {
+        None => Ok(0),
+        Some(foreground) => foreground.attend(executed.pidfd.as_fd()),
+    }
 }
 
 /// The container's own process with what the flags change, as the bundle has it.

@@ -1,7 +1,7 @@
 //! Where errors and warnings go: standard error, and the log file that an engine reads the reason of a failure from.
 
 use std::fs::File;
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::path::Path;
 
 use super::text::timestamp;
@@ -17,16 +17,20 @@ pub(super) enum Format {
 pub(super) struct Log {
     file: Option<File>,
     format: Format,
+    /// Whether warnings are wanted on standard error. Often that is the container's, and what is written there is taken for its words.
+    warn: bool,
 }
 
 impl Log {
-    pub(super) fn open(path: Option<&Path>, format: Format) -> std::io::Result<Log> {
+    /// With `debug`, warnings go to standard error also if that is no terminal.
+    pub(super) fn open(path: Option<&Path>, format: Format, debug: bool) -> std::io::Result<Log> {
         let open = |path: &Path| {
             File::options().append(true).create(true).open(path).map_err(|error| {
                 std::io::Error::new(error.kind(), format!("log file {}: {error}", path.display()))
             })
         };
-        Ok(Log { file: path.map(open).transpose()?, format })
+        let warn = path.is_none() && (debug || std::io::stderr().is_terminal());
+        Ok(Log { file: path.map(open).transpose()?, format, warn })
     }
 
     pub(super) fn error(&self, message: &str) {
@@ -35,7 +39,7 @@ impl Log {
     }
 
     pub(super) fn warning(&self, message: &str) {
-        if self.file.is_none() {
+        if self.warn {
             eprintln!("pintle oci: warning: {message}");
         }
         self.write("warning", message);

@@ -5,6 +5,7 @@
 pub(crate) enum Kind {
     Dump = 1,
     Restore = 2,
+    PreDump = 4,
     Notify = 6,
 }
 
@@ -27,6 +28,15 @@ pub(crate) struct InheritFd {
     pub(crate) fd: i32,
 }
 
+/// Where memory goes instead of into a file.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(crate) struct PageServer {
+    #[prost(string, optional, tag = "1")]
+    pub(crate) address: Option<String>,
+    #[prost(int32, optional, tag = "2")]
+    pub(crate) port: Option<i32>,
+}
+
 #[derive(Clone, PartialEq, prost::Message)]
 pub(crate) struct Options {
     #[prost(int32, required, tag = "1")]
@@ -47,10 +57,18 @@ pub(crate) struct Options {
     pub(crate) log_level: Option<i32>,
     #[prost(string, optional, tag = "10")]
     pub(crate) log_file: Option<String>,
+    #[prost(message, optional, tag = "11")]
+    pub(crate) ps: Option<PageServer>,
     #[prost(bool, optional, tag = "12")]
     pub(crate) notify_scripts: Option<bool>,
     #[prost(string, optional, tag = "13")]
     pub(crate) root: Option<String>,
+    #[prost(string, optional, tag = "14")]
+    pub(crate) parent_img: Option<String>,
+    #[prost(bool, optional, tag = "15")]
+    pub(crate) track_mem: Option<bool>,
+    #[prost(bool, optional, tag = "16")]
+    pub(crate) auto_dedup: Option<bool>,
     #[prost(int32, optional, tag = "17")]
     pub(crate) work_dir_fd: Option<i32>,
     #[prost(bool, optional, tag = "18")]
@@ -66,12 +84,24 @@ pub(crate) struct Options {
     pub(crate) ghost_limit: Option<u32>,
     #[prost(string, repeated, tag = "37")]
     pub(crate) external: Vec<String>,
+    #[prost(uint32, optional, tag = "38")]
+    pub(crate) empty_ns: Option<u32>,
     #[prost(string, optional, tag = "44")]
     pub(crate) freeze_cgroup: Option<String>,
+    #[prost(bool, optional, tag = "46")]
+    pub(crate) tcp_skip_in_flight: Option<bool>,
+    #[prost(bool, optional, tag = "48")]
+    pub(crate) lazy_pages: Option<bool>,
+    #[prost(int32, optional, tag = "49")]
+    pub(crate) status_fd: Option<i32>,
     #[prost(bool, optional, tag = "50")]
     pub(crate) orphan_pts_master: Option<bool>,
     #[prost(bool, optional, tag = "52")]
     pub(crate) tcp_close: Option<bool>,
+    #[prost(string, optional, tag = "53")]
+    pub(crate) lsm_profile: Option<String>,
+    #[prost(string, optional, tag = "63")]
+    pub(crate) lsm_mount_context: Option<String>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]

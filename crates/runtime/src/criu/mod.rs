@@ -16,6 +16,52 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+/// What else CRIU can be asked for, in its words (criu(8)); nothing of it by default.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct CriuOptions<'a> {
+    /// The images of an earlier dump of memory, relative to the images of this one.
+    pub parent: Option<&'a str>,
+    /// Memory only, while the container goes on; a later checkpoint takes it as its parent.
+    pub memory_only: bool,
+    /// Address and port of a page server that keeps the memory.
+    pub page_server: Option<(&'a str, u16)>,
+    /// Memory follows when it is touched.
+    pub lazy_pages: bool,
+    /// The number of a descriptor that tells when memory can be asked for.
+    pub status_fd: Option<i32>,
+    /// Memory that a later image has too is taken out of the parent's.
+    pub auto_dedup: bool,
+    /// The network namespace is made without what was in it.
+    pub empty_network: bool,
+    /// Connections that are being opened are left out.
+    pub tcp_skip_in_flight: bool,
+    /// Another security profile than the saved one, as `TYPE:NAME`.
+    pub lsm_profile: Option<&'a str>,
+    /// Another context of mounts than the saved one.
+    pub lsm_mount_context: Option<&'a str>,
+}
+
+impl CriuOptions<'_> {
+    /// Puts what is asked for into a request.
+    pub(crate) fn ask(&self, options: &mut Options) {
+        const NETWORK: u32 = 0x4000_0000;
+        let yes = |wish: bool| wish.then_some(true);
+        options.parent_img = self.parent.map(str::to_owned);
+        options.track_mem = yes(self.memory_only);
+        options.ps = self.page_server.map(|(address, port)| messages::PageServer {
+            address: Some(address.into()),
+            port: Some(port.into()),
+        });
+        options.lazy_pages = yes(self.lazy_pages);
+        options.status_fd = self.status_fd;
+        options.auto_dedup = yes(self.auto_dedup);
+        options.empty_ns = self.empty_network.then_some(NETWORK);
+        options.tcp_skip_in_flight = yes(self.tcp_skip_in_flight);
+        options.lsm_profile = self.lsm_profile.map(str::to_owned);
+        options.lsm_mount_context = self.lsm_mount_context.map(str::to_owned);
+    }
+}
+
 /// How long `criu check` may take.
 const CHECK: Duration = Duration::from_secs(20);
 

@@ -70,12 +70,18 @@ impl Session {
         }
     }
 
-    /// Has the processes saved.
+    /// Has the processes saved, or their memory only.
     ///
     /// # Errors
     /// What CRIU says; that it took longer than `deadline`, after which it was killed and the processes go on.
-    pub(crate) fn dump(self, options: Options, deadline: Option<Instant>) -> Result<(), Failure> {
-        self.ask(Kind::Dump, options, deadline, |_| Ok(())).map(drop)
+    pub(crate) fn dump(
+        self,
+        memory_only: bool,
+        options: Options,
+        deadline: Option<Instant>,
+    ) -> Result<(), Failure> {
+        let kind = if memory_only { Kind::PreDump } else { Kind::Dump };
+        self.ask(kind, options, deadline, |_| Ok(())).map(drop)
     }
 
     /// Has processes made of what was saved; `notice` is asked at each moment that CRIU tells of. The first process's pid.
@@ -189,7 +195,7 @@ fn become_criu(criu: &Path, socket: &OwnedFd) -> Result<Never, Failure> {
 
 fn refusal(kind: Kind, response: &Response) -> Failure {
     let what = match kind {
-        Kind::Dump => "saving the processes",
+        Kind::Dump | Kind::PreDump => "saving the processes",
         Kind::Restore | Kind::Notify => "restoring the processes",
     };
     let why = response.cr_errmsg.as_deref().map(str::trim).filter(|why| !why.is_empty());

@@ -38,6 +38,9 @@ fn prepare(plan: &Plan<'_>, built: Built) -> Result<Waiting, Failure> {
     attributes.owner_of_streams();
     attributes.become_user(plan.process)?;
     built.labels.apply()?;
+    if plan.check_command {
+        command.check()?;
+    }
     for warning in warnings {
         warn(plan, warning);
     }

@@ -49,6 +49,8 @@ pub(crate) struct Plan<'a> {
     pub(crate) raw_environment: Vec<u8>,
     /// Into the cgroup, as far as the process was not born in it.
     pub(crate) entrance: cgroup::Entrance,
+    pub(crate) no_pivot: bool,
+    pub(crate) check_command: bool,
 }
 
 /// Becomes the container. Never returns: either the command replaces this process or it ends.
@@ -83,6 +85,9 @@ fn build(plan: &Plan<'_>) -> Result<Built, Failure> {
     names(plan)?;
     sysctl::apply(plan)?;
     let labels = crate::labels::Labels::open(plan.process, &mut |warning| warn(plan, warning))?;
+    if plan.state.keyring {
+        labels.join_keyring(&plan.state.id)?;
+    }
     rootfs::attach(plan)?;
     let root = Root::from_fd(plan.rootfs.try_clone().at(Stage::Rootfs, || "descriptor")?);
     let mut cgroup = cgroup_mount::Pending::new(plan);

@@ -3,6 +3,7 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
+use rustix::fs::{Mode, OFlags};
 use sys::mount::{Change, Parameter, Propagation};
 use sys::root::Root;
 
@@ -36,6 +37,14 @@ pub(super) fn make(
 ) -> Result<(), Failure> {
     let name = || mount.destination.display().to_string();
     match &mount.source {
+        Source::Present => {
+            let place =
+                root.open_at(&mount.destination, OFlags::PATH, Mode::empty()).at(Stage::Mounts, name)?;
+            let change = Change { set: mount.options.set, clear: mount.options.clear, ..Change::default() };
+            sys::mount::set_attributes(place.as_fd(), false, &change)
+                .and_then(|()| mount.options.set_recursive(&place))
+                .at(Stage::Mounts, || format!("remounting {}", name()))
+        }
         Source::Cgroup => {
             cgroup.join()?;
             cgroup_mount::make(plan, root, mount)

@@ -21,6 +21,8 @@ pub(crate) enum Source {
     Bind { tree: OwnedFd, directory: bool },
     /// A new file system, which init makes in the container's namespaces.
     New { kind: String, source: String },
+    /// What is at the destination already; its attributes change.
+    Present,
     /// The container's own cgroup; which form depends on the host and the namespaces.
     Cgroup,
 }
@@ -59,7 +61,9 @@ fn prepare_one(mount: &Mount, sources: &mut Sources<'_>) -> Result<Prepared, Fai
     let options = Options::parse(mount.options().as_deref().unwrap_or_default())
         .map_err(|cause| Failure::new(Stage::Mounts, name.clone(), cause))?;
     let kind = mount.typ().as_deref().unwrap_or(if options.bind.is_some() { "bind" } else { "" });
-    let source = if kind == "descriptor" {
+    let source = if options.remount {
+        Source::Present
+    } else if kind == "descriptor" {
         given(mount, &destination, sources, &options)?
     } else if options.bind.is_some() || kind == "bind" || kind == "rbind" {
         bind(mount, &destination, sources, &options, kind)?

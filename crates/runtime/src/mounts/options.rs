@@ -23,6 +23,8 @@ pub(crate) struct Options {
     pub(crate) id_map: Option<bool>,
     /// A tmpfs starts with a copy of what it covers.
     pub(crate) copy_up: bool,
+    /// No mount of its own: the attributes of what is mounted at the destination already are changed.
+    pub(crate) remount: bool,
     /// For the file system itself.
     pub(crate) data: Vec<String>,
 }
@@ -57,7 +59,10 @@ impl Options {
             return;
         }
         match option {
-            "defaults" | "" | "silent" | "loud" | "norelatime" | "nostrictatime" => {}
+            "defaults" | "" | "norelatime" | "nostrictatime" | "rnorelatime" | "rnostrictatime" => {}
+            // Of mount(2), which told file systems so by flags that fsconfig(2) does not have.
+            "silent" | "loud" | "acl" | "noacl" | "iversion" | "noiversion" => {}
+            "remount" => self.remount = true,
             "bind" => self.bind = Some(false),
             "rbind" => self.bind = Some(true),
             "shared" => self.propagation = Some((Shared, false)),
@@ -122,17 +127,30 @@ fn flag(option: &str) -> Option<(u64, u64)> {
 
 /// All option names, for the features document.
 pub(crate) const NAMES: &[&str] = &[
+    "acl",
+    "async",
     "atime",
     "bind",
     "defaults",
     "dev",
     "diratime",
+    "dirsync",
     "exec",
     "idmap",
+    "iversion",
+    "lazytime",
+    "loud",
+    "mand",
+    "noacl",
     "noatime",
     "nodev",
     "nodiratime",
     "noexec",
+    "noiversion",
+    "nolazytime",
+    "nomand",
+    "norelatime",
+    "nostrictatime",
     "nosuid",
     "nosymfollow",
     "private",
@@ -141,12 +159,15 @@ pub(crate) const NAMES: &[&str] = &[
     "rdev",
     "rdiratime",
     "relatime",
+    "remount",
     "rexec",
     "ridmap",
     "rnoatime",
     "rnodev",
     "rnodiratime",
     "rnoexec",
+    "rnorelatime",
+    "rnostrictatime",
     "rnosuid",
     "rnosymfollow",
     "ro",
@@ -162,10 +183,12 @@ pub(crate) const NAMES: &[&str] = &[
     "runbindable",
     "rw",
     "shared",
+    "silent",
     "slave",
     "strictatime",
     "suid",
     "symfollow",
+    "sync",
     "tmpcopyup",
     "unbindable",
 ];
@@ -194,9 +217,13 @@ mod tests {
 
     #[test]
     fn every_listed_name_is_understood() {
+        // These are the file system's to do, by the same names.
+        let of_every_filesystem = ["async", "dirsync", "lazytime", "mand", "nolazytime", "nomand", "sync"];
         for name in NAMES {
-            assert!(parse(&[name]).data.is_empty(), "{name} went to the file system");
+            let passed_on = !parse(&[name]).data.is_empty();
+            assert_eq!(passed_on, of_every_filesystem.contains(name), "{name}");
         }
+        assert!(NAMES.is_sorted());
         assert!(Options::parse(&["a\0b".into()]).is_err());
     }
 }

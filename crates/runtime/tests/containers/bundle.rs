@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 const APPLETS: &[&str] = &[
-    "cat", "chmod", "echo", "env", "false", "grep", "hostname", "id", "ls", "mkdir", "mount", "ps",
-    "readlink", "sh", "sleep", "stat", "stty", "touch", "true", "tty", "umask", "wc", "dd", "nproc",
+    "cat", "chmod", "echo", "env", "false", "grep", "head", "hostname", "id", "ip", "ls", "mkdir", "mount",
+    "ps", "readlink", "sh", "sleep", "stat", "stty", "touch", "true", "tty", "umask", "wc", "dd", "nproc",
 ];
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
@@ -118,7 +118,7 @@ impl Bundle {
 
     pub(crate) fn command(&self, words: &[&str]) -> Command {
         let mut command = Command::new(oci());
-        command.arg("--root").arg(self.states()).args(words).current_dir(self.path());
+        command.arg("--debug").arg("--root").arg(self.states()).args(words).current_dir(self.path());
         command.stdin(Stdio::null());
         command
     }

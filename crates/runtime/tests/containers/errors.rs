@@ -42,12 +42,84 @@ fn a_bad_step_at_each_stage_leaves_nothing() {
         ("/linux/cgroupsPath", json!("/../escape"), "cgroup: /../escape"),
         ("/linux/resources", json!({"memory": {"limit": 4096}, "cpu": {"quota": 1}}), "cgroup: "),
         ("/linux/seccomp", json!({"defaultAction": "SCMP_ACT_NOTIFY"}), "seccomp: "),
-        ("/linux/netDevices", json!({"eth9": {}}), "is not supported"),
+        (
+            "/linux/netDevices",
+            json!({"absent9": {}}),
+            "linux.netDevices.absent9: the host has no such network device",
+        ),
+        ("/linux/netDevices", json!({"a/b": {}}), "is no name of a network device"),
+        ("/linux/intelRdt", json!({"closID": "a/b"}), "linux.intelRdt.closID"),
+        ("/linux/intelRdt", json!({"closID": "a"}), "no resctrl file system is mounted"),
         ("/process/rlimits", json!([{"type": "RLIMIT_CPU", "soft": 2, "hard": 1}]), "above the hard limit"),
         ("/process/user", json!({"uid": u32::MAX, "gid": 0}), "is not an id"),
         ("/process/ioPriority", json!({"class": "IOPRIO_CLASS_BE", "priority": 9}), "not between 0 and 7"),
         ("/process/apparmorProfile", json!("absent-profile"), "security label: "),
         ("/process/cwd", json!("/etc/passwd"), "working directory /etc/passwd"),
+        (
+            "/process/rlimits",
+            json!([{"type": "RLIMIT_CPU", "soft": 1, "hard": 1}, {"type": "RLIMIT_CPU", "soft": 1, "hard": 1}]),
+            "process.rlimits[1]: RLIMIT_CPU is listed twice",
+        ),
+        (
+            "/process/rlimits",
+            json!([{"type": "RLIMIT_NOPE", "soft": 1, "hard": 1}]),
+            "process.rlimits[0].type",
+        ),
+        ("/process/oomScoreAdj", json!(1001), "process.oomScoreAdj"),
+        ("/process/user", json!({"uid": 0, "gid": 0, "umask": 512}), "process.user.umask"),
+        ("/process/scheduler", json!({"policy": "SCHED_FIFO"}), "process.scheduler.priority"),
+        ("/process/scheduler", json!({"policy": "SCHED_OTHER", "nice": 20}), "process.scheduler.nice"),
+        ("/process/scheduler", json!({"policy": "SCHED_NOPE"}), "process.scheduler.policy"),
+        ("/process/capabilities", json!({"bounding": ["CAP_NOPE"]}), "process.capabilities.bounding"),
+        ("/linux/namespaces", json!([{"type": "mount"}, {"type": "nope"}]), "linux.namespaces[1].type"),
+        (
+            "/linux/namespaces",
+            json!([{"type": "mount"}, {"type": "mount"}]),
+            "namespaces: mount: is listed twice",
+        ),
+        (
+            "/linux/namespaces",
+            json!([{"type": "mount"}, {"type": "network", "path": "/proc/self/ns/uts"}]),
+            "must be a namespace of this kind",
+        ),
+        ("/linux/namespaces", json!([]), "a container needs a mount namespace"),
+        ("/linux/maskedPaths", json!(["relative"]), "linux.maskedPaths[0]: must be an absolute path"),
+        ("/linux/readonlyPaths", json!(["/a", "b"]), "linux.readonlyPaths[1]: must be an absolute path"),
+        ("/linux/uidMappings", json!([{"containerID": 0, "hostID": 0, "size": 0}]), "linux.uidMappings[0]"),
+        (
+            "/linux/seccomp",
+            json!({"defaultAction": "SCMP_ACT_ALLOW", "architectures": ["SCMP_ARCH_NOPE"]}),
+            "linux.seccomp.architectures[0]",
+        ),
+        ("/linux/seccomp", json!({"defaultAction": "SCMP_ACT_NOPE"}), "linux.seccomp.defaultAction"),
+        (
+            "/linux/devices",
+            json!([{"path": "/dev/x", "type": "q", "major": 1, "minor": 0}]),
+            "linux.devices[0].type",
+        ),
+        (
+            "/linux/devices",
+            json!([{"path": "dev/x", "type": "c", "major": 1, "minor": 0}]),
+            "linux.devices[0].path",
+        ),
+        ("/linux/personality", json!({"domain": "NOPE"}), "linux.personality.domain"),
+        ("/linux/memoryPolicy", json!({"mode": "MPOL_NOPE"}), "linux.memoryPolicy.mode"),
+        ("/linux/memoryPolicy", json!({"mode": "MPOL_BIND", "nodes": "x"}), "memoryPolicy.nodes"),
+        (
+            "/hooks",
+            json!({"prestart": [{"path": "relative"}]}),
+            "hooks.prestart[0].path: must be an absolute path",
+        ),
+        (
+            "/hooks",
+            json!({"poststop": [{"path": "/bin/true", "timeout": 0}]}),
+            "hooks.poststop[0].timeout: must be greater than zero",
+        ),
+        ("/annotations", json!({"": "x"}), "annotations: has an empty key"),
+        ("/root", json!({"path": ""}), "root.path: is empty"),
+        ("/root", Value::Null, "root: is missing"),
+        ("/process", Value::Null, "process: is missing"),
+        ("/linux", Value::Null, "linux: is missing"),
         ("/linux/timeOffsets", json!({"boottime": {"secs": 1}}), "need a new time namespace"),
     ];
     for (pointer, value, expected) in cases {
@@ -98,18 +170,19 @@ fn a_command_that_cannot_run_is_explained() {
         ("foreign", &elf, 0o755),
     ];
     let dynamic = std::fs::read("/bin/true").unwrap();
-    for (args, code, expected) in [
-        (&["absent"][..], 1, "executable file not found in $PATH"),
-        (&["/absent"], 1, "/absent: no such file in the image"),
-        (&["/etc"], 1, "/etc: is a directory"),
-        (&["/etc/script"], 1, "the interpreter /lib/absent-interpreter is missing in the image"),
-        (&["/etc/windows"], 1, "carriage return"),
-        (&["/etc/plain"], 1, "is not executable (mode 0644)"),
-        (&["/etc/garbage"], 1, "is neither a program nor a script"),
-        (&["/etc/empty"], 1, "is an empty file"),
-        (&["/etc/foreign"], 1, "is a program for aarch64"),
-        (&["/etc/dynamic"], 1, "the interpreter /lib"),
-        (&["/noexec/true"], 1, "mounted noexec"),
+    // What can be seen from outside is told by create, the rest by start.
+    for (args, early, expected) in [
+        (&["absent"][..], true, "executable file not found in $PATH"),
+        (&["/absent"], true, "/absent: no such file or directory in the image"),
+        (&["/etc"], true, "/etc: permission denied: it is a directory"),
+        (&["/etc/script"], false, "the interpreter /lib/absent-interpreter is missing in the image"),
+        (&["/etc/windows"], false, "carriage return"),
+        (&["/etc/plain"], true, "permission denied: it is not executable (mode 0644)"),
+        (&["/etc/garbage"], false, "is neither a program nor a script"),
+        (&["/etc/empty"], false, "is an empty file"),
+        (&["/etc/foreign"], false, "is a program for aarch64"),
+        (&["/etc/dynamic"], false, "the interpreter /lib"),
+        (&["/noexec/true"], true, "mounted noexec"),
     ] {
         let mut bundle = bundle!();
         for (name, content, mode) in files.iter().chain([&("dynamic", &dynamic[..], 0o755)]) {
@@ -120,11 +193,16 @@ fn a_command_that_cannot_run_is_explained() {
         let source = bundle.rootfs().join("bin");
         bundle.mount(json!({"destination": "/noexec", "type": "bind", "source": source, "options": ["bind", "noexec"]}));
         bundle.args(args);
-        bundle.create().ok();
-        let done = bundle.start();
-        assert_eq!(done.code, code);
+        let created = bundle.create();
+        assert_eq!(created.code, i32::from(early), "{args:?}: {}", created.err);
+        let done = if early { created } else { bundle.start() };
+        assert_eq!(done.code, 1);
         assert!(done.err.contains(expected), "{args:?}: {}", done.err);
-        bundle.wait_for("stopped");
+        if early {
+            assert_eq!(bundle.leftovers(), Vec::<String>::new());
+        } else {
+            bundle.wait_for("stopped");
+        }
     }
 }
 
@@ -135,5 +213,5 @@ fn start_says_when_init_was_killed_before_it() {
     bundle.create().ok();
     bundle.oci(&["kill", &bundle.id, "KILL"]).ok();
     bundle.wait_for("stopped");
-    assert!(bundle.start().failed().contains("is stopped"));
+    assert!(bundle.start().failed().contains("has stopped"));
 }

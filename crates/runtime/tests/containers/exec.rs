@@ -58,9 +58,9 @@ fn failures_are_named() {
     let bundle = running!();
     for (words, expected) in [
         (&["absent-command"][..], "executable file not found in $PATH"),
-        (&["/absent/path"], "no such file in the image"),
-        (&["/etc"], "is a directory"),
-        (&["/etc/passwd"], "is not executable"),
+        (&["/absent/path"], "no such file or directory in the image"),
+        (&["/etc"], "permission denied: it is a directory"),
+        (&["/etc/passwd"], "permission denied: it is not executable"),
     ] {
         let done = bundle.exec(words);
         assert_eq!(done.code, 255);

@@ -11,25 +11,26 @@ fn a_container_lives_through_all_its_states() {
     assert_eq!(state["status"], "created");
     assert_eq!(state["id"], bundle.id.as_str());
     assert!(bundle.oci(&["list", "-q"]).ok().contains(&bundle.id));
-    assert!(bundle.create().failed().contains("exists already"));
+    assert!(bundle.create().failed().contains("container with given ID already exists"));
     bundle.start().ok();
     assert_eq!(bundle.state()["status"], "running");
-    assert!(bundle.start().failed().contains("is running, only a created container can be started"));
+    assert!(bundle.start().failed().contains("cannot start an already running container"));
     assert!(bundle.oci(&["delete", &bundle.id]).failed().contains("kill it first"));
     assert!(bundle.oci(&["ps", &bundle.id]).ok().contains("sleep 100"));
     bundle.oci(&["pause", &bundle.id]).ok();
     assert_eq!(bundle.state()["status"], "paused");
-    assert!(bundle.exec(&["true"]).failed().contains("is paused"));
+    assert!(bundle.exec(&["true"]).failed().contains("cannot exec in a paused container"));
     bundle.oci(&["resume", &bundle.id]).ok();
     bundle.oci(&["update", "--pids-limit", "77", &bundle.id]).ok();
     assert_eq!(bundle.exec(&["true"]).code, 0);
     bundle.oci(&["kill", &bundle.id, "KILL"]).ok();
     bundle.wait_for("stopped");
-    assert!(bundle.oci(&["kill", &bundle.id, "KILL"]).failed().contains("is not running"));
-    assert!(bundle.exec(&["true"]).failed().contains("is stopped"));
+    assert!(bundle.oci(&["kill", &bundle.id, "KILL"]).failed().contains("container not running"));
+    assert!(bundle.exec(&["true"]).failed().contains("cannot exec in a stopped container"));
+    assert!(bundle.start().failed().contains("cannot start a container that has stopped"));
     bundle.oci(&["delete", &bundle.id]).ok();
     assert_eq!(bundle.leftovers(), Vec::<String>::new());
-    assert!(bundle.oci(&["state", &bundle.id]).failed().contains("does not exist"));
+    assert!(bundle.oci(&["state", &bundle.id]).failed().contains("container does not exist"));
     bundle.oci(&["delete", "--force", &bundle.id]).ok();
 }
 
@@ -105,7 +106,7 @@ fn logs_are_lines_that_an_engine_can_read() {
     assert_eq!(done.code, 1);
     let line: serde_json::Value = serde_json::from_str(std::fs::read_to_string(log).unwrap().trim()).unwrap();
     assert_eq!(line["level"], "error");
-    assert!(line["msg"].as_str().unwrap().contains("\"absent\" does not exist"));
+    assert!(line["msg"].as_str().unwrap().contains("container does not exist: \"absent\""));
     assert!(bundle.oci(&["features"]).ok().contains("ociVersionMax"));
     assert!(bundle.oci(&["--version"]).ok().contains("spec: 1."));
     assert!(bundle.oci(&["nonsense"]).failed().contains("no command"));

@@ -1,6 +1,7 @@
 //! Real containers of a static busybox, made by the OCI command line. They need root and are skipped without it.
 
 mod bundle;
+mod callers;
 mod checkpoint;
 mod errors;
 mod exec;
@@ -8,6 +9,8 @@ mod hooks;
 mod lifecycle;
 mod mounts;
 mod namespaces;
+mod net_devices;
 mod process;
+mod rootless;
 mod security;
 mod terminal;

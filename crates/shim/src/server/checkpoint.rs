@@ -294,6 +294,7 @@ fn save(root: &Path, request: &CheckpointRequest, pipes: [Option<u64>; 3], has_t
         external_unix: false,
         file_locks: true,
         shell_job: has_terminal,
+        more: runtime::CriuOptions::default(),
         deadline: None,
     });
     match saved {

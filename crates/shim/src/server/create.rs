@@ -273,6 +273,11 @@ fn make(
         pid_file: None,
         preserve_fds: 0,
         systemd_cgroup: false,
+        no_pivot: false,
+        keyring: true,
+        cgroup_optional: false,
+        bind_devices: false,
+        check_command: false,
     };
     let made = match restore {
         None => runtime::create(request),
@@ -286,6 +291,7 @@ fn make(
             external_unix: false,
             file_locks: true,
             shell_job: has_terminal,
+            more: runtime::CriuOptions::default(),
             deadline: None,
         }),
     };

@@ -208,7 +208,16 @@ pub(crate) fn execute(
         return Report::failed(ErrorCode::ExecFailed, "standard streams", cause);
     }
     let console = handed.console.take().map(runtime::Console::Socket);
-    let request = runtime::ExecRequest { state_root, id, process, console, pid_file: None, preserve_fds: 0 };
+    let request = runtime::ExecRequest {
+        state_root,
+        id,
+        process,
+        console,
+        pid_file: None,
+        preserve_fds: 0,
+        cgroup: None,
+        ignore_paused: false,
+    };
     match runtime::exec(request) {
         Ok(executed) => {
             let warnings = executed.warnings.iter().map(ToString::to_string).collect();

@@ -12,6 +12,7 @@ pub mod namespace;
 pub mod netlink;
 pub mod parent;
 pub mod process;
+pub mod program;
 pub mod root;
 pub mod seccomp;
 pub mod signal;

@@ -1,25 +1,19 @@
 //! Programs of the administrator that decide about images, called as containerd calls its image verifiers (its docs/image-verification.md).
 
-use std::fs::File;
-use std::io::{self, Read, Seek, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::time::{Duration, Instant};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use model::digest::Digest;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{MemfdFlags, memfd_create};
-use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
+use sys::program::{self, Bound, End};
 
 /// The media type of what a verifier reads from its standard input.
 const DESCRIPTOR: &str = "application/vnd.oci.descriptor.v1+json";
 /// How much of each output is kept; the rest is read and let go.
 const OUTPUT_BYTES: usize = 32 << 10;
-/// How long output is still read after the verifier ended: a child it left behind may hold the pipe open for good.
-const LINGER: Duration = Duration::from_millis(100);
 /// More programs than anybody means to run for every image.
 const VERIFIERS_MAX: usize = 64;
 
@@ -71,14 +65,15 @@ impl Verifiers {
             let run =
                 |error: io::Error| VerifierError::Run { program: program.clone(), why: error.to_string() };
             let child = spawn(&program, question).map_err(run)?;
-            let finished = wait(child, self.timeout).map_err(run)?;
+            let kept = Bound::Head(OUTPUT_BYTES);
+            let finished = program::finish(child, self.timeout, kept, kept).map_err(run)?;
             let reason = printable(&finished.stdout);
-            match finished.status {
-                None => {
+            match finished.end {
+                End::TimedOut | End::TooMuchOutput => {
                     return Err(VerifierError::TimedOut { program, after_secs: self.timeout.as_secs() });
                 }
-                Some(status) if status.success() => {}
-                Some(status) => {
+                End::Exited(status) if status.success() => {}
+                End::Exited(status) => {
                     let reason = match (reason.is_empty(), printable(&finished.stderr)) {
                         (false, _) => reason,
                         (true, stderr) if stderr.is_empty() => "it gave no reason".to_owned(),
@@ -116,14 +111,11 @@ fn is_executable(path: &Path) -> bool {
     std::fs::metadata(path).is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
 }
 
-fn spawn(program: &Path, question: &Question<'_>) -> io::Result<Child> {
+fn spawn(path: &Path, question: &Question<'_>) -> io::Result<Child> {
     let Question { name, digest, media_type, size } = question;
     let descriptor = serde_json::json!({"mediaType": media_type, "digest": digest.as_str(), "size": size});
-    // A memory file, not a pipe: a verifier that does not read its input cannot make the writer wait.
-    let mut input = File::from(memfd_create("image-descriptor", MemfdFlags::CLOEXEC)?);
-    writeln!(input, "{descriptor}")?;
-    input.rewind()?;
-    Command::new(program)
+    let input = program::input("image-descriptor", format!("{descriptor}\n").as_bytes())?;
+    Command::new(path)
         .args(["-name", name, "-digest", digest.as_str(), "-stdin-media-type", DESCRIPTOR])
         .stdin(input)
         .stdout(Stdio::piped())
@@ -131,87 +123,6 @@ fn spawn(program: &Path, question: &Question<'_>) -> io::Result<Child> {
         .current_dir("/")
         .process_group(0)
         .spawn()
-}
-
-struct Finished {
-    /// None: it had to be killed.
-    status: Option<ExitStatus>,
-    stdout: Vec<u8>,
-    stderr: Vec<u8>,
-}
-
-/// Reads both outputs until the process has ended or its time is over; then its whole group goes, and it is reaped.
-fn wait(mut child: Child, timeout: Duration) -> io::Result<Finished> {
-    let group = Pid::from_child(&child);
-    let outcome = watch(&mut child, group, Instant::now() + timeout);
-    let _ = kill_process_group(group, Signal::KILL);
-    let status = child.wait()?;
-    let (ended, stdout, stderr) = outcome?;
-    Ok(Finished { status: ended.then_some(status), stdout, stderr })
-}
-
-fn watch(child: &mut Child, pid: Pid, mut until: Instant) -> io::Result<(bool, Vec<u8>, Vec<u8>)> {
-    let process = pidfd_open(pid, PidfdFlags::empty())?;
-    let mut out = Output::new(child.stdout.take().map(OwnedFd::from))?;
-    let mut err = Output::new(child.stderr.take().map(OwnedFd::from))?;
-    let mut ended = false;
-    loop {
-        let left = until.saturating_duration_since(Instant::now());
-        if left.is_zero() || (ended && out.fd.is_none() && err.fd.is_none()) {
-            return Ok((ended, out.kept, err.kept));
-        }
-        let mut fds = Vec::with_capacity(3);
-        if !ended {
-            fds.push(PollFd::new(&process, PollFlags::IN));
-        }
-        fds.extend(
-            [&out, &err].into_iter().filter_map(|o| o.fd.as_ref()).map(|fd| PollFd::new(fd, PollFlags::IN)),
-        );
-        let timeout = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) };
-        match poll(&mut fds, Some(&timeout)) {
-            Ok(_) | Err(rustix::io::Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
-        }
-        let over = !ended && !fds[0].revents().is_empty();
-        drop(fds);
-        out.read()?;
-        err.read()?;
-        if over {
-            ended = true;
-            until = until.min(Instant::now() + LINGER);
-        }
-    }
-}
-
-struct Output {
-    fd: Option<File>,
-    kept: Vec<u8>,
-}
-
-impl Output {
-    fn new(fd: Option<OwnedFd>) -> io::Result<Output> {
-        if let Some(fd) = &fd {
-            let flags = rustix::fs::fcntl_getfl(fd.as_fd())?;
-            rustix::fs::fcntl_setfl(fd, flags | rustix::fs::OFlags::NONBLOCK)?;
-        }
-        Ok(Output { fd: fd.map(File::from), kept: Vec::new() })
-    }
-
-    /// Takes what is there, at most one bufferful, so that neither output starves the deadline.
-    fn read(&mut self) -> io::Result<()> {
-        let Some(fd) = &mut self.fd else { return Ok(()) };
-        let mut buffer = [0; 16384];
-        match fd.read(&mut buffer) {
-            Ok(0) => self.fd = None,
-            Ok(length) => {
-                let room = OUTPUT_BYTES.saturating_sub(self.kept.len());
-                self.kept.extend_from_slice(&buffer[..length.min(room)]);
-            }
-            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
-            Err(error) => return Err(error),
-        }
-        Ok(())
-    }
 }
 
 /// As much of an output as a message may quote.
@@ -223,6 +134,7 @@ fn printable(bytes: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Instant;
 
     struct Folder(tempfile::TempDir);
 

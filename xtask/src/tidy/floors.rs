@@ -46,6 +46,7 @@ const SAME_FLOOR: &[(&str, &str)] = &[
     ("task", "ttrpc"),
     ("cgroup", "sys"),
     ("lsm", "sys"),
+    ("trust", "sys"),
     ("shim", "runtime"),
 ];
 

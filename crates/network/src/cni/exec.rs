@@ -1,17 +1,13 @@
 //! Running a plugin's program: a minimal environment, a deadline for its whole process group, and bounded output.
 
-use std::fs::File;
-use std::io::{self, Read, Seek, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::io;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ExitStatus, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{MemfdFlags, memfd_create};
-use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 use serde_json::Value;
+use sys::program::{self, Bound, End};
 
 use super::error::CniError;
 use super::version::Version;
@@ -20,8 +16,6 @@ use super::version::Version;
 const MAX_OUTPUT_BYTES: usize = 1 << 20;
 /// How much of the end of standard error goes into an error.
 const STDERR_TAIL_BYTES: usize = 4096;
-/// How long output is still read after the plugin ended: a child it left behind may hold the pipe open for good.
-const LINGER: Duration = Duration::from_millis(100);
 
 /// The commands of the specification.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -148,7 +142,9 @@ pub fn call(
     let path = find(kind, folders)?;
     let run = |source| PluginError::Run { path: path.clone(), source };
     let child = spawn(&path, folders, command, environment, config).map_err(run)?;
-    let finished = wait(child, deadline).map_err(run)?;
+    let bounds = (Bound::All(MAX_OUTPUT_BYTES), Bound::Tail(STDERR_TAIL_BYTES));
+    // Whatever the plugin left running in its group goes too: nothing may change the network after the answer.
+    let finished = program::finish(child, deadline, bounds.0, bounds.1).map_err(run)?;
     let (kind, command) = (kind.to_string(), command.as_str());
     let stderr = excerpt(&finished.stderr);
     let status = match finished.end {
@@ -207,12 +203,9 @@ fn spawn(
     environment: &Environment,
     config: &[u8],
 ) -> io::Result<Child> {
-    // A memory file, not a pipe: a plugin that does not read its input cannot make the writer wait.
-    let mut input = File::from(memfd_create("cni-config", MemfdFlags::CLOEXEC)?);
-    input.write_all(config)?;
-    input.rewind()?;
-    let mut program = std::process::Command::new(path);
-    program
+    let input = program::input("cni-config", config)?;
+    let mut plugin = std::process::Command::new(path);
+    plugin
         .env_clear()
         .env("PATH", std::env::var_os("PATH").unwrap_or_else(|| "/usr/sbin:/usr/bin:/sbin:/bin".into()))
         .env("CNI_COMMAND", command.as_str())
@@ -229,116 +222,18 @@ fn spawn(
             ("CNI_IFNAME", &environment.interface),
             ("CNI_ARGS", &environment.args),
         ] {
-            program.env(key, value);
+            plugin.env(key, value);
         }
     }
     let mut attempt = 0;
     loop {
-        match program.spawn() {
+        match plugin.spawn() {
             // Somebody is just putting the program there.
             Err(error) if error.kind() == io::ErrorKind::ExecutableFileBusy && attempt < 20 => {
                 attempt += 1;
                 std::thread::sleep(Duration::from_millis(10));
             }
             done => return done,
-        }
-    }
-}
-
-enum End {
-    Exited(ExitStatus),
-    TimedOut,
-    TooMuchOutput,
-}
-
-struct Finished {
-    end: End,
-    stdout: Vec<u8>,
-    stderr: Vec<u8>,
-}
-
-/// Reads both outputs until the process has ended or must be killed; then it is reaped.
-fn wait(mut child: Child, deadline: Duration) -> io::Result<Finished> {
-    let group = Pid::from_child(&child);
-    let outcome = watch(&mut child, group, deadline);
-    // Whatever the plugin left running in its group goes too: nothing may change the network after the answer.
-    let _ = kill_process_group(group, Signal::KILL);
-    let status = child.wait()?;
-    let (end, stdout, stderr) = outcome?;
-    Ok(Finished { end: end.unwrap_or(End::Exited(status)), stdout, stderr })
-}
-
-type Watched = (Option<End>, Vec<u8>, Vec<u8>);
-
-fn watch(child: &mut Child, pid: Pid, deadline: Duration) -> io::Result<Watched> {
-    let process = pidfd_open(pid, PidfdFlags::empty())?;
-    let mut out = Output::new(child.stdout.take().map(OwnedFd::from))?;
-    let mut err = Output::new(child.stderr.take().map(OwnedFd::from))?;
-    let mut until = Instant::now() + deadline;
-    let mut ended = false;
-    loop {
-        let left = until.saturating_duration_since(Instant::now());
-        if left.is_zero() || (ended && out.fd.is_none() && err.fd.is_none()) {
-            let end = if ended { None } else { Some(End::TimedOut) };
-            return Ok((end, out.bytes, err.bytes));
-        }
-        let mut fds = Vec::with_capacity(3);
-        if !ended {
-            fds.push(PollFd::new(&process, PollFlags::IN));
-        }
-        fds.extend(
-            [&out, &err].into_iter().filter_map(|o| o.fd.as_ref()).map(|fd| PollFd::new(fd, PollFlags::IN)),
-        );
-        let timeout = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) };
-        match poll(&mut fds, Some(&timeout)) {
-            Ok(_) | Err(rustix::io::Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
-        }
-        let over = !ended && !fds[0].revents().is_empty();
-        drop(fds);
-        out.read()?;
-        err.read()?;
-        err.keep_tail();
-        if out.bytes.len() > MAX_OUTPUT_BYTES {
-            return Ok((Some(End::TooMuchOutput), Vec::new(), err.bytes));
-        }
-        if over {
-            ended = true;
-            until = until.min(Instant::now() + LINGER);
-        }
-    }
-}
-
-struct Output {
-    fd: Option<File>,
-    bytes: Vec<u8>,
-}
-
-impl Output {
-    fn new(fd: Option<OwnedFd>) -> io::Result<Output> {
-        if let Some(fd) = &fd {
-            let flags = rustix::fs::fcntl_getfl(fd.as_fd())?;
-            rustix::fs::fcntl_setfl(fd, flags | rustix::fs::OFlags::NONBLOCK)?;
-        }
-        Ok(Output { fd: fd.map(File::from), bytes: Vec::new() })
-    }
-
-    /// Takes what is there, at most one bufferful, so that neither output starves the deadline.
-    fn read(&mut self) -> io::Result<()> {
-        let Some(fd) = &mut self.fd else { return Ok(()) };
-        let mut buffer = [0; 65536];
-        match fd.read(&mut buffer) {
-            Ok(0) => self.fd = None,
-            Ok(length) => self.bytes.extend_from_slice(&buffer[..length]),
-            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
-            Err(error) => return Err(error),
-        }
-        Ok(())
-    }
-
-    fn keep_tail(&mut self) {
-        if self.bytes.len() > 2 * STDERR_TAIL_BYTES {
-            self.bytes.drain(..self.bytes.len() - STDERR_TAIL_BYTES);
         }
     }
 }

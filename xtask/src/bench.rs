@@ -1,4 +1,4 @@
-//! `cargo xtask bench`: builds the release and measures it through CRI, beside containerd where that is installed.
+//! `cargo xtask bench`: builds the release and measures it through CRI, beside containerd and CRI-O where they are installed.
 
 use std::env::consts::ARCH;
 use std::process::Command;
@@ -26,6 +26,9 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
         bench.arg("--containerd");
     } else {
         eprintln!("xtask: containerd and runc are not installed, so there is nothing to compare with");
+    }
+    if ["crio", "pinns", "conmon"].iter().all(|program| command::find(program).is_some()) {
+        bench.arg("--crio");
     }
     command::run(bench.args(args))
 }

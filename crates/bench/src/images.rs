@@ -2,6 +2,7 @@
 
 use crate::content::Content;
 use anyhow::Result;
+use cri::runtime_v1 as v1;
 use registry::make::{Compression, ImageBuilder, Layer};
 use registry::tar::Entry;
 use registry::{Listening, Registry};
@@ -28,13 +29,20 @@ pub(crate) struct ToPull {
     pub(crate) link_secs: Option<f64>,
 }
 
+impl ToPull {
+    /// How a request names it.
+    pub(crate) fn spec(&self) -> v1::ImageSpec {
+        v1::ImageSpec { image: self.name.clone(), ..Default::default() }
+    }
+}
+
 /// A registry with the images.
 pub(crate) struct Served {
     listening: Listening,
     has_busybox: bool,
     to_pull: Vec<ToPull>,
     /// Behind the slow link.
-    _far: Listening,
+    far: Listening,
 }
 
 impl Served {
@@ -84,7 +92,7 @@ impl Served {
                 link_secs: Some(packed as f64 / LINKED.2 as f64),
             });
         }
-        Ok(Served { listening, has_busybox: busybox.is_some(), to_pull, _far: far_listening })
+        Ok(Served { listening, has_busybox: busybox.is_some(), to_pull, far: far_listening })
     }
 
     /// An image with a shell; `None` where the machine has no busybox to make it of.
@@ -100,6 +108,11 @@ impl Served {
     /// What is pulled to be measured.
     pub(crate) fn to_pull(&self) -> &[ToPull] {
         &self.to_pull
+    }
+
+    /// `HOST:PORT` of the registries that all images come from.
+    pub(crate) fn hosts(&self) -> [String; 2] {
+        [self.listening.host(), self.far.host()]
     }
 
     fn name(&self, image: &str) -> String {

@@ -36,6 +36,9 @@ struct Args {
     /// Start a throw-away containerd, if it is installed, and measure it too
     #[arg(long)]
     containerd: bool,
+    /// Start a throw-away CRI-O, if it, pinns and conmon are installed, and measure it too
+    #[arg(long)]
+    crio: bool,
     /// Image with sh, sleep and true, pulled where it is absent; otherwise one is made of this machine's static busybox
     #[arg(long)]
     image: Option<String>,
@@ -57,7 +60,7 @@ struct Args {
     /// Seconds over which idle processor use is taken while the pods are there
     #[arg(long, default_value_t = 20)]
     idle_secs: u64,
-    /// Pulls per round of each image: large files, many small ones, and one through a slow link; 0 leaves the part out
+    /// Pulls per round of each image: large files, many small ones, and one through a slow link; lists beside a pull, too; 0 leaves all that out
     #[arg(long, default_value_t = 1)]
     pulls: usize,
     /// Control group of the pods
@@ -74,17 +77,19 @@ fn main() -> Result<()> {
         rustix::process::geteuid().is_root(),
         "needs root: it reads other processes' memory and makes control groups"
     );
+    // Images are served by a thread of their own: what that takes is not in the latencies that the client sees.
+    let serving = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    let images = serving.block_on(images::Served::start(args.pulls > 0))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         tokio::select! {
-            measured = run(args) => measured,
+            measured = run(args, &images) => measured,
             _ = tokio::signal::ctrl_c() => bail!("interrupted"),
         }
     })
 }
 
-async fn run(args: Args) -> Result<()> {
-    let images = images::Served::start(args.pulls > 0).await?;
+async fn run(args: Args, images: &images::Served) -> Result<()> {
     let scratch = tempfile::Builder::new().prefix("pintle-bench-").tempdir()?;
     let mut peers = Vec::new();
     let mut targets = Vec::new();
@@ -92,16 +97,21 @@ async fn run(args: Args) -> Result<()> {
         targets.push(Target::connect(given).await?);
     }
     if let Some(binary) = &args.pintle {
-        let peer = peers::Peer::pintle(binary, scratch.path()).await?;
+        let peer = peers::pintle::start(binary, scratch.path()).await?;
         targets.push(Target::connect(&peer.given).await?);
         peers.push(peer);
     }
     if args.containerd {
-        let peer = peers::Peer::containerd(scratch.path(), &images.pause()).await?;
+        let peer = peers::containerd::start(scratch.path(), &images.pause()).await?;
         targets.push(Target::connect(&peer.given).await?);
         peers.push(peer);
     }
-    ensure!(!targets.is_empty(), "nothing to measure: give --endpoint, --pintle or --containerd");
+    if args.crio {
+        let peer = peers::crio::start(scratch.path(), &images.pause(), &images.hosts()).await?;
+        targets.push(Target::connect(&peer.given).await?);
+        peers.push(peer);
+    }
+    ensure!(!targets.is_empty(), "nothing to measure: give --endpoint, --pintle, --containerd or --crio");
     let image = match &args.image {
         Some(image) => image.clone(),
         None => images
@@ -114,7 +124,7 @@ async fn run(args: Args) -> Result<()> {
         directory: scratch.path().join("pods"),
     };
     let mut report = Report::new(&targets, &args.cgroup_parent);
-    let measured = measure(&args, &targets, &plan, &images, &mut report).await;
+    let measured = measure(&args, &targets, &plan, images, &mut report).await;
     for target in &targets {
         if let Err(error) = target.remove_pods().await {
             eprintln!("{}: removing what is left: {error:#}", target.name);
@@ -159,7 +169,13 @@ async fn measure(
                     target.name,
                     args.pods
                 );
-                many::measure(target, plan, args.pods, *concurrency, args.idle_secs, report).await?;
+                let crowd = many::Crowd {
+                    count: args.pods,
+                    concurrency: *concurrency,
+                    idle_secs: args.idle_secs,
+                    pull: images.to_pull().first(),
+                };
+                many::measure(target, plan, &crowd, report).await?;
             }
             if args.pulls > 0 {
                 eprintln!("round {}: {}: pulls", round + 1, target.name);

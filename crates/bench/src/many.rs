@@ -1,34 +1,55 @@
 //! Many pods at once: how fast they come and go, what calls cost while they are there, and what they cost the machine.
 
+use crate::images::ToPull;
 use crate::memory;
 use crate::pods::{Network, Plan, Program, Running};
+use crate::pulls;
 use crate::report::Report;
 use crate::target::Target;
 use anyhow::{Context, Result, anyhow};
 use cri::runtime_v1 as v1;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 /// How often each call is made while the pods are there.
 const CALLS: usize = 20;
 
-/// Makes `count` pods with `concurrency` at a time, measures, and removes them the same way.
+/// How often lists are asked for while an image is pulled, and how long nothing is asked in between.
+const LISTS: usize = 100;
+const BETWEEN_LISTS: Duration = Duration::from_millis(20);
+
+/// How many pods, and how.
+pub(crate) struct Crowd<'a> {
+    /// Pods that are there at the same time.
+    pub(crate) count: usize,
+    /// How many are made and removed at the same time.
+    pub(crate) concurrency: usize,
+    /// Over how many seconds idle processor use is taken.
+    pub(crate) idle_secs: u64,
+    /// What is pulled over and over while lists are asked for, if anything is.
+    pub(crate) pull: Option<&'a ToPull>,
+}
+
+/// Makes the pods, measures, and removes them the same way.
 pub(crate) async fn measure(
     target: &Target,
     plan: &Plan,
-    count: usize,
-    concurrency: usize,
-    idle_secs: u64,
+    crowd: &Crowd<'_>,
     report: &mut Report,
 ) -> Result<()> {
+    let &Crowd { count, concurrency, idle_secs, pull } = crowd;
     let section = format!("{count} pods, {concurrency} at a time");
     let before = memory::available_bytes();
     let began = Instant::now();
     let pods = start_all(target, plan, count, concurrency, &section, report).await?;
     report.add(&section, "all running (s)", &target.name, began.elapsed().as_secs_f64());
     calls(target, &pods, &format!("Calls with {count} pods present (ms)"), report).await?;
+    if let Some(image) = pull {
+        let section = format!("Calls with {count} pods present while {} are pulled (ms)", image.what);
+        lists_while_pulling(target, image, &section, report).await?;
+    }
     memory::with_pods(target, count, before, report);
     memory::idle_cpu(target, count, idle_secs, report).await;
     let began = Instant::now();
@@ -107,6 +128,39 @@ async fn calls(target: &Target, pods: &[Running], section: &str, report: &mut Re
         note("ListContainerStats", began);
     }
     Ok(())
+}
+
+/// Lists while the network, the processors and the disk are busy with an image.
+async fn lists_while_pulling(
+    target: &Target,
+    image: &ToPull,
+    section: &str,
+    report: &mut Report,
+) -> Result<()> {
+    let pulling = async {
+        loop {
+            pulls::remove(target, image).await?;
+            pulls::pull(target, image).await?;
+        }
+    };
+    let listing = async {
+        let mut runtime = target.runtime();
+        for _ in 0..LISTS {
+            tokio::time::sleep(BETWEEN_LISTS).await;
+            let began = Instant::now();
+            let listed = runtime.list_containers(v1::ListContainersRequest::default()).await;
+            report.add(section, "ListContainers", &target.name, began.elapsed().as_secs_f64() * 1000.0);
+            listed.context("ListContainers")?;
+        }
+        anyhow::Ok(())
+    };
+    tokio::select! {
+        failed = pulling => failed,
+        listed = listing => listed,
+    }?;
+    // The last pull may go on without its client.
+    pulls::pull(target, image).await?;
+    pulls::remove(target, image).await
 }
 
 /// Does something to each item, `concurrency` at a time; the first error ends it.

@@ -137,7 +137,11 @@ impl Plan {
         };
         v1::ContainerConfig {
             metadata: Some(v1::ContainerMetadata { name: "main".into(), attempt: 0 }),
-            image: Some(v1::ImageSpec { image: self.image.clone(), ..Default::default() }),
+            image: Some(v1::ImageSpec {
+                image: self.image.clone(),
+                user_specified_image: self.image.clone(),
+                ..Default::default()
+            }),
             command: command.iter().map(|&word| word.to_owned()).collect(),
             envs: environment(),
             mounts: vec![

@@ -26,25 +26,21 @@ pub(crate) async fn measure(
 ) -> Result<()> {
     for image in images.to_pull() {
         for _ in 0..count {
-            let spec = Some(v1::ImageSpec { image: image.name.clone(), ..Default::default() });
-            remove(target, spec.clone()).await?;
+            remove(target, image).await?;
             settle(disk).await?;
             one(target, image, disk, report).await?;
-            remove(target, spec).await?;
+            remove(target, image).await?;
         }
     }
     settle(disk).await
 }
 
 async fn one(target: &Target, image: &ToPull, disk: &Path, report: &mut Report) -> Result<()> {
-    let ToPull { what, name, link_secs } = image;
+    let ToPull { what, link_secs, .. } = image;
     target.daemon_pid.map(reset_peak).transpose().context("resetting a daemon's peak of memory")?;
     let cpu_before = target.daemon_pid.and_then(cpu_secs);
-    let spec = Some(v1::ImageSpec { image: name.clone(), ..Default::default() });
-    let request = v1::PullImageRequest { image: spec, ..Default::default() };
     let began = Instant::now();
-    let pulled = target.images().pull_image(request).await;
-    pulled.with_context(|| format!("{}: pulling {name}", target.name))?;
+    pull(target, image).await?;
     let answered = began.elapsed().as_secs_f64();
     sync(disk)?;
     let durable = began.elapsed().as_secs_f64();
@@ -66,9 +62,19 @@ async fn one(target: &Target, image: &ToPull, disk: &Path, report: &mut Report) 
     Ok(())
 }
 
-async fn remove(target: &Target, image: Option<v1::ImageSpec>) -> Result<()> {
-    let removed = target.images().remove_image(v1::RemoveImageRequest { image }).await;
-    removed.with_context(|| format!("{}: removing an image", target.name))?;
+/// Pulls it as a kubelet does.
+pub(crate) async fn pull(target: &Target, image: &ToPull) -> Result<()> {
+    let request = v1::PullImageRequest { image: Some(image.spec()), ..Default::default() };
+    let pulled = target.images().pull_image(request).await;
+    pulled.with_context(|| format!("{}: pulling {}", target.name, image.name))?;
+    Ok(())
+}
+
+/// Removes it; it need not be there.
+pub(crate) async fn remove(target: &Target, image: &ToPull) -> Result<()> {
+    let request = v1::RemoveImageRequest { image: Some(image.spec()) };
+    let removed = target.images().remove_image(request).await;
+    removed.with_context(|| format!("{}: removing {}", target.name, image.name))?;
     Ok(())
 }
 

@@ -1,10 +1,14 @@
 //! Throw-away daemons: each with its own directories, socket and bridge, stopped and removed at the end.
 
+pub(crate) mod containerd;
+pub(crate) mod crio;
+pub(crate) mod pintle;
+
 use crate::target::Given;
 use anyhow::{Context, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -28,65 +32,34 @@ fn state_directory() -> Result<tempfile::TempDir> {
     state.context("a state directory on the tmpfs /dev/shm")
 }
 
-impl Peer {
-    /// Starts `BINARY serve`.
-    pub(crate) async fn pintle(binary: &Path, scratch: &Path) -> Result<Peer> {
-        let directory = scratch.join("pintle");
-        let nets = directory.join("net.d");
-        std::fs::create_dir_all(&nets)?;
-        let bridge = "pbench0";
-        let network = json!({
-            "cniVersion": "1.1.0", "name": "pintle-bench",
-            "plugins": [{
-                "type": "pintle", "bridge": bridge, "subnets": ["10.232.0.0/16"], "ipMasq": true,
-                "capabilities": { "portMappings": true },
-            }],
-        });
-        std::fs::write(nets.join("10-bench.conflist"), network.to_string())?;
-        let nri = directory.join("nri.sock");
-        let config = format!(
-            "[network]\nconf_dir = {nets:?}\n\n[nri]\nsocket = {nri:?}\n\n[image]\ncerts_dirs = []\nregistries_conf = \"\"\nauth_files = []\n\n[runtime]\ncgroup_driver = \"cgroupfs\"\n"
-        );
-        std::fs::write(directory.join("config.toml"), config)?;
-        let mut command = Command::new(binary);
-        command.arg("serve").arg("--config").arg(directory.join("config.toml"));
-        let state = state_directory()?;
-        command.arg("--root").arg(directory.join("root")).arg("--state").arg(state.path().join("state"));
-        command.arg("--socket").arg(directory.join("cri.sock"));
-        start("pintle", command, &directory, bridge, state).await
-    }
+/// The folder of the installed CNI plugins, for `whose` sake.
+fn plugins(whose: &str) -> Result<&'static str> {
+    let mut places = PLUGIN_DIRECTORIES.iter().copied();
+    let place = places.find(|place| Path::new(place).join("bridge").exists());
+    place.with_context(|| format!("{whose} needs the CNI plugins (Debian: containernetworking-plugins)"))
+}
 
-    /// Starts the installed containerd with runc, without its statistics collector's cost being hidden: all settings are its own defaults.
-    pub(crate) async fn containerd(scratch: &Path, pause: &str) -> Result<Peer> {
-        let directory = scratch.join("containerd");
-        let nets = directory.join("net.d");
-        std::fs::create_dir_all(&nets)?;
-        let plugins = PLUGIN_DIRECTORIES.iter().find(|place| Path::new(place).join("bridge").exists());
-        let plugins =
-            plugins.context("containerd needs the CNI plugins (Debian: containernetworking-plugins)")?;
-        let bridge = "pbench1";
-        let network = json!({
-            "cniVersion": "1.0.0", "name": "containerd-bench",
-            "plugins": [
-                {
-                    "type": "bridge", "bridge": bridge, "isGateway": true, "ipMasq": true, "hairpinMode": true,
-                    "ipam": {
-                        "type": "host-local", "dataDir": directory.join("ipam"),
-                        "ranges": [[{ "subnet": "10.233.0.0/16" }]], "routes": [{ "dst": "0.0.0.0/0" }],
-                    },
+/// The chain of plugins that a node without our network has: bridge, host-local and portmap, kept in `directory`.
+fn write_chain(directory: &Path, name: &str, bridge: &str, subnet: &str) -> Result<()> {
+    let nets = directory.join("net.d");
+    std::fs::create_dir_all(&nets)?;
+    let chain = json!({
+        "cniVersion": "1.0.0", "name": name,
+        "plugins": [
+            {
+                "type": "bridge", "bridge": bridge, "isGateway": true, "ipMasq": true, "hairpinMode": true,
+                "ipam": {
+                    "type": "host-local", "dataDir": directory.join("ipam"),
+                    "ranges": [[{ "subnet": subnet }]], "routes": [{ "dst": "0.0.0.0/0" }],
                 },
-                { "type": "portmap", "capabilities": { "portMappings": true } },
-            ],
-        });
-        std::fs::write(nets.join("10-bench.conflist"), network.to_string())?;
-        let state = state_directory()?;
-        let config = containerd_config(&directory, state.path(), &nets, plugins, pause);
-        std::fs::write(directory.join("config.toml"), config)?;
-        let mut command = Command::new("containerd");
-        command.arg("--config").arg(directory.join("config.toml"));
-        start("containerd", command, &directory, bridge, state).await
-    }
+            },
+            { "type": "portmap", "capabilities": { "portMappings": true } },
+        ],
+    });
+    Ok(std::fs::write(nets.join("10-bench.conflist"), chain.to_string())?)
+}
 
+impl Peer {
     /// Ends it and removes its bridge.
     pub(crate) async fn stop(mut self) {
         signal(&self.child, Signal::TERM);
@@ -110,19 +83,6 @@ impl Peer {
         let table = format!("pintle_pintle_bench_{}", self.bridge);
         let _ = Command::new("nft").args(["delete", "table", "inet", &table]).stderr(Stdio::null()).status();
     }
-}
-
-/// Version 2 of the configuration, which 1.6, 1.7 and 2.x read. Nothing but places, and what a machine without CAP_SYS_RESOURCE forces.
-fn containerd_config(directory: &Path, state: &Path, nets: &Path, plugins: &str, pause: &str) -> String {
-    let place = |name: &str| -> PathBuf { directory.join(name) };
-    format!(
-        "version = 2\nroot = {:?}\nstate = {:?}\n[grpc]\naddress = {:?}\n\
-         [plugins.\"io.containerd.grpc.v1.cri\"]\nsandbox_image = {pause:?}\nrestrict_oom_score_adj = true\n\
-         [plugins.\"io.containerd.grpc.v1.cri\".cni]\nbin_dir = {plugins:?}\nconf_dir = {nets:?}\n",
-        place("root"),
-        state.join("state"),
-        place("cri.sock"),
-    )
 }
 
 async fn start(

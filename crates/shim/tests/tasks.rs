@@ -258,6 +258,50 @@ fn a_root_is_mounted_for_a_task_and_unmounted_after_it() {
 }
 
 #[test]
+fn the_layers_of_a_task_with_users_of_its_own_are_theirs() {
+    needs_containers!();
+    let containerd = Containerd::new();
+    let script = "busybox stat -c %u:%g /tmp/below";
+    let bundle = containerd.make_bundle("mapped", script, |_| {});
+    std::fs::remove_dir_all(bundle.join("rootfs")).unwrap();
+    let place = |name: &str| containerd.folder.path().join(name);
+    make_root(&place("lower"));
+    std::fs::write(place("lower/tmp/below"), "").unwrap();
+    for name in ["other", "upper", "work"] {
+        std::fs::create_dir(place(name)).unwrap();
+    }
+    let maps = ["uidmap=0:100000:65536".to_owned(), "gidmap=0:200000:65536".to_owned()];
+    let lowers = format!("lowerdir={}:{}", place("other").display(), place("lower").display());
+    let upper =
+        [("upperdir", "upper"), ("workdir", "work")].map(|(k, n)| format!("{k}={}", place(n).display()));
+    let mount = Mount {
+        r#type: "overlay".into(),
+        source: "overlay".into(),
+        options: [&maps[..], &[lowers], &upper].concat(),
+        ..Default::default()
+    };
+    let mut served = containerd.start("mapped");
+    let stdout = containerd.fifo("stdout");
+    let out = reader(&stdout);
+    let created =
+        served.create(&bundle, |request| (request.rootfs, request.stdout) = (vec![mount], stdout.clone()));
+    if let Err(error) = &created
+        && error.message.contains("Invalid argument")
+    {
+        println!("SKIPPED: the file system of {} does not map owners", place("lower").display());
+        drop(open_end(&stdout, true));
+        return;
+    }
+    served.run("mapped", "").unwrap();
+    assert_eq!(served.wait("mapped", "").unwrap(), 0);
+    served.delete("mapped", "").unwrap();
+    assert_eq!(out.join().unwrap(), "100000:200000\n");
+    let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
+    assert!(!mounts.contains(containerd.folder.path().to_str().unwrap()), "{mounts}");
+    assert!(!bundle.join("rootfs.lower").exists());
+}
+
+#[test]
 fn a_terminal_has_input_output_and_a_size() {
     needs_containers!();
     let containerd = Containerd::new();

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
 
+use super::containerd;
 use super::images::HOSTS;
 use crate::command;
 use crate::test::{host, orphans};
@@ -25,6 +26,14 @@ pub(super) struct Daemon {
 
 struct Own {
     child: Child,
+    folder: tempfile::TempDir,
+    before: host::Snapshot,
+    orphans: orphans::Orphans,
+    keep: bool,
+}
+
+/// What is known before a daemon is started.
+struct Watched {
     folder: tempfile::TempDir,
     before: host::Snapshot,
     orphans: orphans::Orphans,
@@ -59,16 +68,36 @@ impl Daemon {
         fs::write(nets.join("10-pintle.conflist"), network(&state.join("network")))?;
 
         let socket = folder.path().join("pintle.sock");
-        let log = fs::File::create(folder.path().join("daemon.log"))?;
         let mut serve = Command::new(binary);
         serve.arg("serve").arg("--root").arg(root).arg("--state").arg(state).arg("--socket").arg(&socket);
         serve.arg("--config").arg(folder.path().join("config.toml"));
-        let child = serve.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn();
-        let child = child.with_context(|| format!("cannot start {}", binary.display()))?;
+        let watched = Watched { folder, before, orphans, keep };
+        Daemon::launch(serve, &socket, Some(nri), watched)
+    }
+
+    /// A containerd from the folder `programs`, whose default runtime is `runtime`; the shim that `binary` is can be that too.
+    pub(super) fn containerd(
+        programs: &Path,
+        runtime: &str,
+        oci: Option<&Path>,
+        binary: Option<&Path>,
+        keep: bool,
+    ) -> Result<Daemon> {
+        let orphans = orphans::Orphans::adopt()?;
+        let before = host::Snapshot::take();
+        let folder = tempfile::Builder::new().prefix("pintle-c-").disable_cleanup(keep).tempdir()?;
+        let (command, socket) = containerd::prepare(programs, runtime, oci, binary, folder.path())?;
+        Daemon::launch(command, &socket, None, Watched { folder, before, orphans, keep })
+    }
+
+    fn launch(mut command: Command, socket: &Path, nri: Option<PathBuf>, watched: Watched) -> Result<Daemon> {
+        let Watched { folder, before, orphans, keep } = watched;
+        let log = fs::File::create(folder.path().join("daemon.log"))?;
+        let child = command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn();
+        let child = child.with_context(|| format!("cannot start {}", command.get_program().display()))?;
         let endpoint = format!("unix://{}", socket.display());
-        let mut daemon =
-            Daemon { endpoint, nri: Some(nri), own: Some(Own { child, folder, before, orphans, keep }) };
-        if let Err(error) = daemon.await_socket(&socket) {
+        let mut daemon = Daemon { endpoint, nri, own: Some(Own { child, folder, before, orphans, keep }) };
+        if let Err(error) = daemon.await_socket(socket) {
             // The error is the news; what the stop finds would only repeat it.
             let _ = daemon.stop(true);
             return Err(error);
@@ -112,6 +141,7 @@ impl Daemon {
             }
             std::thread::sleep(Duration::from_millis(20));
         }
+        containerd::clean_up();
         let mut left: Vec<String> =
             own.orphans.collect().into_iter().map(|process| format!("process {process}")).collect();
         left.extend(host::settled_difference(&own.before, Duration::from_secs(5)));

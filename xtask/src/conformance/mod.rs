@@ -2,6 +2,7 @@
 //! OCI's validation programs against the OCI runtime.
 
 mod clients;
+mod containerd;
 mod crictl;
 mod crictl_streams;
 mod critest;
@@ -24,12 +25,14 @@ use daemon::Daemon;
 const USAGE: &str = "\
 cargo xtask conformance crictl [--crictl FILE] [--binary FILE | --endpoint SOCKET] [--keep]
 cargo xtask conformance v1alpha2 [--binary FILE | --endpoint SOCKET] [--keep]
-cargo xtask conformance critest [--critest FILE] [--binary FILE | --endpoint SOCKET] [--focus REGEX] [--skip REGEX] [--websocket] [--keep]
+cargo xtask conformance critest [--critest FILE] [--binary FILE | --endpoint SOCKET | --containerd FOLDER] [--focus REGEX] [--skip REGEX] [--websocket] [--keep]
 cargo xtask conformance oci [--binary FILE] [--focus PART]
 
   --binary FILE       the pintle to test; without it, the one that `cargo build --release` makes
   --endpoint SOCKET   another runtime's CRI socket, already running, in place of a throw-away daemon; the images it pulls come from
                       a registry at 127.77.0.80:80, which stands in for registry.k8s.io, k8s.gcr.io and gcr.io
+  --containerd FOLDER a throw-away containerd with the programs of this folder, with --runtime TYPE as its default runtime:
+                      io.containerd.pintle.v2 (the shim that --binary is), or io.containerd.runc.v2 with --oci FILE in place of runc
   --crictl FILE       another crictl than the current one, for instance an older one
   --critest FILE      another critest than the current one, for instance a newer one, which has specs of NRI
   --focus, --skip     which specs of critest; a part of the names of the OCI's programs
@@ -49,6 +52,9 @@ struct Options {
     suite: String,
     binary: Option<PathBuf>,
     endpoint: Option<String>,
+    containerd: Option<PathBuf>,
+    runtime: Option<String>,
+    oci: Option<PathBuf>,
     crictl: Option<PathBuf>,
     critest: Option<PathBuf>,
     focus: Option<String>,
@@ -67,6 +73,9 @@ impl Options {
             match arg.as_str() {
                 "--binary" => options.binary = Some(std::path::absolute(value()?)?),
                 "--endpoint" => options.endpoint = Some(value()?),
+                "--containerd" => options.containerd = Some(std::path::absolute(value()?)?),
+                "--runtime" => options.runtime = Some(value()?),
+                "--oci" => options.oci = Some(std::path::absolute(value()?)?),
                 "--crictl" => options.crictl = Some(std::path::absolute(value()?)?),
                 "--critest" => options.critest = Some(std::path::absolute(value()?)?),
                 "--focus" => options.focus = Some(value()?),
@@ -103,7 +112,9 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
     if !options.inside {
         let clients = options.chosen(clients::build()?);
         images::build(&clients)?;
-        if options.binary.is_none() && options.endpoint.is_none() {
+        let runtime = options.runtime.as_deref().unwrap_or(containerd::OURS);
+        let own = options.containerd.is_none() || runtime == containerd::OURS;
+        if options.binary.is_none() && options.endpoint.is_none() && own {
             options.binary = Some(daemon::build()?);
         }
         // A runtime that already runs is in the namespaces that it is in, and specs have to share its mounts.
@@ -113,9 +124,14 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
     }
     let clients = options.chosen(clients::built()?);
     let registry = Registry::start()?;
-    let daemon = match &options.endpoint {
-        Some(endpoint) => Daemon::running(endpoint)?,
-        None => {
+    let daemon = match (&options.endpoint, &options.containerd) {
+        (Some(endpoint), _) => Daemon::running(endpoint)?,
+        (None, Some(programs)) => {
+            let runtime = options.runtime.as_deref().unwrap_or(containerd::OURS);
+            let (oci, binary) = (options.oci.as_deref(), options.binary.as_deref());
+            Daemon::containerd(programs, runtime, oci, binary, options.keep)?
+        }
+        (None, None) => {
             Daemon::start(options.binary.as_deref().context("inside, the binary is named")?, options.keep)?
         }
     };

@@ -36,6 +36,9 @@ pub(super) fn enter(options: &Options) -> Result<()> {
         }
     };
     pass("--binary", options.binary.as_deref().map(|path| path.as_os_str()));
+    pass("--containerd", options.containerd.as_deref().map(|path| path.as_os_str()));
+    pass("--runtime", options.runtime.as_deref().map(str::as_ref));
+    pass("--oci", options.oci.as_deref().map(|path| path.as_os_str()));
     pass("--crictl", options.crictl.as_deref().map(|path| path.as_os_str()));
     pass("--critest", options.critest.as_deref().map(|path| path.as_os_str()));
     pass("--focus", options.focus.as_deref().map(str::as_ref));

@@ -35,6 +35,8 @@ pub(super) struct Flags {
     pub(super) bundle: Option<PathBuf>,
     /// The server's own socket, which it removes at its end.
     pub(super) socket: Option<PathBuf>,
+    /// The server's: where events go, if not where the environment says.
+    pub(super) events: Option<String>,
     pub(super) debug: bool,
 }
 
@@ -51,6 +53,7 @@ impl Flags {
             address: String::new(),
             bundle: None,
             socket: None,
+            events: None,
             debug: false,
         };
         let mut special = None;
@@ -74,6 +77,7 @@ impl Flags {
                 "address" => flags.address = value()?,
                 "bundle" => flags.bundle = Some(value()?.into()).filter(|path| *path != PathBuf::new()),
                 "socket" => flags.socket = Some(value()?.into()),
+                "events" => flags.events = Some(value()?),
                 // How events are published is found in the environment instead.
                 "publish-binary" | "debug-socket" => drop(value()?),
                 "debug" => flags.debug = given.as_deref().is_none_or(|value| value == "true"),

@@ -6,6 +6,7 @@
 
 mod bundle;
 mod flags;
+mod idmap;
 mod info;
 mod launch;
 mod options;

@@ -75,7 +75,11 @@ pub(super) fn warn_of_useless(options: &Options) {
     let useless = [
         ("BinaryName", !options.binary_name.is_empty(), "the runtime is part of this shim"),
         ("Root", !options.root.is_empty(), "the runtime's state lies in the bundle"),
-        ("NoPivotRoot", options.no_pivot_root, "the root is entered by pivot_root(2)"),
+        (
+            "IoUid, IoGid",
+            options.io_uid != 0 || options.io_gid != 0,
+            "the streams belong to the process's user",
+        ),
     ];
     for (name, given, why) in useless {
         if given {

@@ -1,11 +1,17 @@
 //! The mounts of a root file system that `Create` names: made below the bundle, where containerd's own tools look for them.
 
+use super::idmap::{self, Maps};
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
 use std::ffi::CString;
 use std::io;
+use std::os::fd::AsFd;
 use std::path::{Component, Path, PathBuf};
 use task::Mount;
+
+/// The option of overlayfs with the layers below.
+const LOWERS: &str = "lowerdir=";
 
 /// mount(2) reads a page of options and no more.
 const LONGEST: usize = 4095;
@@ -51,8 +57,34 @@ pub(super) fn unmount(target: &Path) -> io::Result<()> {
 }
 
 fn mount_one(one: &Mount, target: &Path) -> io::Result<()> {
+    let beside = target.with_extension("lower");
     let target = below(target, &one.target)?;
-    let plan = Plan::of(one)?;
+    let mut plan = Plan::of(one)?;
+    let lowers = match &plan.maps {
+        None => None,
+        Some(maps) if plan.is_bind() => {
+            let mount = idmap::mapped(
+                Path::new(&one.source),
+                plan.flags.contains(MountFlags::REC),
+                &maps.namespace()?,
+            )?;
+            let place = rustix::fs::open(&target, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+            sys::mount::attach(mount.as_fd(), place.as_fd())?;
+            return plan.finish_bind(&target);
+        }
+        Some(maps) => {
+            let layers = plan.layers();
+            let layers: Vec<&Path> = layers.iter().map(Path::new).collect();
+            Some(idmap::Lowers::attach(&layers, &maps.namespace()?, &beside)?)
+        }
+    };
+    if let Some(lowers) = &lowers {
+        plan.name_layers(&lowers.names(), &lowers.folder);
+    } else if one.r#type == "overlay"
+        && plan.data.iter().map(|option| option.len() + 1).sum::<usize>() > LONGEST
+    {
+        plan.shorten();
+    }
     let data = CString::new(plan.data.join(","))?;
     if data.as_bytes().len() > LONGEST {
         let why = format!("its options have {} bytes, mount(2) takes {LONGEST}", data.as_bytes().len());
@@ -61,16 +93,15 @@ fn mount_one(one: &Mount, target: &Path) -> io::Result<()> {
     if let Some(folder) = &plan.folder {
         rustix::process::chdir(folder)?;
     }
-    let bind = plan.flags.contains(MountFlags::BIND);
     // A bind mount takes over the flags of what it shows; its own are set in a second step.
-    let first = if bind { plan.flags & (MountFlags::BIND | MountFlags::REC) } else { plan.flags };
-    rustix::mount::mount(&*one.source, &target, &*one.r#type, first, &*data)?;
-    if bind && !(plan.flags - (MountFlags::BIND | MountFlags::REC)).is_empty() {
-        rustix::mount::mount_remount(&target, plan.flags | MountFlags::BIND, c"")?;
+    let bind = MountFlags::BIND | MountFlags::REC;
+    let first = if plan.is_bind() { plan.flags & bind } else { plan.flags };
+    let mounted = rustix::mount::mount(&*one.source, &target, &*one.r#type, first, &*data);
+    if plan.folder.is_some() {
+        rustix::process::chdir("/")?;
     }
-    // What is mounted here later stays here, and what is unmounted elsewhere stays mounted here.
-    let _ = rustix::mount::mount_change(&target, MountPropagationFlags::PRIVATE);
-    Ok(())
+    mounted?;
+    plan.finish_bind(&target)
 }
 
 /// The place of a mount that has one of its own. It names folders that are there already.
@@ -94,11 +125,13 @@ struct Plan {
     data: Vec<String>,
     /// To mount from: with many layers their names are shorter there.
     folder: Option<PathBuf>,
+    /// Whose the files are to be.
+    maps: Option<Maps>,
 }
 
 impl Plan {
     fn of(one: &Mount) -> io::Result<Plan> {
-        let mut plan = Plan { flags: MountFlags::empty(), data: Vec::new(), folder: None };
+        let mut plan = Plan { flags: MountFlags::empty(), data: Vec::new(), folder: None, maps: None };
         if one.r#type == "bind" || one.r#type == "rbind" {
             plan.flags |= MountFlags::BIND;
         }
@@ -106,6 +139,14 @@ impl Plan {
             plan.flags |= MountFlags::REC;
         }
         for option in &one.options {
+            if let Some(map) = option.strip_prefix("uidmap=") {
+                plan.maps.get_or_insert_default().users = idmap::parse(map)?;
+                continue;
+            }
+            if let Some(map) = option.strip_prefix("gidmap=") {
+                plan.maps.get_or_insert_default().groups = idmap::parse(map)?;
+                continue;
+            }
             match &**option {
                 "" | "defaults" | "rw" | "suid" | "dev" | "exec" | "async" | "atime" => {}
                 "bind" => plan.flags |= MountFlags::BIND,
@@ -120,39 +161,56 @@ impl Plan {
                 "nodiratime" => plan.flags |= MountFlags::NODIRATIME,
                 "relatime" => plan.flags |= MountFlags::RELATIME,
                 "strictatime" => plan.flags |= MountFlags::STRICTATIME,
-                "loop" | "volatile-loop" => return Err(unsupported(option, "attach the loop device before")),
-                option if option.starts_with("uidmap=") || option.starts_with("gidmap=") => {
-                    return Err(unsupported(option, "set slow_chown = true for the overlayfs snapshotter"));
-                }
+                "loop" => return Err(unsupported(option, "attach the loop device before")),
                 option => plan.data.push(option.into()),
             }
-        }
-        if one.r#type == "overlay" && plan.data.iter().map(|option| option.len() + 1).sum::<usize>() > LONGEST
-        {
-            plan.shorten();
         }
         Ok(plan)
     }
 
+    fn is_bind(&self) -> bool {
+        self.flags.contains(MountFlags::BIND)
+    }
+
+    /// The lower layers of an overlay.
+    fn layers(&self) -> Vec<String> {
+        let lowers = self.data.iter().find_map(|option| option.strip_prefix(LOWERS));
+        lowers.map(|lowers| lowers.split(':').map(String::from).collect()).unwrap_or_default()
+    }
+
+    /// Names the lower layers anew, relative to a folder.
+    fn name_layers(&mut self, names: &str, folder: &Path) {
+        if let Some(lowers) = self.data.iter_mut().find(|option| option.starts_with(LOWERS)) {
+            *lowers = format!("{LOWERS}{names}");
+            self.folder = Some(folder.into());
+        }
+    }
+
+    /// Gives a bind mount its own flags. What is mounted in it later stays here, and what is unmounted elsewhere stays mounted here.
+    fn finish_bind(&self, target: &Path) -> io::Result<()> {
+        if self.is_bind() && !(self.flags - (MountFlags::BIND | MountFlags::REC)).is_empty() {
+            rustix::mount::mount_remount(target, self.flags | MountFlags::BIND, c"")?;
+        }
+        let _ = rustix::mount::mount_change(target, MountPropagationFlags::PRIVATE);
+        Ok(())
+    }
+
     /// Names the lower layers relative to the folder that all of them are below.
     fn shorten(&mut self) {
-        let Some(lowers) = self.data.iter_mut().find(|option| option.starts_with("lowerdir=")) else {
-            return;
-        };
-        let paths: Vec<&Path> = lowers["lowerdir=".len()..].split(':').map(Path::new).collect();
-        let mut folder = paths[0].parent();
+        let layers = self.layers();
+        let paths: Vec<&Path> = layers.iter().map(Path::new).collect();
+        let mut folder = paths.first().and_then(|path| path.parent());
         while let Some(one) = folder.filter(|one| !paths.iter().all(|path| path.starts_with(one))) {
             folder = one.parent();
         }
-        let Some(folder) = folder.filter(|folder| folder.is_absolute()).map(Path::to_path_buf) else {
+        let Some(folder) = folder.filter(|folder| folder.is_absolute()) else {
             return;
         };
         let relative: Vec<_> = paths
             .iter()
-            .map(|path| path.strip_prefix(&folder).unwrap_or(path).display().to_string())
+            .map(|path| path.strip_prefix(folder).unwrap_or(path).display().to_string())
             .collect();
-        *lowers = format!("lowerdir={}", relative.join(":"));
-        self.folder = Some(folder);
+        self.name_layers(&relative.join(":"), folder);
     }
 }
 
@@ -182,15 +240,17 @@ mod tests {
             plan("bind", &["rbind", "ro"]).unwrap().flags,
             MountFlags::BIND | MountFlags::REC | MountFlags::RDONLY
         );
-        for option in ["uidmap=0:1000:5", "loop"] {
-            assert!(plan("overlay", &[option]).unwrap_err().to_string().contains(option));
-        }
+        assert!(plan("overlay", &["loop"]).unwrap_err().to_string().contains("loop"));
+        let maps = plan("overlay", &["uidmap=0:1000:5", "gidmap=0:2000:5"]).unwrap().maps.unwrap();
+        assert_eq!((maps.users[0].outside, maps.groups[0].outside), (1000, 2000));
+        assert!(plan("overlay", &["uidmap=0:x:5"]).is_err());
     }
 
     #[test]
     fn many_layers_are_named_from_their_folder() {
         let layers: Vec<String> = (0..120).map(|n| format!("/var/lib/containerd/snapshots/{n}/fs")).collect();
-        let found = plan("overlay", &[&format!("lowerdir={}", layers.join(":")), "upperdir=/u"]).unwrap();
+        let mut found = plan("overlay", &[&format!("lowerdir={}", layers.join(":")), "upperdir=/u"]).unwrap();
+        found.shorten();
         assert_eq!(found.folder.as_deref(), Some(Path::new("/var/lib/containerd/snapshots")));
         assert!(found.data[0].starts_with("lowerdir=0/fs:1/fs:"));
         assert_eq!(found.data[1], "upperdir=/u");

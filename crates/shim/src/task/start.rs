@@ -32,6 +32,8 @@ enum Answer {
 struct Wish {
     answer: Answer,
     socket_dir: PathBuf,
+    /// Where events go, if containerd says it here and not in the environment.
+    events: Option<String>,
     debug: bool,
     options: Option<Options>,
 }
@@ -85,12 +87,14 @@ fn wish(flags: &Flags, input: &[u8], versioned: bool) -> Wish {
                 .socket_dir
                 .filter(|folder| !folder.is_empty())
                 .map_or(SOCKETS.into(), PathBuf::from),
+            events: Some(parameters.containerd_ttrpc_address).filter(|address| !address.is_empty()),
             debug: flags.debug || parameters.log_level <= LOG_LEVEL_DEBUG,
             options: parameters.extensions.iter().filter_map(|one| one.value.as_ref()).find_map(known),
         },
         None => Wish {
             answer: if versioned { Answer::Json } else { Answer::Bare },
             socket_dir: SOCKETS.into(),
+            events: None,
             debug: flags.debug,
             options: Any::decode(input).ok().as_ref().and_then(known),
         },
@@ -147,6 +151,9 @@ fn serve(
     let mut arguments = vec!["-namespace", &*flags.namespace, "-id", group, "-address", &*flags.address];
     let path = path.display().to_string();
     arguments.extend(["-socket", &path]);
+    if let Some(events) = &wish.events {
+        arguments.extend(["-events", events]);
+    }
     if wish.debug {
         arguments.push("-debug");
     }

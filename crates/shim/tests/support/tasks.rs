@@ -151,13 +151,16 @@ impl Containerd {
         let parameters = BootstrapParams {
             instance_id: id.into(),
             namespace: NAMESPACE.into(),
+            containerd_ttrpc_address: self.events_socket().to_str().unwrap().into(),
             socket_dir: Some(self.folder.path().join("s").to_str().unwrap().into()),
             ..Default::default()
         };
         let input = self.folder.path().join("parameters");
         std::fs::write(&input, parameters.encode_to_vec()).unwrap();
         let input = std::fs::File::open(input).unwrap();
-        self.command(id, &["start"]).env("MAX_SHIM_VERSION", "2").stdin(input).output().unwrap()
+        let mut command = self.command(id, &["start"]);
+        command.env("MAX_SHIM_VERSION", "2").env("TTRPC_ADDRESS", "/what/is/said/counts");
+        command.stdin(input).output().unwrap()
     }
 
     pub fn start(&self, id: &str) -> Served {

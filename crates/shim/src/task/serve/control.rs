@@ -284,6 +284,7 @@ impl Save {
             external_unix: self.options.external_unix_sockets,
             file_locks: self.options.file_locks,
             shell_job: self.options.terminal || self.has_terminal,
+            more: runtime::CriuOptions::default(),
             deadline: None,
         });
         match saved {

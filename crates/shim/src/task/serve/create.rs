@@ -33,7 +33,7 @@ struct Plan {
     rootfs: Vec<Mount>,
     has_terminal: bool,
     must_say_ready: bool,
-    systemd_cgroup: bool,
+    options: Options,
     checkpoint: String,
     work: WorkPaths,
 }
@@ -60,9 +60,9 @@ impl Server {
             rootfs: request.rootfs.clone(),
             has_terminal: stdio.terminal,
             must_say_ready: streams.must_say_ready,
-            systemd_cgroup: options.systemd_cgroup,
             checkpoint: request.checkpoint.clone(),
             work: work_paths(&options, &request.bundle),
+            options,
         };
         let (watch, theirs) = memory::watch().unzip();
         handed.memory = theirs;
@@ -288,7 +288,13 @@ fn make_container(plan: &Plan, console: Option<OwnedFd>) -> Report {
         console: console.filter(|_| plan.has_terminal).map(runtime::Console::Socket),
         pid_file: None,
         preserve_fds: 0,
-        systemd_cgroup: plan.systemd_cgroup,
+        systemd_cgroup: plan.options.systemd_cgroup,
+        no_pivot: plan.options.no_pivot_root,
+        keyring: !plan.options.no_new_keyring,
+        cgroup_optional: false,
+        bind_devices: false,
+        // `Create` is expected to fail if nothing could be started.
+        check_command: true,
     };
     let made = if plan.checkpoint.is_empty() {
         runtime::create(request)
@@ -305,6 +311,7 @@ fn make_container(plan: &Plan, console: Option<OwnedFd>) -> Report {
             external_unix: false,
             file_locks: true,
             shell_job: plan.has_terminal,
+            more: runtime::CriuOptions::default(),
             deadline: None,
         })
     };

@@ -68,6 +68,7 @@ impl Server {
         self.kill_helpers(|purpose| {
             matches!(purpose, Purpose::Create { task } | Purpose::Start { task } if *task == serial)
         });
+        self.stop_watching_memory(serial);
         let Some((task, _)) = self.process(serial) else {
             return;
         };
@@ -139,13 +140,11 @@ impl Server {
         let Some(index) = self.tasks.iter().position(|task| task.serial() == serial) else {
             return;
         };
+        self.stop_watching_memory(serial);
         let further: Vec<u32> =
             self.tasks[index].processes[1..].iter().map(|process| process.serial).collect();
         further.into_iter().for_each(|process| self.forget_process(process));
         let mut task = self.tasks.swap_remove(index);
-        if let Some(memory) = &task.memory {
-            self.poller.remove(memory);
-        }
         let first = task.first_mut();
         first.streams.close(&self.poller);
         let lived = first.pid != 0;

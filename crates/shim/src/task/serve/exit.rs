@@ -52,6 +52,8 @@ impl Server {
     }
 
     fn first_ended(&mut self, serial: u32) {
+        // What there is to count is counted now for the last time.
+        self.stop_watching_memory(serial);
         let Some((task, _)) = self.process(serial) else {
             return;
         };

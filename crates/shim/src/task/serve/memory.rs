@@ -78,6 +78,13 @@ impl Server {
         }
     }
 
+    /// The end of a group is told as if memory had run out in it.
+    pub(super) fn stop_watching_memory(&mut self, serial: u32) {
+        if let Some(memory) = task_of(self, serial).and_then(|task| task.memory.take()) {
+            self.poller.remove(&memory);
+        }
+    }
+
     /// Tells it if there were more kills than were told of.
     pub(super) fn tell_out_of_memory(&mut self, serial: u32, oom_kills: u64) {
         let Some(task) = task_of(self, serial).filter(|task| oom_kills > task.told_oom_kills) else {

@@ -89,7 +89,7 @@ pub(super) fn main(flags: &Flags) -> io::Result<()> {
     let poller = Poller::new()?;
     poller.add(&listener, Token::Listener, READ)?;
     poller.add(&children, Token::Children, READ)?;
-    let events = std::env::var("TTRPC_ADDRESS").unwrap_or_default();
+    let events = flags.events.clone().or_else(|| std::env::var("TTRPC_ADDRESS").ok()).unwrap_or_default();
     let mut server = Server {
         namespace: flags.namespace.clone(),
         socket: flags.socket.clone(),

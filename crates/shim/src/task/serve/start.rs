@@ -148,6 +148,7 @@ impl Server {
         // What was asked for before there was a terminal is kept.
         streams.inherit_size(&process.streams);
         (process.streams, process.console) = (streams, console);
+        process.spec = Vec::new();
         process.phase = Phase::Making { cancelled: false };
         Ok(Outcome::Later(Key::Started(serial)))
     }

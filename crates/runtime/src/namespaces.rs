@@ -217,12 +217,9 @@ impl Namespaces {
     /// In the container's process: enters what is left to join.
     pub(crate) fn enter(&self) -> Result<(), Failure> {
         if self.has_user() && !self.joined.is_empty() {
-            return self.own_mounts();
+            return Ok(());
         }
-        for joined in self.joined.iter().filter(|joined| joined.kind != kind::PID) {
-            joined.enter()?;
-        }
-        self.own_mounts()
+        self.joined.iter().filter(|joined| joined.kind != kind::PID).try_for_each(Joined::enter)
     }
 
     /// In a process that becomes CRIU: enters what the container shares with its pod and CRIU is to share with the container.
@@ -234,14 +231,6 @@ impl Namespaces {
     /// The pid namespace that the container shares, if it does.
     pub(crate) fn shared_pids(&self) -> Option<&OwnedFd> {
         self.joined.iter().find(|joined| joined.kind == kind::PID).map(|joined| &joined.fd)
-    }
-
-    /// A joined mount namespace is somebody else's: what is mounted for this container goes to a copy.
-    fn own_mounts(&self) -> Result<(), Failure> {
-        if self.joins(kind::MOUNT) {
-            leave(kind::MOUNT).at(Stage::Namespaces, || "copy of the joined mount namespace")?;
-        }
-        Ok(())
     }
 }
 

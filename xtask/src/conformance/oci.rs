@@ -98,7 +98,8 @@ fn build() -> Result<PathBuf> {
         println!("building {}", to.display());
         let mut go = Command::new("go");
         go.args(["build", "-trimpath", "-o"]).arg(to).args(arguments).current_dir(&source);
-        command::run(go.env("CGO_ENABLED", "0").env("GOFLAGS", "-p=2"))
+        // The module's folder of copies comes without them.
+        command::run(go.env("CGO_ENABLED", "0").env("GOFLAGS", "-p=2 -mod=mod"))
     };
     go(&["./validation/..."], &bin)?;
     for entry in fs::read_dir(&source)? {
@@ -137,10 +138,10 @@ fn read(text: &str, success: bool, status: &str) -> Verdict {
     let seen = verdict.passed + verdict.failed.len();
     let last = || text.lines().rfind(|line| !line.trim().is_empty()).unwrap_or_default().to_owned();
     match plan {
-        Some(plan) if plan != seen && plan > 0 => {
-            verdict.failed.push(format!("{seen} of {plan} tests: {}", last()))
-        }
-        None => verdict.failed.push(format!("no plan: {}", last())),
+        // Some print the lines of what runs inside the container too, and then more than they plan.
+        Some(plan) if plan > seen => verdict.failed.push(format!("{seen} of {plan} tests: {}", last())),
+        // Those that only expect an error of the runtime plan nothing.
+        None if !success || text.contains("panic:") => verdict.failed.push(format!("no plan: {}", last())),
         _ if !success && verdict.failed.is_empty() => verdict.failed.push(format!("{status}: {}", last())),
         _ => {}
     }

@@ -156,3 +156,17 @@ fn wrong_lists_are_refused() {
         assert_eq!(bundle.leftovers(), Vec::<String>::new());
     }
 }
+
+#[test]
+fn a_mount_namespace_is_joined_by_path() {
+    let mut bundle = bundle!();
+    let holder = Holder::new(&["--mount"]);
+    set(&mut bundle, "mount", Some(&holder.path("mnt")));
+    bundle.shell("readlink /proc/self/ns/mnt; ls /");
+    let text = bundle.run().ok();
+    let theirs = std::fs::read_link(holder.path("mnt")).unwrap().display().to_string();
+    assert!(text.starts_with(&theirs) && text.contains("work\n"), "{theirs}: {text}");
+    // The host's own mounts are where they were.
+    assert!(std::path::Path::new("/etc/debian_version").exists() || std::path::Path::new("/usr").exists());
+    assert_eq!(bundle.leftovers(), Vec::<String>::new());
+}

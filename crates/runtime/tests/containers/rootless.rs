@@ -20,7 +20,9 @@ struct Rootless {
 impl Rootless {
     fn new(bundle: Bundle) -> Rootless {
         let program = bundle.path().join("pintle-oci");
-        std::fs::copy(crate::bundle::oci(), &program).unwrap();
+        // By another process: a copy of this one, made by another test meanwhile, would hold the file open for writing, and nobody
+        // could execute it.
+        assert!(Command::new("cp").arg(crate::bundle::oci()).arg(&program).status().unwrap().success());
         let mut rootless = Rootless { bundle, program };
         let mut chown = Command::new("chown");
         chown.arg("-R").arg(format!("{NOBODY}:{NOBODY}")).arg(rootless.bundle.path());

@@ -25,6 +25,9 @@ fn a_task_lives_from_create_to_shutdown_and_every_step_is_told() {
     let (out, err) = (reader(&stdout), reader(&stderr));
     let pid = served.create(&bundle, |request| (request.stdout, request.stderr) = (stdout, stderr)).unwrap();
     assert_eq!(served.status("one", "").unwrap(), Status::Created);
+    // What a container could reach of the server's program cannot be written to.
+    let program = std::fs::File::options().write(true).open(format!("/proc/{}/exe", served.pid));
+    assert_eq!(program.unwrap_err().kind(), std::io::ErrorKind::ReadOnlyFilesystem);
     assert_eq!(served.run("one", "").unwrap(), pid);
     assert_eq!(served.status("one", "").unwrap(), Status::Running);
 

@@ -15,53 +15,64 @@ use sys::process::{Child, Cloned};
 
 /// Where the program lies, if that can be written to: a file system in memory that ends with the boot.
 const FOLDER: &str = "/run/containerd-shim-pintle-v2";
+/// Beside each other, since layers of an overlay may not lie in one another.
+const PROGRAMS: &str = "program";
 const NAME: &str = "server";
+/// A folder with nothing in it.
+const EMPTY: &str = "empty";
 
 /// Opens the program for execution: `program`, or with none the one that runs.
 pub(super) fn open(program: Option<&[u8]>) -> io::Result<OwnedFd> {
+    let place = own_folder(Path::new(FOLDER));
     let Some(program) = program else {
         let own = std::fs::read_link("/proc/self/exe")?;
         let (folder, name) = (own.parent().unwrap_or(Path::new("/")), own.file_name().unwrap_or_default());
-        return open_sealed(folder, Path::new(name)).or_else(|_| open_plain(&own));
+        let sealed = place.and_then(|place| open_sealed(folder, Path::new(name), &place));
+        return sealed.or_else(|_| open_plain(&own));
     };
-    installed(program, Path::new(FOLDER))
-        .and_then(|folder| open_sealed(&folder, Path::new(NAME)))
+    place
+        .and_then(|place| {
+            install(program, &place)?;
+            open_sealed(&place.join(PROGRAMS), Path::new(NAME), &place)
+        })
         .or_else(|_| in_memory(program))
 }
 
-/// The folder with the program as a file. A file that differs is of another version: it is replaced, who runs it goes on with the old one.
-fn installed(program: &[u8], folder: &Path) -> io::Result<PathBuf> {
+/// The folder of our own, made if need be, which nobody else may write to.
+fn own_folder(folder: &Path) -> io::Result<PathBuf> {
     use std::os::unix::fs::{DirBuilderExt, MetadataExt};
-    match std::fs::DirBuilder::new().mode(0o700).create(folder) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-        _ => {}
+    for folder in [folder, &folder.join(EMPTY), &folder.join(PROGRAMS)] {
+        match std::fs::DirBuilder::new().mode(0o700).create(folder) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            _ => {}
+        }
     }
     let metadata = std::fs::symlink_metadata(folder)?;
-    if !metadata.is_dir()
-        || metadata.uid() != rustix::process::geteuid().as_raw()
-        || metadata.mode() & 0o022 != 0
-    {
+    let own = metadata.uid() == rustix::process::geteuid().as_raw();
+    if !metadata.is_dir() || !own || metadata.mode() & 0o022 != 0 {
         return Err(io::Error::other(format!("{} is not a folder of our own", folder.display())));
-    }
-    let path = folder.join(NAME);
-    if bundle::read(&path).ok().as_deref() != Some(program) {
-        sys::file::write_atomic(&path, program, 0o500, sys::file::Durability::Process)?;
     }
     Ok(folder.into())
 }
 
-/// Opens `name` in `folder` through a file system to which nobody can write.
-fn open_sealed(folder: &Path, name: &Path) -> io::Result<OwnedFd> {
-    let text = folder.to_str().filter(|text| !text.contains([':', ',', '\\']) && text.len() < 120);
-    let text = text.ok_or(io::ErrorKind::InvalidInput)?;
+/// Writes the program as a file. One that differs is of another version: it is replaced, and who runs it goes on with the old one.
+fn install(program: &[u8], place: &Path) -> io::Result<()> {
+    let path = place.join(PROGRAMS).join(NAME);
+    if bundle::read(&path).ok().as_deref() != Some(program) {
+        sys::file::write_atomic(&path, program, 0o500, sys::file::Durability::Process)?;
+    }
+    Ok(())
+}
+
+/// Opens `name` in `folder` through a file system to which nobody can write. `place` is the folder of our own.
+fn open_sealed(folder: &Path, name: &Path, place: &Path) -> io::Result<OwnedFd> {
     // Without an upper layer overlayfs wants two lower ones.
-    let lowers = format!("{text}:{text}/.");
-    let other = format!("{text}:/proc/self");
-    let overlay = |lowers: &str| {
-        let attributes = attribute::RDONLY | attribute::NODEV | attribute::NOSUID;
-        sys::mount::new_filesystem("overlay", &[Parameter::Value("lowerdir", lowers)], attributes)
-    };
-    let mount = overlay(&lowers).or_else(|_| overlay(&other))?;
+    let lowers = format!("{}:{}", folder.display(), place.join(EMPTY).display());
+    if lowers.matches(':').count() != 1 || lowers.contains([',', '\\']) || lowers.len() > 250 {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    let attributes = attribute::RDONLY | attribute::NODEV | attribute::NOSUID;
+    let mount = sys::mount::new_filesystem("overlay", &[Parameter::Value("lowerdir", &lowers)], attributes)?;
     Ok(rustix::fs::openat(&mount, name, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?)
 }
 
@@ -126,4 +137,49 @@ fn become_server(
     let third = rustix::io::fcntl_dupfd_cloexec(&listener, 3)?;
     rustix::io::fcntl_setfd(&third, rustix::io::FdFlags::empty())?;
     Err(sys::process::exec_descriptor(program.as_fd(), argv, environment))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::fd::AsRawFd;
+    use std::os::unix::fs::MetadataExt;
+
+    #[test]
+    fn the_program_is_one_file_that_nobody_can_write_to() {
+        let folder = tempfile::tempdir().unwrap();
+        let place = own_folder(&folder.path().join("own")).unwrap();
+        let inode = || std::fs::metadata(place.join(PROGRAMS).join(NAME)).unwrap().ino();
+        install(b"one", &place).unwrap();
+        let first = inode();
+        install(b"one", &place).unwrap();
+        assert_eq!(inode(), first, "the same bytes stay the same file");
+        install(b"two", &place).unwrap();
+        assert_ne!(inode(), first);
+        if !rustix::process::geteuid().is_root() {
+            println!("SKIPPED: not root");
+            return;
+        }
+        let opened = open_sealed(&place.join(PROGRAMS), Path::new(NAME), &place).unwrap();
+        let path = format!("/proc/self/fd/{}", opened.as_raw_fd());
+        assert_eq!(std::fs::read(&path).unwrap(), b"two");
+        let error = std::fs::File::options().write(true).open(&path).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ReadOnlyFilesystem);
+    }
+
+    #[test]
+    fn a_folder_that_others_may_write_to_is_not_ours() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        let open = folder.path().join("open");
+        std::fs::create_dir(&open).unwrap();
+        std::fs::set_permissions(&open, std::fs::Permissions::from_mode(0o777)).unwrap();
+        assert!(own_folder(&open).unwrap_err().to_string().contains("not a folder of our own"));
+    }
+
+    #[test]
+    fn a_copy_in_memory_is_sealed() {
+        let copy = in_memory(b"program").unwrap();
+        assert!(rustix::fs::fcntl_get_seals(&copy).unwrap().contains(SealFlags::WRITE | SealFlags::SEAL));
+    }
 }

@@ -195,6 +195,31 @@ pub(crate) fn uplink_mtu(socket: &mut Socket) -> Result<Option<u32>, Refused> {
     Ok(links.into_iter().find(|link| Some(link.index) == uplink).map(|link| link.mtu))
 }
 
+/// Where the routes of a family lead that leave by the interface `index`, in whichever table they are.
+pub(crate) fn destinations(socket: &mut Socket, index: u32, v4: bool) -> Result<Vec<IpNet>, Refused> {
+    let any = if v4 {
+        IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED)
+    } else {
+        IpAddr::V6(std::net::Ipv6Addr::UNSPECIFIED)
+    };
+    let mut request = Messages::new();
+    let mut header = [0; 12];
+    header[0] = family(any);
+    request.begin(GET_ROUTE, flag::DUMP).fixed(&header);
+    let mut found = Vec::new();
+    socket.query(request, |kind, payload| {
+        let (NEW_ROUTE, Some((header, rest))) = (kind, payload.split_at_checked(12)) else { return };
+        let attribute = |wanted| attributes(rest).find(|(kind, _)| *kind == wanted).map(|(_, value)| value);
+        let by = attribute(RTA_OIF).and_then(|value| word(value, 0));
+        // Without an address it leads everywhere.
+        let to = attribute(RTA_DST).map_or(Some(any), parse_ip);
+        if let (Some(to), true) = (to.and_then(|to| IpNet::new(to, header[1]).ok()), by == Some(index)) {
+            found.push(to);
+        }
+    })?;
+    Ok(found)
+}
+
 /// An interface of a kind that needs no data, such as `ifb`.
 pub(crate) fn create_plain(messages: &mut Messages, name: &str, kind: &str) {
     messages

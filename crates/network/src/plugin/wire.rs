@@ -216,15 +216,20 @@ pub(super) fn check(
     let found = sys::namespace::in_network(netns, || {
         let mut socket = Socket::route()?;
         let Some(link) = link::find(&mut socket, name)?.filter(|link| link.up) else { return Ok(None) };
-        Ok(Some(link::addresses(&mut socket, link.index)?))
+        let mut destinations = link::destinations(&mut socket, link.index, true)?;
+        destinations.extend(link::destinations(&mut socket, link.index, false)?);
+        Ok(Some((link::addresses(&mut socket, link.index)?, destinations)))
     })
     .map_err(|error| CniError::new(code::KERNEL, format!("the pod's network namespace: {error}")))?;
-    match found {
-        None => failed(format!("{name} inside the pod is missing or down")),
-        Some(found) => match attachment.addresses.iter().find(|address| !found.contains(address)) {
-            Some(address) => failed(format!("{name} inside the pod has lost the address {address}")),
-            None => Ok(()),
-        },
+    let Some((addresses, destinations)) = found else {
+        return failed(format!("{name} inside the pod is missing or down"));
+    };
+    if let Some(address) = attachment.addresses.iter().find(|address| !addresses.contains(address)) {
+        return failed(format!("{name} inside the pod has lost the address {address}"));
+    }
+    match routes(config).into_iter().find(|(destination, _)| !destinations.contains(destination)) {
+        Some((destination, _)) => failed(format!("the pod has lost its route to {destination} by {name}")),
+        None => Ok(()),
     }
 }
 

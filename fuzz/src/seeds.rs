@@ -136,6 +136,25 @@ pub(crate) fn auth_files() -> Vec<Vec<u8>> {
     ])
 }
 
+pub(crate) fn dbus() -> Vec<Vec<u8>> {
+    let mut body = dbus::Writer::new();
+    body.u32(7);
+    ["/org/freedesktop/systemd1/job/7", "a.scope", "done"].iter().for_each(|text| body.text(text));
+    let body = body.finish();
+    let call = dbus::Call {
+        destination: Some("org.freedesktop.systemd1"),
+        path: "/org/freedesktop/systemd1",
+        interface: "org.freedesktop.systemd1.Manager",
+        member: "JobRemoved",
+        signature: "uoss",
+        body: &body,
+    };
+    let mut signal = call.write(3);
+    // A signal in place of a call.
+    signal[1] = 4;
+    vec![call.write(3), signal]
+}
+
 pub(crate) fn ttrpc() -> Vec<Vec<u8>> {
     let request = ttrpc::Request {
         service: "a.b.C".into(),

@@ -72,6 +72,7 @@ pub(crate) const TARGETS: &[Target] = &[
     Target { name: "spdy", run: stream::fuzz::spdy, seeds: seeds::none, words: dictionary::SPDY },
     Target { name: "websocket", run: stream::fuzz::websocket, seeds: seeds::none, words: &[] },
     Target { name: "ttrpc", run: ttrpc_frames, seeds: seeds::ttrpc, words: &[] },
+    Target { name: "dbus", run: dbus_message, seeds: seeds::dbus, words: &[] },
     Target { name: "cni", run: cni, seeds: seeds::cni, words: dictionary::CNI },
     Target { name: "cdi", run: cdi_file, seeds: seeds::cdi, words: dictionary::CDI },
     Target { name: "hooks", run: hooks_file, seeds: seeds::hooks, words: dictionary::HOOKS },
@@ -179,6 +180,23 @@ fn challenge(bytes: &[u8]) {
 }
 
 /// The first byte says how many bytes come at once.
+/// A message, and whatever its body says it is.
+fn dbus_message(bytes: &[u8]) {
+    let Some(head) = bytes.first_chunk() else { return };
+    let Ok(length) = dbus::length(head) else { return };
+    assert!(length <= dbus::LARGEST);
+    let Some(Ok(message)) = bytes.get(..length).map(dbus::Message::read) else { return };
+    let mut body = message.body.clone();
+    let _ = body.text();
+    let mut body = message.body.clone();
+    let _ = body.signature().and_then(|_| body.text());
+    let mut body = message.body;
+    let _ = body.u32().and_then(|_| body.text());
+    if let Ok(mut array) = body.array(8) {
+        while !array.is_done() && array.text().is_ok() {}
+    }
+}
+
 fn ttrpc_frames(bytes: &[u8]) {
     let Some((step, bytes)) = bytes.split_first() else { return };
     let mut decoder = ttrpc::Decoder::new();

@@ -2,11 +2,13 @@
 
 use std::io;
 
+use oci_spec::runtime::LinuxResources;
 use rustix::io::Errno;
 
 use crate::directory::Directory;
 use crate::error::{ApplyError, Warning};
-use crate::host::Controller;
+use crate::host::{Controller, Mode};
+use crate::systemd::{self, Unit};
 
 /// Changes made so far to one group.
 #[derive(Debug)]
@@ -94,6 +96,17 @@ impl<'a> Changes<'a> {
             }
             Err(source) => Err(self.error(place, file, value, source)),
         }
+    }
+
+    /// Tells systemd what the limits of `unit` are.
+    pub(crate) fn tell(
+        &self,
+        unit: Unit<'_>,
+        mode: Mode,
+        resources: &LinuxResources,
+    ) -> Result<(), ApplyError> {
+        systemd::limit(unit, mode, resources)
+            .map_err(|source| ApplyError::Systemd { path: self.path.into(), source })
     }
 
     /// Reads `file` with `parse`.

@@ -8,6 +8,7 @@ use rustix::io::Errno;
 
 use crate::directory::Directory;
 use crate::path::CgroupPath;
+use crate::systemd::SystemdError;
 
 /// The host's control groups could not be found.
 #[derive(Debug, thiserror::Error)]
@@ -84,6 +85,14 @@ pub enum CgroupError {
         /// Who is still in it, at most 16.
         processes: Vec<i32>,
     },
+    /// Systemd did not do its part.
+    #[error("cgroup {path:?}: {source}")]
+    Systemd {
+        /// The group's path.
+        path: String,
+        /// Why.
+        source: SystemdError,
+    },
 }
 
 /// Resources could not be applied; what had been changed was put back.
@@ -156,6 +165,14 @@ pub enum ApplyError {
     UnifiedOnV1 {
         /// The key.
         key: String,
+    },
+    /// Systemd, whose unit the group is, did not take the limits.
+    #[error("cgroup {path:?}: {source}")]
+    Systemd {
+        /// The group's path.
+        path: String,
+        /// Why.
+        source: SystemdError,
     },
     /// Undoing the change failed as well.
     #[error("{error}; and these could not be put back: {}", .files.join(", "))]

@@ -47,7 +47,8 @@ impl Cgroup {
         }
     }
 
-    /// Sets what `resources` has; what it leaves out stays as it is, also device access if it has no device rules.
+    /// Sets what `resources` has; what it leaves out stays as it is, also device access if it has no device rules. Systemd is told, where
+    /// the group is a unit of its.
     ///
     /// Returns what has no effect here and harms nobody by having none.
     ///
@@ -55,8 +56,19 @@ impl Cgroup {
     /// The first value that cannot be set. Every value set before it is put back.
     pub fn apply(&self, resources: &LinuxResources) -> Result<Vec<Warning>, ApplyError> {
         match &self.group {
-            Group::V1(group) => group.apply(resources),
-            Group::V2(group) => group.apply(resources),
+            Group::V1(group) => group.apply(resources, self.host.unit(&group.path)),
+            Group::V2(group) => group.apply(resources, self.host.unit(&group.path)),
+        }
+    }
+
+    /// [`Cgroup::apply`] for a group that [`crate::Driver::create`] has just made for the same resources.
+    ///
+    /// # Errors
+    /// The first value that cannot be set. Every value set before it is put back.
+    pub fn apply_made(&self, resources: &LinuxResources) -> Result<Vec<Warning>, ApplyError> {
+        match &self.group {
+            Group::V1(group) => group.apply(resources, None),
+            Group::V2(group) => group.apply(resources, None),
         }
     }
 

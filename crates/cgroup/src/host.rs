@@ -4,10 +4,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use oci_spec::runtime::LinuxResources;
+
 use crate::directory::Directory;
 use crate::error::{CgroupError, DetectError};
 use crate::group::Cgroup;
 use crate::path::CgroupPath;
+use crate::systemd::{self, SystemdError, Unit};
 use crate::{v1, v2};
 
 const MOUNTS: &str = "/proc/self/mountinfo";
@@ -151,11 +154,7 @@ impl Host {
 
     /// How control groups are laid out here.
     pub fn mode(&self) -> Mode {
-        match &self.0.layout {
-            Layout::V1(mounts) if mounts.unified.is_none() => Mode::V1,
-            Layout::V1(_) => Mode::Hybrid,
-            Layout::V2(_) => Mode::V2,
-        }
+        self.0.mode()
     }
 
     /// Whether `controller` can limit groups here.
@@ -192,6 +191,35 @@ impl Host {
         }
     }
 
+    /// Has systemd make the group `path` as a unit, see [`crate::Driver::create`].
+    pub(crate) fn start_unit(
+        &self,
+        path: &str,
+        resources: &LinuxResources,
+        processes: &[i32],
+    ) -> Result<Cgroup, CgroupError> {
+        let path = CgroupPath::parse(path)?;
+        let Some(unit) = Unit::at(path.as_str()) else {
+            let why = "is not where systemd would put a slice or a scope, such as /a.slice/a-b.slice/x.scope";
+            return Err(CgroupError::BadPath { path: path.as_str().into(), why });
+        };
+        let failed = |source| CgroupError::Systemd { path: path.as_str().into(), source };
+        systemd::start(unit, self.mode(), resources, processes).map_err(failed)?;
+        let group = match &self.0.layout {
+            // What systemd does not use of version 1 it leaves to us.
+            Layout::V1(mounts) => {
+                mounts.create(path.clone()).map(|group| Cgroup::from_v1(self.0.clone(), group))
+            }
+            Layout::V2(mount) => {
+                mount.adopt(path.clone()).map(|group| Cgroup::from_v2(self.0.clone(), group))
+            }
+        };
+        if group.is_err() && !unit.is_slice() {
+            let _ = systemd::stop(unit);
+        }
+        group
+    }
+
     /// Removes the group `path` and all below it from every hierarchy; absent is fine. Processes in it are left alone, and make
     /// it busy: kill them first.
     ///
@@ -203,8 +231,45 @@ impl Host {
 }
 
 impl Hierarchies {
+    pub(crate) fn mode(&self) -> Mode {
+        match &self.layout {
+            Layout::V1(mounts) if mounts.unified.is_none() => Mode::V1,
+            Layout::V1(_) => Mode::Hybrid,
+            Layout::V2(_) => Mode::V2,
+        }
+    }
+
+    /// The unit of systemd that the group `path` is, or would be.
+    pub(crate) fn unit<'a>(&self, path: &'a CgroupPath) -> Option<Unit<'a>> {
+        Unit::at(path.as_str()).filter(|_| systemd::runs())
+    }
+
     pub(crate) fn delete(&self, path: &CgroupPath, wait: Duration) -> Result<(), CgroupError> {
         let deadline = Instant::now() + wait;
+        if let Some(unit) = self.unit(path)
+            && self.is_empty(path)
+            && let Err(error) = systemd::stop(unit)
+        {
+            // Systemd hears of it from the kernel too.
+            self.remove(path, deadline, wait)?;
+            return match error {
+                SystemdError::Unreachable { .. } | SystemdError::Absent => Ok(()),
+                source => Err(CgroupError::Systemd { path: path.as_str().into(), source }),
+            };
+        }
+        self.remove(path, deadline, wait)
+    }
+
+    /// Whether there is the group, and nobody in it: systemd would end processes, which are to make the group busy.
+    fn is_empty(&self, path: &CgroupPath) -> bool {
+        let processes = match &self.layout {
+            Layout::V1(mounts) => mounts.open(path.clone()).and_then(|group| group.processes(true)),
+            Layout::V2(mount) => mount.open(path.clone()).and_then(|group| group.processes(true)),
+        };
+        processes.is_ok_and(|processes| processes.is_empty())
+    }
+
+    fn remove(&self, path: &CgroupPath, deadline: Instant, wait: Duration) -> Result<(), CgroupError> {
         match &self.layout {
             Layout::V1(mounts) => mounts.delete(path, deadline, wait),
             Layout::V2(mount) => mount.delete(path, deadline, wait),

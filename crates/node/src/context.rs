@@ -15,8 +15,8 @@ use crate::snapshot::Published;
 pub struct NodeConfig {
     /// What a reboot should forget: sockets, bundles, exit records. On tmpfs.
     pub state_dir: PathBuf,
-    /// Which driver the kubelet is told to use.
-    pub cgroup_driver: CgroupDriver,
+    /// Who makes cgroups, which the kubelet is told to do in the same way.
+    pub cgroup_driver: cgroup::Driver,
     /// Where files describe CDI devices, the later the more they count.
     pub cdi_dirs: Vec<PathBuf>,
     /// Where files say which hooks containers get.
@@ -49,13 +49,6 @@ pub struct CheckpointConfig {
     pub criu: PathBuf,
     /// Where checkpoints are put together. It belongs to this daemon, which empties it when it starts.
     pub work_dir: PathBuf,
-}
-
-/// Who lays out cgroups: CRI's `CgroupDriver`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum CgroupDriver {
-    Cgroupfs,
-    Systemd,
 }
 
 pub(crate) struct Context {
@@ -92,11 +85,6 @@ impl Context {
     /// The OCI bundle of a container: its `config.json`.
     pub(crate) fn bundle(&self, pod: &PodId, container: &ContainerId) -> PathBuf {
         self.pod_dir(pod).join("containers").join(container.as_str())
-    }
-
-    /// The cgroup of a pod whose request names no parent: one of its own, which goes with it.
-    pub(crate) fn own_cgroup(&self, pod: &PodId) -> crate::record::PodCgroup {
-        crate::record::PodCgroup { path: format!("/pintle-pod-{pod}"), ours: true }
     }
 
     pub(crate) fn handle(&self, pod: &PodId) -> Option<PodHandle> {

@@ -148,7 +148,7 @@ async fn build(
     let mounts = stage("rootfs", &order.pod.id, mounts).await?;
     let facts = ContainerFacts {
         volume_images: mounts.volume_images.iter().map(ToString::to_string).collect(),
-        ..facts_of(order, image)
+        ..facts_of(order, image)?
     };
     let work = Work {
         context: context.clone(),
@@ -157,7 +157,7 @@ async fn build(
         request: order.request.clone(),
         image: image.clone(),
         namespaces: namespaces(order)?,
-        cgroup: facts.cgroup.clone(),
+        cgroup: order.pod.state.cgroup.name_of(&order.id),
         selinux: labels.spec,
     };
     let consults = pass.wants(Event::CreateContainer);
@@ -186,7 +186,8 @@ async fn build(
                 .await?;
         plugins::fulfil(context, nri::Wishes { updates, evictions }).await;
     }
-    let cgroup = planned.cgroup();
+    let driver = order.pod.state.cgroup.driver();
+    let cgroup = planned.cgroup().map(|path| cgroup_at(order, &path)).transpose()?;
     let Planned { user, rootfs, .. } = planned;
     let create = CreateRequest {
         id: id.to_string(),
@@ -201,6 +202,7 @@ async fn build(
             images: from.images.to_string_lossy().into_owned(),
             work: context.bundle(&order.pod.id, id).to_string_lossy().into_owned(),
         }),
+        systemd_cgroup: driver == cgroup::Driver::Systemd,
         ..CreateRequest::default()
     };
     let client = &order.shim.client;
@@ -219,13 +221,22 @@ async fn build(
     Ok((pid, ContainerFacts { uid, gid, additional_gids, cgroup, ..facts }, resources))
 }
 
-fn facts_of(order: &Order, image: &image::Image) -> ContainerFacts {
-    let parent = order.pod.state.cgroup.path.trim_end_matches('/');
-    ContainerFacts {
+/// The path of the cgroup that the container's configuration calls `name`.
+fn cgroup_at(order: &Order, name: &str) -> Result<String, CreateContainerError> {
+    let path = order.pod.state.cgroup.driver().path(name);
+    path.map_err(|why| CreateContainerError::Invalid {
+        name: order.request.name.clone(),
+        why: why.to_string(),
+    })
+}
+
+fn facts_of(order: &Order, image: &image::Image) -> Result<ContainerFacts, CreateContainerError> {
+    let cgroup = cgroup_at(order, &order.pod.state.cgroup.name_of(&order.id))?;
+    Ok(ContainerFacts {
         image_id: image.id.to_string(),
         image_ref: image.repo_digests.first().cloned().unwrap_or_else(|| image.id.to_string()),
         log_path: None,
-        cgroup: format!("{parent}/{}", order.id),
+        cgroup,
         stop_signal: order
             .request
             .stop_signal
@@ -235,7 +246,7 @@ fn facts_of(order: &Order, image: &image::Image) -> ContainerFacts {
         gid: 0,
         additional_gids: Vec::new(),
         volume_images: Vec::new(),
-    }
+    })
 }
 
 /// The blocking part: everything it needs, owned.

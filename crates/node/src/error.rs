@@ -60,6 +60,10 @@ pub enum RunPodError {
     Stopped { name: PodName, id: PodId },
     #[error("pod {name}: {why}")]
     Invalid { name: PodName, why: String },
+    #[error(
+        "pod {name}: cgroup_parent {parent:?} is of a kubelet whose cgroup driver is {theirs}, and here it is {ours}: set `cgroupDriver: {ours}` in the kubelet's configuration, or `cgroup_driver = \"{theirs}\"` in [runtime] of Pintle's, and start it anew"
+    )]
+    OtherCgroupDriver { name: PodName, parent: String, ours: &'static str, theirs: &'static str },
     #[error("pod {name}: the log directory {path} cannot be made: {source}", path = path.display())]
     LogDirectory { name: PodName, path: PathBuf, source: std::io::Error },
     #[error("pod {name}: the network: {source}")]

@@ -3,6 +3,7 @@
 //! It knows no protobuf: requests come as [`model::request`] types and answers go out as records, outputs and errors of its own.
 
 mod actor;
+mod cgroups;
 mod checkpoint;
 mod clock;
 mod confinement;
@@ -44,7 +45,8 @@ mod teardown;
 mod update;
 mod users;
 
-pub use context::{CgroupDriver, CheckpointConfig, NodeConfig, SecurityConfig};
+pub use cgroup::Driver as CgroupDriver;
+pub use context::{CheckpointConfig, NodeConfig, SecurityConfig};
 pub use disk::{Capacity, capacity};
 pub use error::*;
 pub use events::{Event, EventKind, Events, Lagged, QUEUE as EVENT_QUEUE, Subject};

@@ -41,10 +41,10 @@ pub(crate) async fn apply(
     }
     // Both parts were checked, and sums of what is in range are.
     let Ok(linux) = to_linux(&sum, &context.host) else { return Ok(()) };
-    let (host, path) = (context.cgroups.clone(), cgroup.path.clone());
+    let (host, path, driver) = (context.cgroups.clone(), cgroup.path.clone(), cgroup.driver());
     blocking(move || {
-        let group = host.create(&path).map_err(PodLimitsFault::Group)?;
-        group.apply(&linux).map(drop).map_err(PodLimitsFault::Value)
+        let group = driver.create(&host, &path, &linux, &[]).map_err(PodLimitsFault::Group)?;
+        group.apply_made(&linux).map(drop).map_err(PodLimitsFault::Value)
     })
     .await
 }

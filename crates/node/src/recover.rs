@@ -20,7 +20,7 @@ use crate::actor::Actor;
 use crate::context::{Context, blocking};
 use crate::events::{self, EventKind};
 use crate::pod_shim::PodShim;
-use crate::record::{ContainerRecord, ContainerState, PodRecord, PodState};
+use crate::record::{ContainerRecord, ContainerState, PodCgroup, PodRecord, PodState};
 use crate::records::Loaded;
 use crate::{lost, teardown};
 
@@ -200,7 +200,7 @@ fn unseen(record: &ContainerRecord) -> Container {
 /// A pod that was being made when the daemon ended: its client never got an answer, and its retry starts from nothing.
 async fn abandon(context: Arc<Context>, id: PodId) {
     // Which cgroup it would have had does not matter: no container was in it.
-    let cgroup = context.own_cgroup(&id);
+    let cgroup = PodCgroup::own(context.config.cgroup_driver, &id);
     teardown::abandoned_pod(&context, &id, &cgroup, None).await;
     let _ = context.records.forget_pod(&id).await;
 }

@@ -16,9 +16,9 @@ use crate::error::{Fault, RunPodError};
 use crate::events::EventKind;
 use crate::pod_files::{self, PodFileError};
 use crate::pod_shim::PodShim;
-use crate::record::{PodRecord, PodState};
+use crate::record::{PodCgroup, PodRecord, PodState};
 use crate::stage::stage;
-use crate::{lost, pod_limits, teardown, users};
+use crate::{cgroups, lost, pod_limits, teardown, users};
 
 /// A shim is worth more than what it parents: without it, exits and logs are lost.
 const SHIM_OOM_SCORE_ADJ: i32 = -998;
@@ -35,6 +35,7 @@ async fn make(context: &Arc<Context>, id: &PodId, request: &Arc<PodRequest>) -> 
     let failed =
         |stage: &'static str| move |fault: Fault| RunPodError::Failed { name: name.clone(), stage, fault };
     check(request, &context.host)?;
+    cgroups::check(context.config.cgroup_driver, request)?;
     if request.namespaces.user.is_some() && !users::possible(context).await {
         return Err(RunPodError::NoUserNamespaces { name: name.clone() });
     }
@@ -49,7 +50,7 @@ async fn make(context: &Arc<Context>, id: &PodId, request: &Arc<PodRequest>) -> 
         .await
         .map_err(Fault::from)
         .map_err(failed("recording it"))?;
-    let cgroup = teardown::cgroup_of(context, id, request);
+    let cgroup = PodCgroup::of(context.config.cgroup_driver, id, request);
     let mut made = Made::default();
     let built = async {
         let (client, addresses) = build(context, id, request, labels.file, &mut made).await?;
@@ -179,7 +180,7 @@ async fn build(
     );
     let client = spawned.map_err(failed("starting its shim"))?;
     made.shim = Some(client.clone());
-    let cgroup = teardown::cgroup_of(context, id, request);
+    let cgroup = PodCgroup::of(context.config.cgroup_driver, id, request);
     pod_limits::apply(context, &cgroup, &pod_limits::of(request))
         .await
         .map_err(|why| failed("its cgroup")(Fault::Limits(why)))?;

@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use model::id::{ContainerId, PodId};
-use model::request::PodRequest;
 use tracing::warn;
 
 use crate::context::{Context, blocking, remove_tree};
@@ -182,12 +181,4 @@ pub(crate) fn unmount(path: &Path) -> Result<(), Fault> {
 async fn remove_cgroup(context: &Context, path: &str) -> Result<(), Fault> {
     let (host, path) = (context.cgroups.clone(), path.to_owned());
     blocking(move || host.delete(&path, CGROUP_BUSY)).await.map_err(Fault::Cgroup)
-}
-
-/// Where a pod's containers' cgroups go.
-pub(crate) fn cgroup_of(context: &Context, id: &PodId, request: &PodRequest) -> PodCgroup {
-    match &request.cgroup_parent {
-        Some(parent) => PodCgroup { path: parent.clone(), ours: false },
-        None => context.own_cgroup(id),
-    }
 }

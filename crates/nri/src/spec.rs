@@ -102,7 +102,16 @@ fn linux_part(spec: &mut Spec, adjust: &api::LinuxContainerAdjustment) -> Result
     }
     if !adjust.cgroups_path.is_empty() {
         let path = Path::new(&adjust.cgroups_path);
-        if !path.is_absolute() || path.components().any(|part| part == std::path::Component::ParentDir) {
+        // What systemd makes has a name and no path.
+        let is_named = linux.cgroups_path().as_deref().is_some_and(|own| !own.is_absolute());
+        if is_named && (adjust.cgroups_path.contains('/') || adjust.cgroups_path.split(':').count() != 3) {
+            return Err(refused(
+                format!("the cgroup to {path:?}"),
+                "that is not of the form slice:prefix:name",
+            ));
+        }
+        let leads_up = path.components().any(|part| part == std::path::Component::ParentDir);
+        if !is_named && (!path.is_absolute() || leads_up) {
             return Err(refused(format!("the cgroup to {path:?}"), "that is no absolute path without '..'"));
         }
         linux.set_cgroups_path(Some(path.to_owned()));

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use cgroup::{Cgroup, Host, Mode};
+use cgroup::{Cgroup, Driver, Host, Mode};
 use oci_spec::runtime::{Linux, LinuxDeviceCgroup, LinuxDeviceType, LinuxResources};
 
 use crate::error::{Failure, Stage, UpdateError, Warning};
@@ -52,39 +52,73 @@ pub(crate) fn entrance(group: Option<&Cgroup>, born: bool) -> Result<cgroup::Ent
     group.entrance(born).map_err(|error| Failure::new(Stage::Cgroup, group.path().to_string(), error))
 }
 
+/// Who makes the group.
+pub(crate) fn driver(systemd_cgroup: bool) -> Driver {
+    if systemd_cgroup { Driver::Systemd } else { Driver::Cgroupfs }
+}
+
 /// Makes the group and applies the resources. A group with processes in it is somebody else's.
-pub(crate) fn create(path: &Path, linux: &Linux, warnings: &mut Vec<Warning>) -> Result<Cgroup, Failure> {
+pub(crate) fn create(
+    path: &Path,
+    driver: Driver,
+    linux: &Linux,
+    warnings: &mut Vec<Warning>,
+) -> Result<(Cgroup, Option<Holder>), Failure> {
     let name = path.display().to_string();
     let fail = |cause: String| Failure::new(Stage::Cgroup, name.clone(), cause);
     let text = path.to_str().ok_or_else(|| fail("is not valid UTF-8".into()))?;
-    let group = host()?.create(text).map_err(|error| fail(error.to_string()))?;
-    let taken = group.processes(true).map_err(|error| fail(error.to_string()))?;
+    let resources = with_default_devices(linux.resources().clone().unwrap_or_default());
+    let holder = match driver {
+        Driver::Cgroupfs => None,
+        Driver::Systemd => Some(Holder::start().map_err(|error| fail(error.to_string()))?),
+    };
+    let held: Vec<i32> = holder.iter().map(|holder| holder.0.pid).collect();
+    let group = driver.create(host()?, text, &resources, &held).map_err(|error| fail(error.to_string()))?;
+    let mut taken = group.processes(true).map_err(|error| fail(error.to_string()))?;
+    taken.retain(|pid| !held.contains(pid));
     if !taken.is_empty() {
         return Err(fail(format!("has {} processes already", taken.len()))
             .remedy("choose another linux.cgroupsPath, or end what runs there"));
     }
-    let resources = with_default_devices(linux.resources().clone().unwrap_or_default());
-    match group.apply(&resources) {
+    match group.apply_made(&resources) {
         Ok(told) => warnings.extend(told.into_iter().map(|warning| Warning {
             stage: Stage::Cgroup,
             message: format!("{}: {}", warning.field, warning.why),
         })),
         Err(error) => {
+            drop(holder);
             let _ = group.delete(REMOVE_WAIT);
             return Err(fail(error.to_string()));
         }
     }
-    Ok(group)
+    Ok((group, holder))
+}
+
+/// A process that is in a scope of systemd, which cannot be without one, until the container's own is. It ends with this value.
+#[derive(Debug)]
+pub(crate) struct Holder(sys::process::Child);
+
+impl Holder {
+    fn start() -> io::Result<Holder> {
+        sys::process::clone_idle(0).map(Holder)
+    }
+}
+
+impl Drop for Holder {
+    fn drop(&mut self) {
+        self.0.kill_and_reap();
+    }
 }
 
 /// As [`create`], for a process that may not be allowed to: then there is no group, if nothing is to be limited.
 pub(crate) fn create_if_allowed(
     path: &Path,
+    driver: Driver,
     linux: &Linux,
     warnings: &mut Vec<Warning>,
-) -> Result<Option<Cgroup>, Failure> {
-    let failure = match create(path, linux, warnings) {
-        Ok(group) => return Ok(Some(group)),
+) -> Result<(Option<Cgroup>, Option<Holder>), Failure> {
+    let failure = match create(path, driver, linux, warnings) {
+        Ok((group, holder)) => return Ok((Some(group), holder)),
         Err(failure) => failure,
     };
     let mut limits = linux.resources().clone().unwrap_or_default();
@@ -97,7 +131,7 @@ pub(crate) fn create_if_allowed(
     let message =
         format!("there is none, so that the container can be neither paused nor measured: {failure}");
     warnings.push(Warning { stage: Stage::Cgroup, message });
-    Ok(None)
+    Ok((None, None))
 }
 
 /// What init of a container in the group `path` has to know.
@@ -109,55 +143,14 @@ pub(crate) fn view(path: &Path) -> Result<View, Failure> {
     Ok(View { version, path: path.display().to_string() })
 }
 
-/// `linux.cgroupsPath`, or a group named after the container. With `systemd` the path is `slice:prefix:name` and means the place where
-/// systemd would put that scope.
-pub(crate) fn path_of(linux: &Linux, id: &str, systemd: bool) -> Result<PathBuf, Failure> {
-    let given = linux.cgroups_path().clone().filter(|path| !path.as_os_str().is_empty());
-    let Some(given) = given else { return Ok(format!("/pintle-{id}").into()) };
-    if !systemd {
-        return Ok(Path::new("/").join(given));
-    }
-    let text = given.display().to_string();
-    let bad = || {
-        Failure::new(
-            Stage::Cgroup,
-            text.clone(),
-            "is not of the form slice:prefix:name, as the systemd driver has it",
-        )
-    };
-    let parts: Vec<&str> = text.split(':').collect();
-    let [slice, prefix, name] = parts[..] else { return Err(bad()) };
-    let mut path = slice_path(if slice.is_empty() { "system.slice" } else { slice }).ok_or_else(bad)?;
-    if name.is_empty() || name.contains('/') || prefix.contains('/') {
-        return Err(bad());
-    }
-    path.push(match (name.ends_with(".slice"), prefix) {
-        (true, _) => name.to_string(),
-        (false, "") => format!("{name}.scope"),
-        (false, prefix) => format!("{prefix}-{name}.scope"),
+/// `linux.cgroupsPath`, or a group named after the container.
+pub(crate) fn path_of(linux: &Linux, id: &str, driver: Driver) -> Result<PathBuf, Failure> {
+    let given = linux.cgroups_path().as_ref().map(|path| path.display().to_string());
+    let given = given.filter(|path| !path.is_empty()).unwrap_or_else(|| match driver {
+        Driver::Cgroupfs => format!("/pintle-{id}"),
+        Driver::Systemd => format!(":pintle:{id}"),
     });
-    Ok(path)
-}
-
-/// `a-b.slice` lies in `a.slice` (systemd.slice(5)).
-fn slice_path(slice: &str) -> Option<PathBuf> {
-    let stem = slice.strip_suffix(".slice")?;
-    let mut path = PathBuf::from("/");
-    if stem == "-" {
-        return Some(path);
-    }
-    let mut whole = String::new();
-    for part in stem.split('-') {
-        if part.is_empty() || part.contains('/') {
-            return None;
-        }
-        if !whole.is_empty() {
-            whole.push('-');
-        }
-        whole.push_str(part);
-        path.push(format!("{whole}.slice"));
-    }
-    Some(path)
+    driver.path(&given).map(PathBuf::from).map_err(|error| Failure::new(Stage::Cgroup, given, error))
 }
 
 /// A container may always use the default devices, its terminals, and make nodes of any device (which it then cannot open). Without
@@ -318,22 +311,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn systemd_names_are_expanded_to_their_place() {
+    fn a_path_is_read_as_its_driver_has_it() {
         let linux = |path: &str| {
             let mut linux = Linux::default();
             linux.set_cgroups_path(Some(path.into()));
             linux
         };
-        let of = |path: &str| path_of(&linux(path), "c", true);
-        assert_eq!(
-            of("kubepods-burstable-pod1.slice:cri:abc").unwrap(),
-            Path::new("/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod1.slice/cri-abc.scope")
-        );
-        assert_eq!(of("-.slice::x").unwrap(), Path::new("/x.scope"));
-        for bad in ["/a/b", "a:b", "x/../y.slice:p:n", "a--b.slice:p:n", "a.slice:p:../n"] {
-            assert!(of(bad).is_err(), "{bad}");
-        }
-        assert_eq!(path_of(&linux("a/b"), "c", false).unwrap(), Path::new("/a/b"));
-        assert_eq!(path_of(&linux(""), "c", false).unwrap(), Path::new("/pintle-c"));
+        let systemd = |path: &str| path_of(&linux(path), "c", Driver::Systemd);
+        assert_eq!(systemd("a-b.slice:cri:abc").unwrap(), Path::new("/a.slice/a-b.slice/cri-abc.scope"));
+        assert_eq!(systemd("").unwrap(), Path::new("/system.slice/pintle-c.scope"));
+        assert!(systemd("/a/b").unwrap_err().to_string().contains("slice:prefix:name"));
+        let cgroupfs = |path: &str| path_of(&linux(path), "c", Driver::Cgroupfs).unwrap();
+        assert_eq!((cgroupfs("a/b"), cgroupfs("")), ("/a/b".into(), "/pintle-c".into()));
     }
 }

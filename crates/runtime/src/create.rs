@@ -10,6 +10,7 @@ use sys::mount::{Change, Propagation};
 use sys::namespace::kind;
 use sys::process::{Child, Cloned};
 
+use crate::cgroups::Holder;
 use crate::channel::{Channel, Filter, Order, Report};
 use crate::console::Console;
 use crate::error::{At, CreateError, Failure, Lookup, Stage, Warning};
@@ -113,6 +114,8 @@ pub(crate) struct Made {
     new_folder: bool,
     pub(crate) cgroup: Option<Cgroup>,
     rdt: Option<crate::rdt::Group>,
+    /// Until the container's init is in the group.
+    pub(crate) holder: Option<Holder>,
     child: Option<Child>,
     pid_file: Option<PathBuf>,
 }
@@ -135,6 +138,7 @@ impl Made {
         if let Some(group) = self.rdt {
             group.remove();
         }
+        drop(self.holder);
         if let Some(group) = self.cgroup
             && let Err(failure) = crate::cgroups::delete(&group)
         {
@@ -189,11 +193,13 @@ fn make(request: CreateRequest<'_>, made: &mut Made) -> Result<Created, Refusal>
             sys::socket::connect(path).at(Stage::Seccomp, || format!("listenerPath {}", path.display()))
         })
         .transpose()?;
-    let cgroup_path = crate::cgroups::path_of(linux, request.id, request.systemd_cgroup)?;
-    made.cgroup = if request.cgroup_optional {
-        crate::cgroups::create_if_allowed(&cgroup_path, linux, &mut warnings)?
+    let driver = crate::cgroups::driver(request.systemd_cgroup);
+    let cgroup_path = crate::cgroups::path_of(linux, request.id, driver)?;
+    (made.cgroup, made.holder) = if request.cgroup_optional {
+        crate::cgroups::create_if_allowed(&cgroup_path, driver, linux, &mut warnings)?
     } else {
-        Some(crate::cgroups::create(&cgroup_path, linux, &mut warnings)?)
+        let (group, holder) = crate::cgroups::create(&cgroup_path, driver, linux, &mut warnings)?;
+        (Some(group), holder)
     };
     let view = crate::cgroups::view(&cgroup_path)?;
     let mut record = new_record(request.id, &spec, bundle, &namespaces);
@@ -208,7 +214,9 @@ fn make(request: CreateRequest<'_>, made: &mut Made) -> Result<Created, Refusal>
     // Nobody in the container may look into this process or the copy that becomes its init.
     sys::process::set_dumpable(false).at(Stage::Process, || "not dumpable")?;
     let between = namespaces.joins(kind::USER);
-    let into_cgroup = made.cgroup.as_ref().and_then(|group| group.birthplace()).filter(|_| !between);
+    // Somebody in the group already may be all that its limit on processes allows to be born there.
+    let elsewhere = between || made.holder.is_some();
+    let into_cgroup = made.cgroup.as_ref().and_then(|group| group.birthplace()).filter(|_| !elsewhere);
     let entrance = crate::cgroups::entrance(made.cgroup.as_ref(), into_cgroup.is_some())?;
     let (channel, theirs) = Channel::pair()?;
     let child = match namespaces.clone(into_cgroup)? {
@@ -217,6 +225,8 @@ fn make(request: CreateRequest<'_>, made: &mut Made) -> Result<Created, Refusal>
             drop(channel);
             // The lock on the state directory lasts as long as any copy of the descriptor: init must not hold one.
             drop((made.folder.take(), made.cgroup.take()));
+            // It is its maker's to end.
+            std::mem::forget(made.holder.take());
             init::run(init::Plan {
                 spec: &spec,
                 linux,

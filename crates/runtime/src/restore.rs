@@ -101,8 +101,10 @@ fn make(mut request: RestoreRequest<'_>, made: &mut Made) -> Result<Created, Ref
         id_maps: IdMaps::new(Users::Host),
     };
     let mounts = crate::mounts::prepare(spec.mounts().as_deref().unwrap_or_default(), sources)?;
-    let cgroup_path = crate::cgroups::path_of(linux, new.id, new.systemd_cgroup)?;
-    made.cgroup = Some(crate::cgroups::create(&cgroup_path, linux, &mut warnings)?);
+    let driver = crate::cgroups::driver(new.systemd_cgroup);
+    let cgroup_path = crate::cgroups::path_of(linux, new.id, driver)?;
+    let (group, holder) = crate::cgroups::create(&cgroup_path, driver, linux, &mut warnings)?;
+    (made.cgroup, made.holder) = (Some(group), holder);
     let mut record = create::new_record(new.id, &spec, bundle, &namespaces);
     record.rootfs = rootfs_path;
     record.cgroup = Some(cgroup_path.clone());

@@ -52,7 +52,8 @@ const SAME_FLOOR: &[(&str, &str)] = &[
 ];
 
 /// Crates that end up in the small processes that stay with every pod, and what none of them may bring along.
-const SMALL: &[&str] = &["model", "seccomp", "spec", "ttrpc", "task", "dbus", "sys", "cgroup", "runtime", "shim"];
+const SMALL: &[&str] =
+    &["model", "seccomp", "spec", "ttrpc", "task", "dbus", "sys", "cgroup", "runtime", "shim"];
 const TOO_LARGE: &[&str] = &["tokio", "tracing", "clap", "hyper", "tonic"];
 
 /// Checks the crates of the workspace at `root` by what cargo says of them.

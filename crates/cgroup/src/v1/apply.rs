@@ -10,16 +10,30 @@ use crate::change::{Changes, Place};
 use crate::convert::{check_page_size, rdma_line};
 use crate::devices::rules;
 use crate::error::{ApplyError, Warning};
-use crate::host::Controller;
+use crate::host::{Controller, Mode};
+use crate::systemd::Unit;
 
 impl Group {
-    pub(crate) fn apply(&self, resources: &LinuxResources) -> Result<Vec<Warning>, ApplyError> {
+    /// `unit`: the one to tell.
+    pub(crate) fn apply(
+        &self,
+        resources: &LinuxResources,
+        unit: Option<Unit<'_>>,
+    ) -> Result<Vec<Warning>, ApplyError> {
         if let Some(key) = resources.unified().iter().flat_map(|u| u.keys()).min() {
             return Err(ApplyError::UnifiedOnV1 { key: key.clone() });
         }
         let rules = resources.devices().as_deref().filter(|d| !d.is_empty()).map(rules).transpose()?;
         let mut changes = Changes::new(self.path.as_str());
-        let result = self.apply_all(resources, &mut changes).and_then(|()| match &rules {
+        let told = self.apply_all(resources, &mut changes).and_then(|()| match unit {
+            None => Ok(()),
+            // It writes the same, rounded: what was asked for is written once more.
+            Some(unit) => changes.tell(unit, Mode::V1, resources).and_then(|()| {
+                changes.warnings.clear();
+                self.apply_all(resources, &mut changes)
+            }),
+        });
+        let result = told.and_then(|()| match &rules {
             Some(rules) => {
                 let place = self.place(&changes, Controller::Devices, "devices.allow")?;
                 devices::apply(&mut changes, place, rules)

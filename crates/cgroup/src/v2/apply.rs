@@ -11,15 +11,29 @@ use crate::change::{Changes, Place};
 use crate::convert::{self, Swap, check_page_size, or_max, rdma_line};
 use crate::devices::{Rule, rules};
 use crate::error::{ApplyError, Warning};
-use crate::host::Controller;
+use crate::host::{Controller, Mode};
+use crate::systemd::Unit;
 
 impl Group {
-    pub(crate) fn apply(&self, resources: &LinuxResources) -> Result<Vec<Warning>, ApplyError> {
+    /// `unit`: the one to tell.
+    pub(crate) fn apply(
+        &self,
+        resources: &LinuxResources,
+        unit: Option<Unit<'_>>,
+    ) -> Result<Vec<Warning>, ApplyError> {
         let rules = resources.devices().as_deref().filter(|d| !d.is_empty()).map(rules).transpose()?;
         let mut changes = Changes::new(self.path.as_str());
         // The program comes last: it is exchanged at once and needs no undoing.
         let result = self
             .apply_all(resources, &mut changes)
+            .and_then(|()| match unit {
+                None => Ok(()),
+                // It writes the same, rounded: what was asked for is written once more.
+                Some(unit) => changes.tell(unit, Mode::V2, resources).and_then(|()| {
+                    changes.warnings.clear();
+                    self.apply_all(resources, &mut changes)
+                }),
+            })
             .and_then(|()| rules.as_deref().map_or(Ok(()), |rules| self.apply_devices(rules)));
         changes.settle(result)
     }

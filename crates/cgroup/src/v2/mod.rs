@@ -49,6 +49,14 @@ impl Mount {
         Ok(Group { path, directory })
     }
 
+    /// Opens a group that systemd has just made.
+    pub(crate) fn adopt(&self, path: CgroupPath) -> Result<Group, CgroupError> {
+        let group = self.open(path)?;
+        // Systemd hands down what it knows of; huge pages, for one, it does not.
+        hand_down(&self.root, &group.directory, &group.path);
+        Ok(group)
+    }
+
     pub(crate) fn open(&self, path: CgroupPath) -> Result<Group, CgroupError> {
         match self.root.open(path.as_str()) {
             Ok(directory) => Ok(Group { path, directory }),

@@ -41,6 +41,7 @@ impl Coded for RunPodError {
             RunPodError::NameTaken { .. } | RunPodError::NameInUse { .. } => Code::AlreadyExists,
             RunPodError::Stopped { .. }
             | RunPodError::NoUserNamespaces { .. }
+            | RunPodError::OtherCgroupDriver { .. }
             | RunPodError::Refused { .. } => Code::FailedPrecondition,
             RunPodError::LogDirectory { source, .. } => of_io(source, Code::FailedPrecondition),
             RunPodError::Network { source, .. } => of_attach(source),
@@ -413,6 +414,17 @@ fn of_cgroup(error: &cgroup::CgroupError) -> Code {
         CgroupError::NotFound { .. } | CgroupError::NoController { .. } => Code::FailedPrecondition,
         CgroupError::Io { source, .. } => of_io(source, Code::Internal),
         CgroupError::Timeout { .. } => Code::DeadlineExceeded,
+        CgroupError::Systemd { source, .. } => of_systemd(source),
+    }
+}
+
+fn of_systemd(error: &cgroup::systemd::SystemdError) -> Code {
+    use cgroup::systemd::SystemdError;
+    match error {
+        SystemdError::Absent | SystemdError::NotLetIn { .. } => Code::FailedPrecondition,
+        SystemdError::Unreachable { .. } | SystemdError::Io { .. } => Code::Unavailable,
+        SystemdError::Silent { .. } => Code::DeadlineExceeded,
+        SystemdError::Message(_) | SystemdError::Refused { .. } | SystemdError::Job { .. } => Code::Internal,
     }
 }
 
@@ -431,6 +443,7 @@ fn of_limits(error: &cgroup::ApplyError) -> Code {
         | ApplyError::NoFile { .. }
         | ApplyError::BelowUsage { .. }
         | ApplyError::UnifiedOnV1 { .. } => Code::FailedPrecondition,
+        ApplyError::Systemd { source, .. } => of_systemd(source),
         ApplyError::NotRestored { .. } => Code::Internal,
     }
 }

@@ -153,9 +153,8 @@ sections! {
 
     /// Running containers.
     runtime: Runtime {
-        /// Who makes control groups, and what the kubelet is told of it: `cgroupfs` writes them itself. `systemd`, which asks systemd for slices and scopes, is not
-        /// there yet and is refused, and `auto` is `cgroupfs`.
-        /// It must be the same as the kubelet's.
+        /// Who makes control groups, and what the kubelet is told of it: `cgroupfs` writes them itself, `systemd` asks systemd for slices and scopes. `auto` is
+        /// `systemd` where systemd is the init and control groups are of version 2, else `cgroupfs`. It must be the same as the kubelet's.
         cgroup_driver: CgroupDriver = CgroupDriver::Auto, OneOf::new(), AtRestart;
         /// Folders with files, after oci-hooks(5), that say which hooks of the node's administrator a container gets; a file of a later folder replaces the one of the same
         /// name of an earlier one. Empty: none.

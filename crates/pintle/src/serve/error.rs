@@ -21,9 +21,11 @@ pub(super) enum ServeError {
     #[error("socket {path}: another daemon answers there; stop it first, or give this one a --socket of its own", path = path.display())]
     SocketTaken { path: PathBuf },
     #[error(
-        "runtime.cgroup_driver = \"systemd\" is not there yet in this version; set it to \"cgroupfs\", and the kubelet's cgroupDriver too"
+        "runtime.cgroup_driver is \"systemd\", and systemd does not run on this machine (there is no /run/systemd/system): set it to \"auto\", and the kubelet's cgroupDriver to cgroupfs"
     )]
-    SystemdDriver,
+    NoSystemd,
+    #[error("control groups: {0}")]
+    Cgroups(cgroup::DetectError),
     #[error("the database: {0}")]
     Store(store::OpenError),
     #[error("the image store: {0}")]

@@ -152,10 +152,7 @@ async fn open(config: &Config) -> Result<Node, ServeError> {
         state_dir: state.clone(),
         cdi_dirs: config.cdi.dirs.clone(),
         hooks_dirs: config.runtime.hooks_dirs.clone(),
-        cgroup_driver: match config.runtime.cgroup_driver {
-            config::CgroupDriver::Auto | config::CgroupDriver::Cgroupfs => CgroupDriver::Cgroupfs,
-            config::CgroupDriver::Systemd => return Err(ServeError::SystemdDriver),
-        },
+        cgroup_driver: cgroup_driver(config.runtime.cgroup_driver)?,
         security: SecurityConfig {
             apparmor_profile: config.runtime.apparmor_profile.clone(),
             selinux: config.runtime.selinux,
@@ -169,6 +166,19 @@ async fn open(config: &Config) -> Result<Node, ServeError> {
     let nri = nri(&config.nri);
     let parts = Parts { config: node_config, store, images, networks: Arc::new(networks), nri, shim };
     Node::open(parts).await.map_err(ServeError::Node)
+}
+
+/// Who makes control groups: as told, or as it fits this machine.
+fn cgroup_driver(told: config::CgroupDriver) -> Result<CgroupDriver, ServeError> {
+    match told {
+        config::CgroupDriver::Cgroupfs => Ok(CgroupDriver::Cgroupfs),
+        config::CgroupDriver::Systemd if !cgroup::systemd::runs() => Err(ServeError::NoSystemd),
+        config::CgroupDriver::Systemd => Ok(CgroupDriver::Systemd),
+        config::CgroupDriver::Auto => {
+            let host = cgroup::Host::detect().map_err(ServeError::Cgroups)?;
+            Ok(CgroupDriver::of(&host))
+        }
+    }
 }
 
 fn nri(config: &config::Nri) -> nri::Nri {

@@ -490,9 +490,13 @@ impl Daemon {
             .filter(|line| line.contains(&folder))
             .map(|line| format!("mount {line}"))
             .collect();
-        found.extend(self.seen.lock().unwrap().iter().filter_map(|pod| {
-            let cgroup = format!("/sys/fs/cgroup/{}pintle-pod-{pod}", if v2 { "" } else { "memory/" });
-            Path::new(&cgroup).exists().then_some(cgroup)
+        found.extend(self.seen.lock().unwrap().iter().flat_map(|pod| {
+            // As either driver names it.
+            let slice = format!("pintle.slice/pintle-pod.slice/pintle-pod-{pod}.slice");
+            [format!("pintle-pod-{pod}"), slice].into_iter().filter_map(|path| {
+                let cgroup = format!("/sys/fs/cgroup/{}{path}", if v2 { "" } else { "memory/" });
+                Path::new(&cgroup).exists().then_some(cgroup)
+            })
         }));
         for entry in std::fs::read_dir("/proc").unwrap().flatten() {
             let read = |file: &str| std::fs::read(entry.path().join(file)).unwrap_or_default();

@@ -135,6 +135,9 @@ pub struct CreateRequest {
     /// Make its processes of a checkpoint; then they are there, and frozen until start.
     #[prost(message, optional, tag = "10")]
     pub restore: Option<Restore>,
+    /// Its cgroup is made by systemd, and named `slice:prefix:name`.
+    #[prost(bool, tag = "11")]
+    pub systemd_cgroup: bool,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]

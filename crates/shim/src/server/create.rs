@@ -169,8 +169,9 @@ impl Shim {
         let state_root = self.runtime_root.clone();
         let (id, bundle) = (request.id.clone(), PathBuf::from(&request.bundle));
         let (has_terminal, restore) = (request.terminal, request.restore.clone());
+        let systemd_cgroup = request.systemd_cgroup;
         self.start_helper(Purpose::Create { container }, handed, move |handed| {
-            make(&id, &bundle, &state_root, handed, has_terminal, restore.as_ref())
+            make(&id, &bundle, &state_root, handed, has_terminal, systemd_cgroup, restore.as_ref())
         })
     }
 
@@ -180,6 +181,7 @@ impl Shim {
             return;
         };
         let cancelled = matches!(container.phase, Phase::Creating { cancelled: true });
+        let count = if let Report::Created(report) = &report { report.slice_oom_kills } else { None };
         let result = match report {
             Report::Created(report) => container.came_to_life(report),
             // A helper that was killed could not take back what it had done.
@@ -187,6 +189,10 @@ impl Shim {
                 let unclean = matches!(&other, Report::Failed { stage, .. } if stage == Report::DIED);
                 Err((other.into_error(ErrorCode::CreateFailed), unclean))
             }
+        };
+        self.memory.begin(count);
+        let Some(container) = self.container(serial) else {
+            return;
         };
         let terminal = container.console.take().filter(|_| result.is_ok());
         let result = result.and_then(|pid| match terminal {
@@ -257,6 +263,7 @@ fn make(
     state_root: &Path,
     mut handed: Handed,
     has_terminal: bool,
+    systemd_cgroup: bool,
     restore: Option<&Restore>,
 ) -> Report {
     if let Err(cause) = handed.wire() {
@@ -272,7 +279,7 @@ fn make(
         console: handed.console.take().filter(|_| has_terminal).map(runtime::Console::Socket),
         pid_file: None,
         preserve_fds: 0,
-        systemd_cgroup: false,
+        systemd_cgroup,
         no_pivot: false,
         keyring: true,
         cgroup_optional: false,
@@ -319,9 +326,14 @@ pub(crate) fn report_of(
     let record = runtime::state(state_root, id)
         .map(|(record, _)| record)
         .map_err(|error| warnings.push(format!("its record cannot be read: {error}")));
+    let cgroup = record.as_ref().ok().and_then(|record| record.cgroup.clone());
     Report::Created(CreatedReport {
         pid: created.pid,
-        cgroup: record.as_ref().ok().and_then(|record| record.cgroup.clone()),
+        slice_oom_kills: cgroup
+            .as_deref()
+            .filter(|path| path.extension().is_some_and(|kind| kind == "scope"))
+            .and_then(|path| super::memory::of_slice(&cgroup::Host::detect().ok()?, path)),
+        cgroup,
         own_pid_namespace: record.as_ref().is_ok_and(|record| record.own_pid_namespace),
         start_in_helper: restored || record.is_ok_and(|record| !record.poststart.is_empty()),
         warnings,

@@ -177,6 +177,8 @@ fn remove_cgroup(bundle: &Path) -> Result<(), String> {
     let Some(path) = cgroup_of(bundle) else {
         return Ok(());
     };
+    // What a group of systemd is called is not its path.
+    let path = cgroup::systemd::place(&path).unwrap_or(path);
     let host = cgroup::Host::detect().map_err(|error| error.to_string())?;
     match host.open(&path) {
         Ok(group) => group.kill_all(CGROUP_PATIENCE).map_err(|error| error.to_string())?,

@@ -5,6 +5,7 @@ use super::Shim;
 use super::container::{Container, More, Phase};
 use super::create::Handed;
 use super::helper::{Purpose, Report};
+use super::memory::Beside;
 use super::pending::Key;
 use super::{message, now_ns};
 use crate::config::exit_path;
@@ -19,6 +20,9 @@ const DRAIN: Duration = Duration::from_secs(5);
 
 /// How long the processes that init left behind may take to die of SIGKILL.
 const KILL: Duration = Duration::from_secs(4);
+
+/// What the kernel ends a process with for want of memory, as an exit code.
+const KILLED: u32 = 128 + 9;
 
 /// What is read of an output in one go at the end; whoever writes more than that is still alive.
 const DRAIN_BYTES: usize = 8 << 20;
@@ -48,6 +52,8 @@ impl Shim {
         container.drain(buffer, &self.poller);
         // What starts further processes in a dead container has nothing to wait for. Hooks of its start may go on for a while.
         self.kill_helpers(serial, |purpose| matches!(purpose, Purpose::Exec { .. }));
+        let beside =
+            self.memory.beside(self.containers.iter().filter(|container| container.serial != serial));
         let Some(container) = self.container(serial) else {
             return;
         };
@@ -60,7 +66,8 @@ impl Shim {
             None => false,
             Some((cgroup, kill)) => {
                 let purpose = Purpose::Look { container: serial };
-                let started = self.start_helper(purpose, Handed::default(), move |_| look_at(&cgroup, kill));
+                let work = move |_| look_at(&cgroup, kill, &beside);
+                let started = self.start_helper(purpose, Handed::default(), work);
                 if let Err(cause) = &started {
                     warning!("container {}: nobody can look at its cgroup: {cause}", self.name(serial));
                 }
@@ -78,25 +85,27 @@ impl Shim {
         let Some(container) = self.container(serial) else {
             return;
         };
-        let oom_kills = match report {
-            Report::Looked { oom_kills, warnings } => {
+        let (oom_kills, is_guess) = match report {
+            Report::Looked { oom_kills, of_slice, warnings } => {
                 for what in warnings {
                     warning!("container {}: {what}", container.id);
                 }
-                oom_kills
+                (oom_kills, of_slice)
             }
             other => {
                 let error = other.into_error(crate::protocol::ErrorCode::Internal);
                 warning!("container {}: its cgroup could not be looked at: {error}", container.id);
-                0
+                (0, false)
             }
         };
         if let Phase::Draining { looking, .. } = &mut container.phase {
             *looking = false;
             if let Some(exit) = &mut container.exit {
-                exit.oom_killed = oom_kills > 0;
+                // Somebody who is in the same slice and not of this pod may have been meant.
+                exit.oom_killed = oom_kills > 0 && (exit.code == KILLED || !is_guess);
             }
         }
+        self.memory.tell(oom_kills);
         self.publish_if_drained(serial);
     }
 
@@ -191,26 +200,37 @@ fn write_record(pod_dir: &Path, id: &str, exit: &Exit) -> io::Result<()> {
 }
 
 /// Runs in a helper, since killing waits and finding cgroups reads the table of mounts.
-pub(crate) fn look_at(path: &Path, kill: bool) -> Report {
+pub(crate) fn look_at(path: &Path, kill: bool, beside: &Beside) -> Report {
     let mut warnings = Vec::new();
-    let group = path.to_str().ok_or_else(|| "its path is not UTF-8".to_string()).and_then(|path| {
-        let host = cgroup::Host::detect().map_err(|error| error.to_string())?;
-        host.open(path).map_err(|error| error.to_string())
-    });
-    let oom_kills = match group {
-        Err(error) => {
-            warnings.push(format!("its cgroup {} cannot be opened: {error}", path.display()));
-            0
+    let mut of_slice = false;
+    let looked = cgroup::Host::detect().map_err(|error| error.to_string()).and_then(|host| {
+        let name = path.to_str().ok_or("it is not UTF-8")?;
+        // A scope may be gone at any moment from now on.
+        let group = match host.open(name) {
+            Err(cgroup::CgroupError::NotFound { .. }) => None,
+            other => Some(other.map_err(|error| error.to_string())?),
+        };
+        let count = group.as_ref().map(cgroup::Cgroup::oom_kills);
+        if kill
+            && let Some(group) = &group
+            && let Err(error) = group.kill_all(KILL)
+        {
+            warnings.push(format!("what its first process left behind was not killed: {error}"));
         }
-        Ok(group) => {
-            if kill && let Err(error) = group.kill_all(KILL) {
-                warnings.push(format!("what its first process left behind was not killed: {error}"));
+        match count {
+            Some(Ok(count)) => Ok(count),
+            Some(Err(error)) if !matches!(error, cgroup::CgroupError::NotFound { .. }) => {
+                Err(error.to_string())
             }
-            group.oom_kills().unwrap_or_else(|error| {
-                warnings.push(format!("whether memory ran out is not known: {error}"));
-                0
-            })
+            Some(Err(_)) | None => {
+                of_slice = true;
+                beside.of_gone(&host, path).ok_or_else(|| "it does not exist any more".to_owned())
+            }
         }
-    };
-    Report::Looked { oom_kills, warnings }
+    });
+    let oom_kills = looked.unwrap_or_else(|error| {
+        warnings.push(format!("whether memory ran out is not known: its cgroup {}: {error}", path.display()));
+        0
+    });
+    Report::Looked { oom_kills, of_slice, warnings }
 }

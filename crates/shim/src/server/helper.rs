@@ -55,8 +55,10 @@ pub(crate) enum Report {
         pid: i32,
         warnings: Vec<String>,
     },
+    /// `of_slice`: the cgroup was gone, and this is what the slice above it tells.
     Looked {
         oom_kills: u64,
+        of_slice: bool,
         warnings: Vec<String>,
     },
     Done {
@@ -76,6 +78,8 @@ pub(crate) struct CreatedReport {
     pub(crate) pid: i32,
     /// Relative to the roots of the hierarchies.
     pub(crate) cgroup: Option<PathBuf>,
+    /// How often memory has run out in the slice that the cgroup is in.
+    pub(crate) slice_oom_kills: Option<u64>,
     pub(crate) own_pid_namespace: bool,
     /// Start has hooks to run or a cgroup to thaw, and is done by a helper.
     pub(crate) start_in_helper: bool,

@@ -13,6 +13,7 @@ pub(crate) mod exit;
 pub(crate) mod helper;
 mod input;
 pub(crate) mod kill;
+pub(crate) mod memory;
 pub(crate) mod pending;
 pub(crate) mod poller;
 pub(crate) mod reap;
@@ -50,6 +51,7 @@ struct Shim {
     children: OwnedFd,
     connections: Vec<Connection>,
     containers: Vec<Container>,
+    memory: memory::SliceMemory,
     helpers: Vec<Helper>,
     pending: Pending,
     pause: Option<checkpoint::Pause>,
@@ -74,6 +76,7 @@ pub(crate) fn serve(pod: Pod, first: OwnedFd) -> io::Result<()> {
         children,
         connections: Vec::new(),
         containers: Vec::new(),
+        memory: memory::SliceMemory::default(),
         helpers: Vec::new(),
         pending: Pending::default(),
         pause: None,

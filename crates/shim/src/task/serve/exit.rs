@@ -10,6 +10,7 @@ use crate::protocol::{CallError, ErrorCode, Exit};
 use crate::server::create::Handed;
 use crate::server::exit::look_at;
 use crate::server::helper::Report;
+use crate::server::memory::Beside;
 use crate::server::{message, now_ns};
 use crate::task::bundle::write_exit;
 use std::time::{Duration, Instant};
@@ -74,7 +75,9 @@ impl Server {
         );
         let looking = look.is_some_and(|(cgroup, kill)| {
             let purpose = Purpose::Look { task: serial };
-            let started = self.start_helper(purpose, Handed::default(), move |_| look_at(&cgroup, kill));
+            let started = self.start_helper(purpose, Handed::default(), move |_| {
+                look_at(&cgroup, kill, &Beside::default())
+            });
             started.inspect_err(|cause| warning!("nobody can look at a cgroup: {cause}")).is_ok()
         });
         if let Some(first) = self.process_of(serial) {
@@ -86,7 +89,7 @@ impl Server {
     /// What the helper saw in the cgroup.
     pub(super) fn looked(&mut self, serial: u32, report: Report) {
         match report {
-            Report::Looked { oom_kills, warnings } => {
+            Report::Looked { oom_kills, warnings, .. } => {
                 warnings.iter().for_each(|what| warning!("{what}"));
                 self.tell_out_of_memory(serial, oom_kills);
             }

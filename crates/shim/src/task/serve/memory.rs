@@ -9,6 +9,7 @@ use crate::messages::warning;
 use crate::server::create::Handed;
 use crate::server::exit::look_at;
 use crate::server::helper::Report;
+use crate::server::memory::Beside;
 use crate::server::poller::{READ, Token};
 use rustix::event::EventfdFlags;
 use rustix::fs::inotify;
@@ -102,13 +103,13 @@ fn task_of(server: &mut Server, serial: u32) -> Option<&mut super::process::Task
 
 /// Runs in the helper. Version 1 tells of an end before it has come, version 2 of what is none: a moment later it is known.
 fn count(cgroup: &Path, told: u64) -> Report {
-    let mut report = look_at(cgroup, false);
+    let mut report = look_at(cgroup, false, &Beside::default());
     for _ in 0..10 {
         if matches!(report, Report::Looked { oom_kills, .. } if oom_kills > told) {
             break;
         }
         std::thread::sleep(Duration::from_millis(50));
-        report = look_at(cgroup, false);
+        report = look_at(cgroup, false, &Beside::default());
     }
     report
 }

@@ -21,6 +21,7 @@ cargo xtask TASK
   test [FILTER] [--shared-host]   formatting, lints, tidy and every test, with a summary of what was skipped and why;
                                   --shared-host: others work on this machine too, so a changed mount, interface, nftables
                                   table or control group is told and not a failure
+  test --vm [OPTIONS OF vm]       the tests that need root in emulated machines: with control groups of version 2 alone, and under systemd
   tidy                            floors, unsafe, file openings and lengths, links
   fuzz [--seconds N] [TARGET...]  what reads hostile bytes is fed with them, a minute each; --help: what else can be chosen
   dist                            the release: one static file, packed with its unit and an example configuration

@@ -26,6 +26,10 @@ struct Options {
 
 /// Runs everything. An error means that something failed, which has been printed.
 pub(crate) fn run(args: &[String]) -> Result<()> {
+    if let Some(at) = args.iter().position(|arg| arg == "--vm") {
+        let words = [&args[..at], &args[at + 1..]].concat();
+        return crate::vm::all(&words);
+    }
     let options = Options {
         filter: args.iter().find(|arg| !arg.starts_with('-')).cloned(),
         shared_host: args.iter().any(|arg| arg == "--shared-host")

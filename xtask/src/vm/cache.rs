@@ -67,7 +67,7 @@ pub(super) fn package(name: &str) -> Result<PathBuf> {
 }
 
 /// `$PINTLE_CACHE/vm`, or `pintle/vm` in the user's cache.
-fn place() -> Result<PathBuf> {
+pub(super) fn place() -> Result<PathBuf> {
     if let Some(cache) = env::var_os("PINTLE_CACHE") {
         return Ok(PathBuf::from(cache).join("vm"));
     }

@@ -62,29 +62,28 @@ pub(super) fn make(
     if root.0.exists() {
         fs::remove_dir_all(&root.0)?;
     }
-    for folder in FOLDERS {
-        fs::create_dir_all(root.0.join(folder))?;
+    fs::create_dir_all(&root.0)?;
+    if options.systemd {
+        super::system::put(&root, &root.0)?;
+        root.put(&cached.busybox, Path::new("usr/bin/busybox"))?;
+        root.modules(cached)?;
+        // Its modprobe(8) wants the indexes as well.
+        let depmod = command::find("depmod").context("no depmod")?;
+        command::run(Command::new(depmod).arg("-b").arg(&root.0).arg(&cached.version).stderr(Stdio::null()))?;
+    } else {
+        root.plain(cached)?;
     }
-    for folder in ["bin", "sbin", "lib", "lib64"] {
-        symlink(Path::new("usr").join(folder), root.0.join(folder))?;
-    }
-    fs::set_permissions(root.0.join("tmp"), fs::Permissions::from_mode(0o1777))?;
-    root.busybox(cached)?;
-    root.modules(cached)?;
-    root.tools(TOOLS)?;
     root.repository()?;
     for file in built.executables() {
-        root.copy(file)?;
+        root.program(file, file.strip_prefix("/").unwrap_or(file))?;
     }
-    root.write("etc/passwd", PASSWD)?;
-    root.write("etc/group", GROUP)?;
     root.write("etc/hosts", "127.0.0.1 localhost\n::1 localhost\n127.0.1.1 pintle-vm\n")?;
     root.write("etc/resolv.conf", "nameserver 10.0.2.3\n")?;
     root.write("etc/hostname", "pintle-vm\n")?;
     root.write("etc/os-release", "ID=pintle-vm\nPRETTY_NAME=\"The machine of cargo xtask vm\"\n")?;
     root.write("payload/programs", &programs(jobs))?;
     root.write("payload/settings", &settings(options))?;
-    root.script("sbin/init", include_str!("init.sh"))?;
+    root.script("payload/run", include_str!("run.sh"))?;
     if options.selinux {
         super::selinux::put(&root)?;
     }
@@ -159,6 +158,14 @@ impl Root {
         Ok(())
     }
 
+    /// Copies a program that was built here to `to`, without what only a debugger wants, and the libraries that it needs.
+    pub(super) fn program(&self, file: &Path, to: &Path) -> Result<()> {
+        self.libraries(file)?;
+        self.put(file, to)?;
+        let Some(strip) = command::find("strip") else { return Ok(()) };
+        command::run(Command::new(strip).arg(self.0.join(to)))
+    }
+
     /// Copies a folder of this machine to `to`.
     pub(super) fn put_tree(&self, folder: &Path, to: &Path) -> Result<()> {
         let to = self.0.join(to);
@@ -169,6 +176,23 @@ impl Root {
     /// Copies a file of this machine to the same path; a symbolic link's target takes the link's place.
     fn copy(&self, file: &Path) -> Result<()> {
         self.put(file, file.strip_prefix("/").unwrap_or(file))
+    }
+
+    /// A root with what the tests need and no more.
+    fn plain(&self, cached: &Cached) -> Result<()> {
+        for folder in FOLDERS {
+            fs::create_dir_all(self.0.join(folder))?;
+        }
+        for folder in ["bin", "sbin", "lib", "lib64"] {
+            symlink(Path::new("usr").join(folder), self.0.join(folder))?;
+        }
+        fs::set_permissions(self.0.join("tmp"), fs::Permissions::from_mode(0o1777))?;
+        self.busybox(cached)?;
+        self.modules(cached)?;
+        self.tools(TOOLS)?;
+        self.write("etc/passwd", PASSWD)?;
+        self.write("etc/group", GROUP)?;
+        self.script("sbin/init", include_str!("init.sh"))
     }
 
     /// Where tests look for it, and a link for each of its programs.
@@ -197,9 +221,9 @@ impl Root {
         self.write(&format!("{folder}/modules.alias"), &alias(cached, &files)?)
     }
 
-    /// Programs of this machine, with their libraries.
+    /// Programs of this machine, with their libraries, as far as they are not there.
     pub(super) fn tools(&self, tools: &[&str]) -> Result<()> {
-        for tool in tools.iter().filter_map(|tool| command::find(tool)) {
+        for tool in tools.iter().filter_map(|tool| command::find(tool)).filter(|tool| self.lacks(tool)) {
             self.libraries(&tool)?;
             self.copy(&tool)?;
         }
@@ -211,7 +235,17 @@ impl Root {
         let needs =
             command::capture(Command::new("ldd").arg(program).stderr(Stdio::null())).unwrap_or_default();
         let libraries = needs.split_whitespace().filter(|word| word.starts_with('/'));
-        libraries.map(Path::new).filter(|library| library.is_file()).try_for_each(|file| self.copy(file))
+        libraries
+            .map(Path::new)
+            .filter(|library| library.is_file() && self.lacks(library))
+            .try_for_each(|file| self.copy(file))
+    }
+
+    /// Whether there is no program or library of that name; one of busybox's is none.
+    fn lacks(&self, file: &Path) -> bool {
+        let there = self.0.join(file.strip_prefix("/").unwrap_or(file));
+        let Ok(target) = fs::read_link(&there) else { return !there.exists() };
+        target.as_os_str() == "busybox"
     }
 
     /// Tests read files of the repository beside them.

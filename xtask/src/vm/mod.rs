@@ -9,20 +9,39 @@ mod modules;
 mod options;
 mod selinux;
 mod suite;
+mod system;
 
 use anyhow::{Result, bail};
 
+use crate::command;
 use crate::test::outcome::Totals;
 use crate::test::program::{self, Built};
-use crate::{command, elf};
 use machine::{Ended, Event};
 use options::Options;
-
-const TARGET: &str = "x86_64-unknown-linux-musl";
 
 /// The crates whose tests ask a kernel for something.
 const CRATES: &[&str] =
     &["sys", "cgroup", "seccomp", "store", "runtime", "shim", "image", "network", "node", "pintle"];
+
+/// `cargo xtask test --vm`: everything in the plain machine, and then what is about systemd under systemd.
+pub(crate) fn all(args: &[String]) -> Result<()> {
+    let plain = run(args);
+    let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
+    let under_systemd = run(&words(&[
+        "--systemd",
+        "-p",
+        "cgroup",
+        "-p",
+        "pintle",
+        "-t",
+        "systemd",
+        "-t",
+        "life",
+        "-t",
+        "lifecycle",
+    ]));
+    plain.and(under_systemd)
+}
 
 /// Builds, boots, runs, reports. An error means that something failed, which has been printed.
 pub(crate) fn run(args: &[String]) -> Result<()> {
@@ -35,17 +54,13 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
     if std::env::consts::ARCH != "x86_64" {
         bail!("the machine is made of Debian's amd64 packages; this is {}", std::env::consts::ARCH);
     }
-    let has_binary = options.suite.as_ref().is_some_and(|suite| suite.binary.is_some());
-    if !has_binary {
-        command::need("musl-gcc", "musl-tools")?;
-    }
     for (program, package) in
         [("qemu-system-x86_64", "qemu-system-x86"), ("depmod", "kmod"), ("mke2fs", "e2fsprogs")]
     {
         command::need(program, package)?;
     }
     let built = match &options.suite {
-        Some(suite) => suite::build(suite, TARGET)?,
+        Some(suite) => suite::build(suite)?,
         None => build(&options)?,
     };
     let cached = cache::Cached::get()?;
@@ -95,14 +110,9 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
     Ok(())
 }
 
-/// The test programs as static files, and the other programs that they start.
+/// The test programs as `cargo xtask test` builds them, and the other programs that they start.
 fn build(options: &Options) -> Result<Built> {
-    if command::find("rustup").is_some() {
-        let mut add = std::process::Command::new("rustup");
-        add.args(["target", "add", TARGET]).current_dir(command::root()).stderr(std::process::Stdio::null());
-        command::run(&mut add)?;
-    }
-    let mut cargo = command::cargo(&["test", "--no-run", "--locked", "--target", TARGET]);
+    let mut cargo = command::cargo(&["test", "--no-run", "--locked"]);
     cargo.args(["--message-format", "json-render-diagnostics"]);
     let chosen = options.packages.iter().map(String::as_str);
     for package in chosen.chain(CRATES.iter().copied().filter(|_| options.packages.is_empty())) {
@@ -114,14 +124,7 @@ fn build(options: &Options) -> Result<Built> {
     if let Some(jobs) = &options.jobs {
         cargo.args(["--jobs", jobs]);
     }
-    cargo.env("RUSTFLAGS", "-C target-feature=+crt-static").env("CARGO_PROFILE_DEV_STRIP", "symbols");
-    let built = program::build(&mut cargo)?;
-    for file in built.executables() {
-        if elf::linking(&std::fs::read(file)?)?.dynamic {
-            bail!("{} needs shared libraries, which the machine does not have", file.display());
-        }
-    }
-    Ok(built)
+    program::build(&mut cargo)
 }
 
 /// What is wrong with the machine itself.

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, bail};
 
 pub(super) const USAGE: &str = "\
-cargo xtask vm [-p CRATE]... [-t FILE]... [--selinux] [-j JOBS] [--keep] [--kvm] [-- TESTNAME...]
-cargo xtask vm critest [--focus REGEX] [--skip REGEX] [--binary FILE] [--selinux] [--keep] [--kvm]
+cargo xtask vm [-p CRATE]... [-t FILE]... [--systemd] [--selinux] [-j JOBS] [--keep] [--kvm] [-- TESTNAME...]
+cargo xtask vm critest [--focus REGEX] [--skip REGEX] [--binary FILE] [--systemd] [--selinux] [--keep] [--kvm]
 
   -p CRATE    only this crate's tests; may be repeated
   -t FILE     only tests of these files of `tests/`; may be repeated
@@ -17,7 +17,8 @@ cargo xtask vm critest [--focus REGEX] [--skip REGEX] [--binary FILE] [--selinux
   --focus, --skip
               which specs of critest
   --binary FILE
-              the pintle to test, a static one; without it, one is built
+              the pintle to test; without it, one is built
+  --systemd   systemd is the machine's init, and makes control groups where it is asked to
   --selinux   SELinux is on in place of AppArmor, with a small policy
   TESTNAME    only tests whose names contain one of these; `demo` is the demonstration
 ";
@@ -32,6 +33,7 @@ pub(super) struct Options {
     pub(super) filters: Vec<String>,
     pub(super) suite: Option<Suite>,
     pub(super) selinux: bool,
+    pub(super) systemd: bool,
 }
 
 /// Which specs of critest.
@@ -56,6 +58,7 @@ impl Options {
                 "--keep" => options.keep = true,
                 "--kvm" => options.kvm = true,
                 "--selinux" => options.selinux = true,
+                "--systemd" => options.systemd = true,
                 "critest" => options.suite = Some(options.suite.take().unwrap_or_default()),
                 "--focus" | "--skip" | "--binary" => {
                     let value = value()?;
@@ -69,6 +72,9 @@ impl Options {
                 "--" => options.filters.extend(args.by_ref().cloned()),
                 other => bail!("vm does not know `{other}`\n\n{USAGE}"),
             }
+        }
+        if options.systemd && options.selinux {
+            bail!("--systemd and --selinux do not go together: the small policy knows nothing of systemd");
         }
         // A shell script in the machine splits them into words.
         if let Some(odd) = options.filters.iter().find(|name| !name.chars().all(plain)) {

@@ -47,7 +47,7 @@ impl Outside {
     pub(super) fn put(&self, root: &Root, built: &Built, suite: &Suite) -> Result<()> {
         let place = Path::new("payload/suite");
         let pintle = built.executables().next().context("no pintle was built")?;
-        root.put(pintle, Path::new("usr/bin/pintle"))?;
+        root.program(pintle, Path::new("usr/bin/pintle"))?;
         root.put(&self.critest, &place.join("critest"))?;
         root.tools(TOOLS)?;
         let nri = Path::new("/run/suite/nri.sock");
@@ -103,14 +103,13 @@ pub(super) fn outcome(output: &str) -> Outcome {
     conformance::outcome(&report)
 }
 
-/// Only the program itself: static, as the machine has no libraries for it. It may have been built before.
-pub(super) fn build(suite: &Suite, target: &str) -> Result<Built> {
+/// Only the program itself. It may have been built before.
+pub(super) fn build(suite: &Suite) -> Result<Built> {
     if let Some(binary) = &suite.binary {
         return Ok(Built::only(binary.clone()));
     }
-    let mut cargo = command::cargo(&["build", "--locked", "--package", "pintle", "--target", target]);
-    command::run(cargo.env("RUSTFLAGS", "-C target-feature=+crt-static"))?;
-    Ok(Built::only(command::target_dir().join(target).join("debug/pintle")))
+    command::run(&mut command::cargo(&["build", "--locked", "--package", "pintle"]))?;
+    Ok(Built::only(command::target_dir().join("debug/pintle")))
 }
 
 /// The hidden word with which qemu starts this program for each connection.

@@ -316,9 +316,9 @@ fn the_command_line_makes_scopes() {
         let group = format!("/sys/fs/cgroup/pintlecli.slice/{scope}");
         let members = std::fs::read_to_string(format!("{group}/cgroup.procs")).unwrap();
         assert_eq!(members.lines().count(), 1, "{members}");
-        assert_eq!(oci(&["update", "--memory", "134217728", &id]).0, true);
+        assert!(oci(&["update", "--memory", "134217728", &id]).0);
         assert_eq!(property(&scope, "MemoryMax"), (128 * MIB).to_string());
-        assert_eq!(oci(&["kill", &id, "KILL"]).0, true);
+        assert!(oci(&["kill", &id, "KILL"]).0);
         let begun = Instant::now();
         while !oci(&["delete", &id]).0 {
             assert!(begun.elapsed() < Duration::from_secs(20), "{}", oci(&["delete", &id]).1);

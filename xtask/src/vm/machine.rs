@@ -17,10 +17,10 @@ const SILENCE: Duration = Duration::from_secs(900);
 /// critest says nothing before its end.
 const LONG_SILENCE: Duration = Duration::from_secs(7200);
 
-/// Quiet, deterministic, without what costs time under emulation, and with no controller left to version 1. Emulated, the processor's own
+/// Quiet, deterministic, without what costs time under emulation. Emulated, the processor's own
 /// counter is this machine's, whose speed the guest would measure at its start: beside other work that fails, and its clock runs wrong.
 const COMMAND_LINE: &str = "console=ttyS0 quiet panic=-1 nokaslr mitigations=off random.trust_cpu=on no_timer_check \
-                            tsc=unstable clocksource=hpet cgroup_no_v1=all";
+                            tsc=unstable clocksource=hpet";
 
 /// A machine to be started.
 pub(super) struct Machine<'a> {
@@ -109,7 +109,12 @@ impl Machine<'_> {
     fn command_line(&self) -> String {
         let modules = if self.options.selinux { "security=selinux selinux=1 audit=1" } else { "audit=0" };
         let unit = if self.options.systemd { " systemd.unit=pintle-vm.service" } else { "" };
-        format!("{COMMAND_LINE} {modules}{unit}")
+        let version = if self.options.cgroup_v1 {
+            "systemd.unified_cgroup_hierarchy=0 systemd.legacy_systemd_cgroup_controller=1"
+        } else {
+            "cgroup_no_v1=all"
+        };
+        format!("{COMMAND_LINE} {modules} {version}{unit}")
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, bail};
 
 pub(super) const USAGE: &str = "\
-cargo xtask vm [-p CRATE]... [-t FILE]... [--systemd] [--selinux] [-j JOBS] [--keep] [--kvm] [-- TESTNAME...]
+cargo xtask vm [-p CRATE]... [-t FILE]... [--systemd [--cgroup-v1]] [--selinux] [-j JOBS] [--keep] [--kvm] [-- TESTNAME...]
 cargo xtask vm critest [--focus REGEX] [--skip REGEX] [--binary FILE] [--systemd] [--selinux] [--keep] [--kvm]
 
   -p CRATE    only this crate's tests; may be repeated
@@ -19,6 +19,7 @@ cargo xtask vm critest [--focus REGEX] [--skip REGEX] [--binary FILE] [--systemd
   --binary FILE
               the pintle to test; without it, one is built
   --systemd   systemd is the machine's init, and makes control groups where it is asked to
+  --cgroup-v1 with --systemd: control groups are of version 1
   --selinux   SELinux is on in place of AppArmor, with a small policy
   TESTNAME    only tests whose names contain one of these; `demo` is the demonstration
 ";
@@ -34,6 +35,7 @@ pub(super) struct Options {
     pub(super) suite: Option<Suite>,
     pub(super) selinux: bool,
     pub(super) systemd: bool,
+    pub(super) cgroup_v1: bool,
 }
 
 /// Which specs of critest.
@@ -59,6 +61,7 @@ impl Options {
                 "--kvm" => options.kvm = true,
                 "--selinux" => options.selinux = true,
                 "--systemd" => options.systemd = true,
+                "--cgroup-v1" => options.cgroup_v1 = true,
                 "critest" => options.suite = Some(options.suite.take().unwrap_or_default()),
                 "--focus" | "--skip" | "--binary" => {
                     let value = value()?;
@@ -75,6 +78,9 @@ impl Options {
         }
         if options.systemd && options.selinux {
             bail!("--systemd and --selinux do not go together: the small policy knows nothing of systemd");
+        }
+        if options.cgroup_v1 && !options.systemd {
+            bail!("--cgroup-v1 goes with --systemd, which mounts them");
         }
         // A shell script in the machine splits them into words.
         if let Some(odd) = options.filters.iter().find(|name| !name.chars().all(plain)) {

@@ -35,7 +35,7 @@ while read -r index folder program words; do
         stuck >/dev/ttyS1 2>/dev/null
         # What it left must not slow down the next.
         if [ -d /run/systemd/system ]; then
-            for pid in $(cat /sys/fs/cgroup/system.slice/pintle-vm.service/cgroup.procs); do
+            for pid in $(cat /sys/fs/cgroup/system.slice/pintle-vm.service/cgroup.procs /sys/fs/cgroup/systemd/system.slice/pintle-vm.service/cgroup.procs); do
                 [ "$pid" = $$ ] || kill -KILL "$pid"
             done
         else

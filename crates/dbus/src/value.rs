@@ -75,7 +75,7 @@ mod tests {
         assert_eq!(written(&Value::Bytes(vec![7])), b"\x02ay\0\x01\0\0\0\x07");
         assert_eq!(written(&Value::Numbers(vec![9])), b"\x02au\0\x04\0\0\0\x09\0\0\0");
         // An empty array of structures has its padding, which does not count.
-        assert_eq!(written(&Value::Pairs(Vec::new())), b"\x05a(ss)\0\0\0\0\0\0\0\0\0");
+        assert_eq!(written(&Value::Pairs(Vec::new())), b"\x05a(ss)\0\0\0\0\0\0\0\0\0\0");
         let pair = Value::Pairs(vec![("a".into(), "b".into())]);
         assert_eq!(written(&pair)[8..], *b"\x0e\0\0\0\0\0\0\0\x01\0\0\0a\0\0\0\x01\0\0\0b\0");
     }

@@ -353,7 +353,7 @@ mod tests {
         // Nobody but us is on it, and nobody is started by it.
         let config = folder.path().join("bus.conf");
         let text = format!(
-            "<busconfig><listen>unix:path={}</listen><policy context=\"default\"><allow send_destination=\"*\"/></policy></busconfig>",
+            "<busconfig><listen>unix:path={}</listen><policy context=\"default\"><allow send_destination=\"*\" eavesdrop=\"true\"/><allow eavesdrop=\"true\"/><allow own=\"*\"/></policy></busconfig>",
             socket.display()
         );
         std::fs::write(&config, text).unwrap();

@@ -91,7 +91,10 @@ impl Pull {
         self.progress.layer(index, |layer| layer.state = LayerState::Downloading);
         let (sender, receiver) = pieces::channel();
         let (shared, of) = (Arc::clone(&self.shared), expected.clone());
-        let unpacking = tokio::task::spawn_blocking(move || unpack_as_configured(&shared, receiver, &of));
+        let unpacking = tokio::task::spawn_blocking(move || {
+            let _long = sys::turns::Usual::begin();
+            unpack_as_configured(&shared, receiver, &of)
+        });
         let downloaded = self.download(index, &expected.blob, expected.size, &sender).await;
         drop(sender);
         let unpacked = unpacking.await.map_err(|_| PullCause::Interrupted)?;

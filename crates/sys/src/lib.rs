@@ -18,4 +18,5 @@ pub mod seccomp;
 pub mod signal;
 pub mod socket;
 pub mod terminal;
+pub mod turns;
 pub mod users;

@@ -13,6 +13,7 @@ mod image_extras;
 mod image_moves;
 mod images;
 mod info;
+mod lists;
 mod node_info;
 mod observed;
 mod pods;

@@ -16,6 +16,7 @@ use tracing::Instrument;
 
 use super::image_extras::ImageExtras;
 use super::images::Images;
+use super::lists::Lists;
 use super::node_info::NodeInfo;
 use super::runtime::Runtime;
 use super::{observed, reflection, v1alpha2};
@@ -28,6 +29,7 @@ use crate::runtime_v1::runtime_service_server::RuntimeServiceServer;
 /// All services of the socket.
 #[derive(Clone)]
 pub(super) struct Router {
+    lists: Lists,
     runtime: RuntimeServiceServer<Runtime>,
     /// The same for clients that know v1alpha2 only: it answers that version when asked for one.
     old_runtime: RuntimeServiceServer<Runtime>,
@@ -45,6 +47,7 @@ impl Router {
                 .max_encoding_message_size(MAX_MESSAGE_BYTES)
         };
         Router {
+            lists: Lists::new(node.clone()),
             runtime: runtime("v1"),
             old_runtime: runtime(v1alpha2::VERSION),
             images: ImageServiceServer::new(Images::new(node.clone()))
@@ -86,12 +89,18 @@ impl Service<http::Request<Body>> for Router {
 impl Router {
     fn route(&mut self, request: http::Request<Body>) -> BoxFuture<http::Response<Body>, Infallible> {
         match request.uri().path().split('/').nth(1).unwrap_or_default() {
-            <RuntimeServiceServer<Runtime> as NamedService>::NAME => self.runtime.call(request),
+            <RuntimeServiceServer<Runtime> as NamedService>::NAME => match self.lists.call(request) {
+                Ok(answer) => answer,
+                Err(request) => self.runtime.call(request),
+            },
             <ImageServiceServer<Images> as NamedService>::NAME => self.images.call(request),
             <NodeServer<NodeInfo> as NamedService>::NAME => self.own.call(request),
             <ImagesServer<ImageExtras> as NamedService>::NAME => self.own_images.call(request),
             v1alpha2::RUNTIME_SERVICE => match v1alpha2::served_at(request.uri()) {
-                Some(uri) => self.old_runtime.call(with_uri(request, uri)),
+                Some(uri) => match self.lists.call(with_uri(request, uri)) {
+                    Ok(answer) => answer,
+                    Err(request) => self.old_runtime.call(request),
+                },
                 None => not_here("v1alpha2 of CRI has no such call; runtime.v1 may have it".into()),
             },
             v1alpha2::IMAGE_SERVICE => match v1alpha2::served_at(request.uri()) {

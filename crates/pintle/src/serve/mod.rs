@@ -47,6 +47,8 @@ fn run(options: &Options) -> Result<(), ServeError> {
     let logging = logging::begin(&config.log, observer.clone());
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WORKERS)
+        // Who asks is answered before a layer is unpacked further. Where it cannot be had, answers come a little later.
+        .on_thread_start(|| drop(sys::turns::take_short()))
         .enable_all()
         .build()
         .map_err(ServeError::Threads)?;

@@ -221,6 +221,72 @@ fn a_killed_server_is_cleaned_up_after() {
 }
 
 #[test]
+fn all_tasks_of_a_pod_go_with_its_killed_server() {
+    needs_containers!();
+    let containerd = Containerd::new();
+    let of_pod = |spec: &mut serde_json::Value| {
+        spec["annotations"] = serde_json::json!({ "io.kubernetes.cri.sandbox-id": "pod" });
+    };
+    let bundles = ["pod", "other", "ended"]
+        .map(|id| containerd.make_bundle(id, if id == "ended" { "exit 8" } else { "sleep 100" }, of_pod));
+    let mut served = containerd.start("pod");
+    let mut pids = Vec::new();
+    for bundle in &bundles {
+        let id = bundle.file_name().unwrap().to_str().unwrap();
+        pids.push(served.create(bundle, |_| {}).unwrap());
+        served.run(id, "").unwrap();
+        // containerd 2 leaves this mark, and asks for the first only.
+        std::fs::write(bundle.join("sandbox"), "pod").unwrap();
+    }
+    assert_eq!(served.wait("ended", "").unwrap(), 8);
+    let server = rustix::process::Pid::from_raw(served.pid).unwrap();
+    rustix::process::kill_process(server, rustix::process::Signal::KILL).unwrap();
+    assert!(served.is_gone());
+    assert_eq!(containerd.delete("pod").exit_status, 137);
+    for pid in pids {
+        let end = Instant::now() + Duration::from_secs(5);
+        while matches!(sys::process::stat_fields(pid as i32), Ok((state, _)) if state != 'Z') {
+            assert!(Instant::now() < end, "process {pid} lives on");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+    let state = |id: &str| containerd.bundle(id).join("pintle").exists();
+    assert!(!state("pod") && !state("other") && !state("ended"));
+    // What had ended before has its true exit.
+    assert_eq!(containerd.delete("ended").exit_status, 8);
+}
+
+#[test]
+fn a_creation_that_hangs_holds_up_nothing_and_is_cancelled() {
+    needs_containers!();
+    let containerd = Containerd::new();
+    let hangs = containerd.make_bundle("hangs", "true", |spec| {
+        let hook = serde_json::json!({ "path": "/bin/sleep", "args": ["sleep", "100"] });
+        spec["hooks"] = serde_json::json!({ "createRuntime": [hook] });
+    });
+    let fine = containerd.make_bundle("fine", "exit 4", |_| {});
+    let mut served = containerd.start("hangs");
+    let request = CreateTaskRequest {
+        id: "hangs".into(),
+        bundle: hangs.to_str().unwrap().into(),
+        ..Default::default()
+    };
+    let creating = served.send(Method::Create, &request);
+    let before = Instant::now();
+    served.create(&fine, |_| {}).unwrap();
+    served.run("fine", "").unwrap();
+    assert_eq!(served.wait("fine", "").unwrap(), 4);
+    assert_eq!(served.status("hangs", "").unwrap(), Status::Created);
+    assert_eq!(served.run("hangs", "").unwrap_err().code, ErrorCode::WrongState);
+    served.delete("hangs", "").unwrap();
+    assert!(served.client.result::<CreateTaskResponse>(creating).is_err());
+    assert!(before.elapsed() < Duration::from_secs(6), "{:?}", before.elapsed());
+    assert_eq!(served.status("hangs", "").unwrap_err().code, ErrorCode::NotFound);
+    served.delete("fine", "").unwrap();
+    assert!(!containerd.events_until("Delete").contains(&"OOM".to_owned()));
+}
+
+#[test]
 fn a_root_is_mounted_for_a_task_and_unmounted_after_it() {
     needs_containers!();
     let containerd = Containerd::new();
@@ -479,6 +545,12 @@ fn bad_requests_are_refused_by_name_and_leave_nothing() {
     assert_eq!(served.client.result::<Empty>(stream).unwrap_err().code, ErrorCode::Unimplemented);
     let resize = ResizePtyRequest { id: "fine".into(), width: 1, height: 1, ..Default::default() };
     assert_eq!(served.call::<Empty>(Method::ResizePty, &resize).unwrap_err().code, ErrorCode::WrongState);
+    let options = options::CheckpointOptions { work_path: "/no/such/\0".into(), ..Default::default() };
+    let checkpoint =
+        CheckpointTaskRequest { id: "fine".into(), path: "/x\0".into(), options: Some(pack(&options)) };
+    let error = served.call::<Empty>(Method::Checkpoint, &checkpoint).unwrap_err();
+    assert!(error.message.contains("task fine"), "{error}");
+    assert_eq!(served.status("fine", "").unwrap(), Status::Running);
     served.kill("fine", "", 9).unwrap();
     served.wait("fine", "").unwrap();
     served.delete("fine", "").unwrap();

@@ -7,6 +7,7 @@ use super::bundle;
 use rustix::fs::{MemfdFlags, Mode, OFlags, SealFlags};
 use std::ffi::CString;
 use std::io::{self, Write};
+use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
@@ -123,12 +124,14 @@ fn become_server(
     listener: &OwnedFd,
 ) -> io::Result<()> {
     let _ = rustix::process::setsid();
-    let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
-    rustix::stdio::dup2_stdin(&null)?;
-    rustix::stdio::dup2_stdout(&null)?;
+    // What is opened here is closed below, and must not be closed once more if the program cannot be executed.
+    let null =
+        ManuallyDrop::new(rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?);
+    rustix::stdio::dup2_stdin(&*null)?;
+    rustix::stdio::dup2_stdout(&*null)?;
     // Opened for reading too: nobody has to read it, and it never breaks.
     let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let log = rustix::fs::open(bundle::LOG, flags, Mode::empty());
+    let log = ManuallyDrop::new(rustix::fs::open(bundle::LOG, flags, Mode::empty()));
     rustix::stdio::dup2_stderr(log.as_ref().unwrap_or(&null))?;
     // Both are moved out of the way, so that 3 is the lowest that is free when everything else is closed.
     let listener = rustix::io::fcntl_dupfd_cloexec(listener, 10)?;

@@ -132,6 +132,8 @@ impl Containerd {
         });
         change(&mut spec);
         std::fs::write(bundle.join("config.json"), serde_json::to_vec(&spec).unwrap()).unwrap();
+        // A fifo below containerd; what is said there is shown if a test fails.
+        std::fs::write(bundle.join("log"), "").unwrap();
         bundle
     }
 
@@ -196,6 +198,12 @@ impl Containerd {
 
 impl Drop for Containerd {
     fn drop(&mut self) {
+        let bundles =
+            || std::fs::read_dir(self.folder.path().join(NAMESPACE)).into_iter().flatten().flatten();
+        for bundle in bundles().filter(|_| std::thread::panicking()) {
+            let said = std::fs::read_to_string(bundle.path().join("log")).unwrap_or_default();
+            println!("{}: {said}", bundle.path().display());
+        }
         // Whatever a failed test left: the servers of this folder, then what they parented.
         let own = self.folder.path().join("c.sock");
         for (pid, line) in command_lines() {
@@ -212,7 +220,7 @@ impl Drop for Containerd {
             }
             let _ = host.delete(&self.cgroup, Duration::from_secs(3));
         }
-        for bundle in std::fs::read_dir(self.folder.path().join(NAMESPACE)).into_iter().flatten().flatten() {
+        for bundle in bundles() {
             let flags = rustix::mount::UnmountFlags::DETACH;
             while rustix::mount::unmount(bundle.path().join("rootfs"), flags).is_ok() {}
         }

@@ -82,6 +82,7 @@ impl Server {
             Job::Resume | Job::Checkpoint(_) | Job::Kill | Job::Update | Job::Stats => {}
         }
         self.answer(Key::Done(call), result);
+        self.publish_if_over(serial);
     }
 
     pub(super) fn kill(&mut self, request: KillRequest) -> Result<Outcome, CallError> {
@@ -168,10 +169,6 @@ impl Server {
         if !Path::new(&images).is_absolute() {
             let what = format!("path: {images:?} is not an absolute path");
             return Err(CallError::new(ErrorCode::InvalidArgument, what));
-        }
-        if !options.parent_path.is_empty() {
-            let what = "options.parent_path: a checkpoint is whole, none builds on another";
-            return Err(CallError::new(ErrorCode::Unimplemented, what));
         }
         let task = &self.tasks[index];
         let saving = |job: &Job| matches!(job, Job::Checkpoint(_));
@@ -284,7 +281,11 @@ impl Save {
             external_unix: self.options.external_unix_sockets,
             file_locks: self.options.file_locks,
             shell_job: self.options.terminal || self.has_terminal,
-            more: runtime::CriuOptions::default(),
+            more: runtime::CriuOptions {
+                parent: Some(&*self.options.parent_path).filter(|parent| !parent.is_empty()),
+                empty_network: self.options.empty_namespaces.iter().any(|kind| kind == "network"),
+                ..Default::default()
+            },
             deadline: None,
         });
         match saved {

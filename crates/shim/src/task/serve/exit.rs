@@ -2,6 +2,7 @@
 //!
 //! The first process of a task is told of last.
 
+use super::control::Job;
 use super::process::{Phase, Process, exited_at};
 use super::reap::Purpose;
 use super::{Key, Server};
@@ -102,11 +103,16 @@ impl Server {
     }
 
     pub(super) fn publish_if_over(&mut self, serial: u32) {
-        let starting = self.has_helper(&Purpose::Start { task: serial });
+        // A call is answered before the end that it brought about is told: containerd closes the connection when it hears of that.
+        let busy = |purpose: &Purpose| match purpose {
+            Purpose::Start { task } | Purpose::Job { task, job: Job::Kill, .. } => *task == serial,
+            _ => false,
+        };
+        let busy = self.helpers.iter().any(|helper| busy(&helper.purpose) && !helper.reported);
         if let Some((task, _)) = self.process(serial)
             && matches!(task.first().phase, Phase::Ending { looking: false, .. })
             && !task.processes[1..].iter().any(Process::is_alive)
-            && !starting
+            && !busy
         {
             task.first_mut().phase = Phase::Stopped;
             self.tell(serial);

@@ -8,6 +8,7 @@ use rustix::io::Errno;
 use rustix::pipe::PipeFlags;
 use std::ffi::CString;
 use std::io;
+use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use sys::process::{Child, Cloned};
@@ -71,7 +72,9 @@ fn become_program(
     sources: [Option<&OwnedFd>; 2],
     says: &OwnedFd,
 ) -> io::Result<()> {
-    let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
+    // It is closed below, and must not be closed once more if the program cannot be executed.
+    let null =
+        ManuallyDrop::new(rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?);
     let [output, errors] = sources.map(|source| source.unwrap_or(&null));
     // All are moved out of the way, so that 3, 4 and 5 are the lowest that are free when everything else is closed.
     let moved = [output, errors, says].map(|fd| rustix::io::fcntl_dupfd_cloexec(fd, 10));

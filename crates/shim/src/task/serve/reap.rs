@@ -81,11 +81,6 @@ impl Server {
         self.helpers.iter().filter(|helper| which(&helper.purpose)).for_each(Helper::kill);
     }
 
-    /// Whether something is under way for that purpose.
-    pub(super) fn has_helper(&self, purpose: &Purpose) -> bool {
-        self.helpers.iter().any(|helper| helper.purpose == *purpose && !helper.reported)
-    }
-
     pub(super) fn helper_readable(&mut self, serial: u32, buffer: &mut [u8]) {
         let Some(helper) = self.helpers.iter_mut().find(|helper| helper.serial == serial) else {
             return;

@@ -7,6 +7,7 @@ mod crictl;
 mod crictl_streams;
 mod critest;
 mod daemon;
+mod engines;
 mod images;
 mod oci;
 mod sandbox;
@@ -27,6 +28,7 @@ cargo xtask conformance crictl [--crictl FILE] [--binary FILE | --endpoint SOCKE
 cargo xtask conformance v1alpha2 [--binary FILE | --endpoint SOCKET] [--keep]
 cargo xtask conformance critest [--critest FILE] [--binary FILE | --endpoint SOCKET | --containerd FOLDER] [--focus REGEX] [--skip REGEX] [--websocket] [--keep]
 cargo xtask conformance oci [--binary FILE] [--focus PART]
+cargo xtask conformance engines [--binary FILE] [--focus containerd|docker|podman|podman-cni]
 
   --binary FILE       the pintle to test; without it, the one that `cargo build --release` makes
   --endpoint SOCKET   another runtime's CRI socket, already running, in place of a throw-away daemon; the images it pulls come from
@@ -83,7 +85,7 @@ impl Options {
                 "--websocket" => options.websocket = true,
                 "--keep" => options.keep = true,
                 sandbox::INSIDE => options.inside = true,
-                "crictl" | "critest" | "v1alpha2" | "oci" if options.suite.is_empty() => {
+                "crictl" | "critest" | "v1alpha2" | "oci" | "engines" if options.suite.is_empty() => {
                     options.suite = arg.clone()
                 }
                 _ => bail!("conformance: `{arg}` is not understood\n{USAGE}"),
@@ -106,8 +108,10 @@ impl Options {
 /// Builds what is needed, and runs the suite; an error where something fails that should not.
 pub(crate) fn run(args: &[String]) -> Result<()> {
     let mut options = Options::parse(args)?;
-    if options.suite == "oci" {
-        return oci::run(&options);
+    match options.suite.as_str() {
+        "oci" => return oci::run(&options),
+        "engines" => return engines::run(&options),
+        _ => {}
     }
     if !options.inside {
         let clients = options.chosen(clients::build()?);

@@ -24,6 +24,7 @@ struct Waiting {
     attributes: Attributes,
     command: Command,
     filter: Option<crate::channel::Filter>,
+    pid_outside: i32,
 }
 
 fn prepare(plan: &Plan<'_>, built: Built) -> Result<Waiting, Failure> {
@@ -46,7 +47,7 @@ fn prepare(plan: &Plan<'_>, built: Built) -> Result<Waiting, Failure> {
     }
     plan.channel.report(&Report::Ready)?;
     match plan.channel.next_order()? {
-        Order::Commit(filter) => Ok(Waiting { attributes, command, filter }),
+        Order::Commit(filter) => Ok(Waiting { attributes, command, filter, pid_outside: built.pid_outside }),
         Order::Go => Err(Failure::new(Stage::State, "order", "out of turn")),
     }
 }
@@ -82,7 +83,7 @@ impl Waiting {
         sys::process::inherit_descriptors(3, plan.preserve_fds)
             .at(Stage::Command, || format!("{} descriptors to preserve", plan.preserve_fds))?;
         if let Some(filter) = &self.filter {
-            let state = process_state(plan);
+            let state = process_state(plan, self.pid_outside);
             let listener = plan.seccomp_listener.as_ref().map(|socket| (socket.as_fd(), state.as_slice()));
             crate::seccomp_filter::load(filter, listener)?;
             self.attributes.finish()?;
@@ -99,13 +100,16 @@ pub(super) fn state(plan: &Plan<'_>, status: &str) -> serde_json::Value {
     state
 }
 
-fn process_state(plan: &Plan<'_>) -> Vec<u8> {
+/// The state of the container's process, as the receiver of a seccomp listener gets it: with the pid that the runtime sees.
+fn process_state(plan: &Plan<'_>, pid: i32) -> Vec<u8> {
     let metadata = plan.linux.seccomp().as_ref().and_then(|seccomp| seccomp.listener_metadata().clone());
+    let mut container = state(plan, "creating");
+    container["pid"] = pid.into();
     let mut document = serde_json::json!({
         "ociVersion": plan.state.oci_version,
         "fds": ["seccompFd"],
-        "pid": rustix::process::getpid().as_raw_nonzero().get(),
-        "state": state(plan, "creating"),
+        "pid": pid,
+        "state": container,
     });
     if let Some(metadata) = metadata {
         document["metadata"] = metadata.into();

@@ -69,6 +69,8 @@ pub(crate) fn run(mut plan: Plan<'_>) -> ! {
 struct Built {
     cwd: OwnedFd,
     labels: crate::labels::Labels,
+    /// This process's number as the runtime sees it; 0 where nobody asks for it.
+    pid_outside: i32,
 }
 
 fn build(plan: &Plan<'_>) -> Result<Built, Failure> {
@@ -88,6 +90,7 @@ fn build(plan: &Plan<'_>) -> Result<Built, Failure> {
     if plan.state.keyring {
         labels.join_keyring(&plan.state.id)?;
     }
+    let pid_outside = if plan.seccomp_listener.is_some() { pid_outside()? } else { 0 };
     rootfs::attach(plan)?;
     let root = Root::from_fd(plan.rootfs.try_clone().at(Stage::Rootfs, || "descriptor")?);
     let mut cgroup = cgroup_mount::Pending::new(plan);
@@ -115,7 +118,14 @@ fn build(plan: &Plan<'_>) -> Result<Built, Failure> {
     rootfs::finish(plan)?;
     own_null_device();
     drop(peer);
-    Ok(Built { cwd, labels })
+    Ok(Built { cwd, labels, pid_outside })
+}
+
+/// This process as the procfs of the runtime's pid namespace names it, which is there until the root changes.
+fn pid_outside() -> Result<i32, Failure> {
+    let link = std::fs::read_link("/proc/self").at(Stage::Seccomp, || "/proc/self")?;
+    let number = link.to_str().and_then(|text| text.parse().ok());
+    number.ok_or_else(|| Failure::new(Stage::Seccomp, "/proc/self", "does not name this process"))
 }
 
 /// Opens the container's own null device for each standard stream that is the host's: nothing of the container is then open on a mount

@@ -10,6 +10,7 @@ mod lifecycle;
 mod mounts;
 mod namespaces;
 mod net_devices;
+mod newer;
 mod process;
 mod rootless;
 mod security;

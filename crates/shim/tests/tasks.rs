@@ -44,6 +44,10 @@ fn a_task_lives_from_create_to_shutdown_and_every_step_is_told() {
     let id = || "one".to_owned();
     let _: Empty = served.call(Method::Pause, &PauseRequest { id: id() }).unwrap();
     assert_eq!(served.status("one", "").unwrap(), Status::Paused);
+    let _: Empty = served.call(Method::Exec, &exec_request("one", "frozen", "true")).unwrap();
+    let error = served.run("one", "frozen").unwrap_err();
+    assert!(error.code == ErrorCode::WrongState && error.message.contains("paused"), "{error}");
+    served.delete("one", "frozen").unwrap();
     let _: Empty = served.call(Method::Resume, &ResumeRequest { id: id() }).unwrap();
     let limits = pack_json(OCI_RESOURCES, br#"{"memory":{"limit":67108864}}"#.to_vec());
     let update = UpdateTaskRequest { id: id(), resources: Some(limits), ..Default::default() };
@@ -76,7 +80,18 @@ fn a_task_lives_from_create_to_shutdown_and_every_step_is_told() {
     assert!(!std::path::Path::new(served.address.strip_prefix("unix://").unwrap()).exists());
     assert_eq!(
         containerd.events_until("Delete"),
-        ["Create", "Start", "ExecAdded", "ExecStarted", "Exit", "Paused", "Resumed", "Exit", "Delete"]
+        [
+            "Create",
+            "Start",
+            "ExecAdded",
+            "ExecStarted",
+            "Exit",
+            "Paused",
+            "ExecAdded",
+            "Resumed",
+            "Exit",
+            "Delete"
+        ]
     );
 }
 

@@ -2,7 +2,7 @@
 
 use super::create::streams_failed;
 use super::dispatch::Outcome;
-use super::process::Phase;
+use super::process::{Freezer, Phase};
 use super::reap::Purpose;
 use super::streams::Streams;
 use super::{Key, Server, logger};
@@ -123,6 +123,12 @@ impl Server {
         }
         if !matches!(task.first().phase, Phase::Running) {
             return Err(task.wrong_state(0, "nothing can be executed in it"));
+        }
+        if task.freezer != Freezer::Thawed {
+            // It would be frozen before it ran.
+            let what =
+                format!("task {} is paused, nothing can be executed in it before it is resumed", task.id);
+            return Err(CallError::new(ErrorCode::WrongState, what));
         }
         let (id, root) = (task.id.clone(), state_root(&task.bundle));
         let process = &task.processes[at];

@@ -13,6 +13,7 @@ use tokio::sync::{Mutex, OnceCell};
 use crate::auth::{self, Asking, Proof};
 use crate::client::{self, Answer, Client, NoAnswer, Reach};
 use crate::credentials::Credentials;
+use crate::detours::Detours;
 use crate::endpoint::{Endpoint, Scheme};
 use crate::error::{Attempts, RegistryError};
 use crate::range::Range;
@@ -39,6 +40,8 @@ pub(crate) struct Ask<'a> {
     pub method: Method,
     pub headers: HeaderMap,
     pub body: Bytes,
+    /// Where earlier requests for the same were sent on to.
+    pub detours: Option<&'a Detours>,
 }
 
 /// How long an endpoint is waited for.
@@ -65,11 +68,16 @@ impl<'a> Ask<'a> {
         if let Some(accept) = accept.and_then(|accept| HeaderValue::from_str(accept).ok()) {
             headers.insert(header::ACCEPT, accept);
         }
-        Ask { what, method: Method::GET, headers, body: Bytes::new() }
+        Ask { what, method: Method::GET, headers, body: Bytes::new(), detours: None }
     }
 }
 
-impl Ask<'_> {
+impl<'a> Ask<'a> {
+    /// The same, asked where earlier requests for it were sent on to, as long as that answers.
+    pub(crate) fn by(self, detours: &'a Detours) -> Self {
+        Ask { detours: Some(detours), ..self }
+    }
+
     /// The same, of these bytes only.
     pub(crate) fn range(mut self, range: Option<Range>) -> Self {
         if let Some(range) = range.and_then(|range| HeaderValue::from_str(&range.to_string()).ok()) {
@@ -205,8 +213,11 @@ impl Conversation {
         ask: &Ask<'_>,
         patience: Patience,
     ) -> Result<Outcome, RegistryError> {
-        let mut uri = origin.clone();
-        for _ in 0..=REDIRECTS_MAX {
+        let known = ask.detours.and_then(|detours| detours.of(origin));
+        let mut on_detour = known.is_some();
+        let mut uri = known.unwrap_or_else(|| origin.clone());
+        // One more for a detour that has ended.
+        for _ in 0..=REDIRECTS_MAX + usize::from(on_detour) {
             // Proof, headers and certificates are for the registry: a host that it redirects to, storage as a rule, does not get them.
             let same_host = uri.scheme() == origin.scheme() && uri.authority() == origin.authority();
             let request = self.request(ask, &uri, same_host).await?;
@@ -223,6 +234,15 @@ impl Conversation {
                 answer: patience.left().map_or(limit, |left| left.min(limit)),
             };
             let answer = match client.send(reach, request).await {
+                // A signed address that ran out, as a rule: the registry gives another.
+                Ok(answer) if on_detour && !answer.status().is_success() => {
+                    (on_detour, uri) = (false, self.end_of_detour(ask, origin));
+                    continue;
+                }
+                Err(_) if on_detour => {
+                    (on_detour, uri) = (false, self.end_of_detour(ask, origin));
+                    continue;
+                }
                 Ok(answer) => answer,
                 Err(no_answer) => return self.no_answer(attempts, &uri, no_answer),
             };
@@ -233,6 +253,9 @@ impl Conversation {
                 })?;
                 continue;
             }
+            if let Some(detours) = ask.detours.filter(|_| uri != *origin && answer.status().is_success()) {
+                detours.note(origin, &uri);
+            }
             return judge(attempts, ask.what, &uri, answer, same_host).await;
         }
         let bad = RegistryError::BadRedirect {
@@ -242,6 +265,13 @@ impl Conversation {
         };
         attempts.note(&uri, &bad.to_string());
         Err(bad)
+    }
+
+    fn end_of_detour(&self, ask: &Ask<'_>, origin: &Uri) -> Uri {
+        if let Some(detours) = ask.detours {
+            detours.forget(origin);
+        }
+        origin.clone()
     }
 
     async fn request(

@@ -13,6 +13,7 @@ use model::digest::Digest;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::task::JoinSet;
 
+use crate::detours::Detours;
 use crate::error::RegistryError;
 use crate::part::{Blob, Extent, Part, Stop};
 use crate::session::Session;
@@ -71,7 +72,13 @@ struct Pace {
 impl Session {
     /// Begins to fetch a blob of `size` bytes, which errors call `what`. It must be called within a tokio runtime.
     pub fn download(self: &Arc<Self>, what: impl Into<String>, digest: &Digest, size: u64) -> Download {
-        let blob = Blob { what: what.into(), of: format!("blobs/{digest}"), size, tags: Mutex::default() };
+        let blob = Blob {
+            what: what.into(),
+            of: format!("blobs/{digest}"),
+            size,
+            tags: Mutex::default(),
+            detours: Detours::default(),
+        };
         Download {
             session: Arc::clone(self),
             blob: Arc::new(blob),

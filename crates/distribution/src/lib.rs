@@ -12,6 +12,7 @@ mod connections;
 mod connector;
 mod conversation;
 mod credentials;
+mod detours;
 mod download;
 mod endpoint;
 mod error;

@@ -10,6 +10,7 @@ use crate::body::{Body, Broken};
 use crate::client::Answer;
 use crate::connections::Permit;
 use crate::conversation::Ask;
+use crate::detours::Detours;
 use crate::endpoint::Capability;
 use crate::error::RegistryError;
 use crate::range::{ContentRange, Range};
@@ -27,6 +28,7 @@ pub(crate) struct Blob {
     pub size: u64,
     /// The entity tag that each host gave it first.
     pub tags: Mutex<Vec<(String, String)>>,
+    pub detours: Detours,
 }
 
 /// How a part is asked for.
@@ -171,7 +173,8 @@ impl<'a> Part<'a> {
             Extent::Rest | Extent::Whole => None,
         };
         let permit = self.session.client.connections.acquire(turn.host()).await;
-        let answer = match turn.ask(&self.blob.of, &Ask::get(&self.blob.what, None).range(range)).await {
+        let ask = Ask::get(&self.blob.what, None).range(range).by(&self.blob.detours);
+        let answer = match turn.ask(&self.blob.of, &ask).await {
             Ok(answer) => answer,
             Err(RegistryError::Status { status: 416, .. }) if range.is_some() => {
                 return Err(Bad::Odd("it says that there is no such range".into()));

@@ -85,7 +85,7 @@ impl Session {
         let media_type =
             HeaderValue::from_str(media_type).map_err(|why| RegistryError::malformed(&what, why))?;
         headers.insert(header::CONTENT_TYPE, media_type);
-        let ask = Ask { what: &what, method: Method::PUT, headers, body };
+        let ask = Ask { what: &what, method: Method::PUT, headers, body, detours: None };
         self.pushes(&what)?.ask(&format!("manifests/{reference}"), &ask).await.map(drop)
     }
 
@@ -148,7 +148,7 @@ impl Upload<'_> {
         if let Ok(range) = HeaderValue::from_str(&format!("{}-{last}", self.sent)) {
             headers.insert(header::CONTENT_RANGE, range);
         }
-        let ask = Ask { what: &self.what, method: Method::PATCH, headers, body: piece };
+        let ask = Ask { what: &self.what, method: Method::PATCH, headers, body: piece, detours: None };
         let answer = self.turn.ask_at(&self.place, &ask).await?;
         self.place = self.turn.place(&self.what, &answer)?;
         Ok(())

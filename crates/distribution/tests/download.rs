@@ -237,3 +237,30 @@ async fn time_is_measured_by_progress_and_never_in_all() {
         tokio::time::sleep(stall / 10).await;
     }
 }
+
+/// Storage to which the registry sends on, with addresses that are good for three requests.
+#[tokio::test(flavor = "multi_thread")]
+async fn further_ranges_are_asked_where_the_first_was_sent_on_to() {
+    let place = Place::new(100 * MIB).await;
+    let storage = Registry::new();
+    let listening = storage.listen().await.unwrap();
+    storage.add_blob(place.digest.as_str(), Blob::Memory(place.bytes.clone()));
+    let (host, path) = (listening.host(), format!("/v2/a/blobs/{}", place.digest));
+    let given = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let giving = Arc::clone(&given);
+    place.registry.set_hook(move |_| {
+        let number = giving.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        Some(Fault::redirect(&format!("http://{host}{path}?signature={number}")))
+    });
+    storage.set_hook(|asked| (asked.before >= 2).then(|| Fault::status(403)));
+    place.assert_whole().await;
+    let (registry, storage) = (place.registry.log().len(), storage.log());
+    assert!(
+        storage.len() > registry,
+        "{registry} requests to the registry, {} to its storage",
+        storage.len()
+    );
+    assert_eq!(registry, given.load(std::sync::atomic::Ordering::Relaxed));
+    assert!(registry >= 2, "an address that ran out was replaced: {storage:?}");
+    assert_eq!(place.attempts(), "", "and that is no failure");
+}

@@ -48,13 +48,12 @@ impl Pull {
         self.shared.config.trust.pins.check(&self.reference).map_err(distrust)
     }
 
-    /// Whether the image is admitted to which these manifests lead, from what the reference itself leads to.
-    pub(crate) async fn admit(&self, manifests: &[StoredManifest]) -> Result<(), PullCause> {
-        let config = &self.shared.config.trust;
-        if let Some(policy) = config.policy().map_err(distrust)? {
-            self.consult(policy, manifests).await?;
-        }
-        if let (Some(verifiers), Some(first)) = (config.verifiers.clone(), manifests.first()) {
+    /// Whether the image is admitted to which these manifests lead, from what the reference itself leads to. As what it was admitted is to be
+    /// recorded, if there is a policy.
+    pub(crate) async fn admit(&self, manifests: &[StoredManifest]) -> Result<Option<String>, PullCause> {
+        let met = self.admit_signed(manifests).await?;
+        let verifiers = self.shared.config.trust.verifiers.clone();
+        if let (Some(verifiers), Some(first)) = (verifiers, manifests.first()) {
             let (name, digest) = (self.reference.to_string(), first.digest.clone());
             let (media_type, size) = (first.media_type.clone(), first.body.len() as u64);
             let ask = move || {
@@ -63,7 +62,19 @@ impl Pull {
             };
             blocking(ask).await?;
         }
-        Ok(())
+        Ok(met)
+    }
+
+    /// The same, by the policy alone.
+    pub(crate) async fn admit_signed(
+        &self,
+        manifests: &[StoredManifest],
+    ) -> Result<Option<String>, PullCause> {
+        let Some(policy) = self.shared.config.trust.policy().map_err(distrust)? else { return Ok(None) };
+        // Before it is judged: a key that is replaced meanwhile was not what was met.
+        let met = requirement(&policy, &Place::Registry(self.reference.clone()));
+        self.consult(policy, manifests).await?;
+        Ok(met)
     }
 
     /// Looks for signatures only as long as they can change the verdict: first of what the reference leads to, then of what that leads to.
@@ -105,6 +116,19 @@ impl Pull {
     }
 }
 
+/// What a policy requires of what comes from a place, as it is recorded of images that met it.
+pub(crate) fn requirement(policy: &Policy, place: &Place) -> Option<String> {
+    let mut hasher = distribution::Hasher::new();
+    hasher.update(format!("{place:?}\0").as_bytes());
+    hasher.update(&policy.requirements(place).text()?);
+    Some(hasher.finish().to_string())
+}
+
+/// What is recorded of images that came in a file: there is nothing to meet but that such are admitted.
+pub(crate) fn came_in(place: &Place) -> String {
+    format!("from {}", place.transport())
+}
+
 /// The digests under which a manifest may be signed: the one it was asked by, and the usual one.
 fn digests_of(manifest: &StoredManifest) -> Vec<Digest> {
     let mut digests = vec![manifest.digest.clone()];
@@ -116,7 +140,7 @@ fn digests_of(manifest: &StoredManifest) -> Vec<Digest> {
     digests
 }
 
-fn settle(verdict: Verdict) -> Result<(), Distrust> {
+pub(crate) fn settle(verdict: Verdict) -> Result<(), Distrust> {
     match verdict {
         Verdict::Accepted { rule } => {
             tracing::debug!(%rule, "the policy admits the image");

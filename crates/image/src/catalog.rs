@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use arc_swap::ArcSwap;
 use distribution::ShortNames;
 use model::digest::{Digest, ImageId};
+use model::platform::Platform;
 use model::reference::ImageReference;
 use store::rusqlite::{self, Transaction, params};
 use store::{Durability, Store};
@@ -32,6 +33,8 @@ pub struct Image {
     pub config: RunConfig,
     /// Who its processes run as.
     pub user: ImageUser,
+    /// What its programs run on; none: it does not say.
+    pub platform: Option<Platform>,
     /// Garbage collection leaves it alone: one of its names is like a pattern, or somebody said so.
     pub pinned: bool,
     pub(crate) pinned_by_hand: bool,
@@ -113,6 +116,8 @@ pub struct StoredManifest {
 pub(crate) struct Origin {
     pub names: Vec<String>,
     pub manifests: Vec<StoredManifest>,
+    /// As what it was admitted.
+    pub admissions: Vec<String>,
 }
 
 impl Catalog {
@@ -268,8 +273,10 @@ impl Catalog {
                 |error| tracing::warn!(image = %id, %error, "an image's configuration cannot be read"),
             )
             .ok()?;
+        let says_platform = !config.os.is_empty() && !config.architecture.is_empty();
         Some(Image {
             id: id.clone(),
+            platform: says_platform.then(|| config.platform()),
             repo_tags: Vec::new(),
             repo_digests: Vec::new(),
             size: 0,
@@ -377,7 +384,11 @@ pub(crate) fn insert_origin(tx: &Transaction<'_>, id: &ImageId, origin: &Origin)
     origin.manifests.iter().try_for_each(|manifest| {
         let values = params![id.as_str(), manifest.digest.as_str(), manifest.media_type, manifest.body];
         statement.execute(values).map(drop)
-    })
+    })?;
+    let mut statement = tx.prepare_cached(
+        "INSERT INTO image_admissions (image, requirement) VALUES (?1, ?2) ON CONFLICT DO NOTHING",
+    )?;
+    origin.admissions.iter().try_for_each(|met| statement.execute(params![id.as_str(), met]).map(drop))
 }
 
 /// What is recorded of the manifests of an image; nothing of one that an older release pulled.

@@ -109,7 +109,7 @@ fn import_tree(
 ) -> Result<(), UnpackError> {
     let folder = File::open(folder).map_err(|error| UnpackError::io(b".", error))?;
     let expected = Expected { blob: digest.clone(), size, diff_id: digest.clone(), file: None };
-    let options = Options { limits: Limits::default(), user_xattr };
+    let options = Options { limits: Limits::default(), user_xattr, for_copies: false };
     unpack(archive, Target::Directory(folder.as_fd()), &expected, &options).map(drop)
 }
 

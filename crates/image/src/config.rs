@@ -1,6 +1,6 @@
 //! What an administrator may choose about images, and the limits that hostile ones run into.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use distribution::Bounds;
@@ -37,6 +37,8 @@ pub struct ImageConfig {
     pub pinned: Pinned,
     /// Where what containers write is kept instead of below `root`; made with mode 0700 if it is absent. It may be another file system.
     pub containers_root: Option<PathBuf>,
+    /// How many bytes the containers of one pod may write, together; none: as many as the disk has. It takes project quotas.
+    pub pod_write_limit: Option<u64>,
     /// Which images are admitted.
     pub trust: TrustConfig,
     pub limits: Limits,
@@ -59,10 +61,16 @@ impl ImageConfig {
             user_xattr: false,
             pinned: Pinned::default(),
             containers_root: None,
+            pod_write_limit: None,
             trust: TrustConfig::default(),
             limits: Limits::default(),
             timeouts: Timeouts::default(),
         }
+    }
+
+    /// The folder below which containers write.
+    pub(crate) fn written_root(&self) -> &Path {
+        self.containers_root.as_ref().unwrap_or(&self.root)
     }
 }
 
@@ -75,6 +83,8 @@ pub enum Snapshotter {
     Overlayfs,
     /// Layers are files with EROFS images, which are mounted, and which overlayfs stacks.
     Erofs,
+    /// Layers are directories, of which every container gets a copy.
+    Native,
 }
 
 /// What is too much. Sizes are bytes.

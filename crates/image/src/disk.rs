@@ -16,6 +16,7 @@ use crate::error::PullCause;
 use crate::pull::{Shared, blocking};
 use crate::rootfs::RootFilesystems;
 use crate::standing;
+use crate::tree::Usage;
 use crate::{ImageError, Images};
 use plan::plan;
 pub use plan::{Cause, Hold, Item, Kind, Verdict};
@@ -76,17 +77,47 @@ impl Images {
         .map_err(ImageError::Failed)
     }
 
+    /// What layers take that no container needs, nor an image that a container has or that is pinned: what removing all other images would
+    /// free. It reads rows only.
+    ///
+    /// # Errors
+    /// What the database says.
+    pub async fn reclaimable(&self) -> Result<Usage, ImageError> {
+        let shared = Arc::clone(&self.shared);
+        blocking(move || {
+            let (used, mut kept) = shared.catalog.store().read(|connection| {
+                let all = |sql| -> rusqlite::Result<HashSet<String>> {
+                    connection.prepare_cached(sql)?.query_map([], |row| row.get(0))?.collect()
+                };
+                let layers = all("SELECT DISTINCT layer FROM root_filesystem_layers")?;
+                Ok((all("SELECT DISTINCT image FROM root_filesystems")?, layers))
+            })?;
+            kept.extend(shared.layers.claimed());
+            for image in shared.catalog.snapshot().by_id.values() {
+                if image.pinned || used.contains(image.id.as_str()) {
+                    kept.extend(image.layers.iter().cloned());
+                }
+            }
+            let layers = shared.layers.all().into_iter().filter(|layer| !kept.contains(&layer.id));
+            Ok(layers.fold(Usage::default(), |sum, layer| Usage {
+                bytes: sum.bytes + layer.usage.bytes,
+                inodes: sum.inodes + layer.usage.inodes,
+            }))
+        })
+        .await
+        .map_err(ImageError::Failed)
+    }
+
     /// A path in the file system in which containers write; the images' own, if it is that.
     pub fn containers_path(&self) -> &std::path::Path {
-        let config = &self.shared.config;
-        config.containers_root.as_ref().unwrap_or(&config.root)
+        self.shared.config.written_root()
     }
 
     /// Throws away the layers that nothing needs, however young, and says what they took.
     ///
     /// # Errors
     /// What the database says.
-    pub async fn collect_garbage(&self) -> Result<crate::Usage, ImageError> {
+    pub async fn collect_garbage(&self) -> Result<Usage, ImageError> {
         let shared = Arc::clone(&self.shared);
         blocking(move || shared.layers.collect(None)).await.map_err(ImageError::Failed)
     }
@@ -100,7 +131,7 @@ pub(crate) fn is_explained(config: &ImageConfig, store: &Store) -> Result<bool, 
         };
         Ok((all("SELECT container FROM root_filesystems")?, all("SELECT directory FROM layers")?))
     })?;
-    let root = config.containers_root.as_ref().unwrap_or(&config.root);
+    let root = config.written_root();
     let explained = |folder: &PathBuf| {
         let owned = folder.file_name().and_then(|name| name.to_str()).is_some_and(|n| containers.contains(n));
         let noted = standing::read(folder).unwrap_or_default();

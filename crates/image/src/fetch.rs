@@ -16,6 +16,7 @@ use crate::manifest::LayerSource;
 use crate::pieces::{self, Piece};
 use crate::progress::LayerState;
 use crate::pull::{Pull, Shared};
+use crate::stacking::Stacking;
 use crate::unpack::{self, Expected, Options, Target, UnpackError, Unpacked};
 
 impl Pull {
@@ -123,7 +124,7 @@ impl Pull {
 }
 
 /// Whether a layer was to be packed and cannot be. The next try makes a directory of it.
-fn is_unsuited(cause: &PullCause) -> bool {
+pub(crate) fn is_unsuited(cause: &PullCause) -> bool {
     matches!(cause, PullCause::Layer { why: UnpackError::Unsuited(_), .. })
 }
 
@@ -174,7 +175,11 @@ fn unpack_blob(
     let (path, file) = if packs { layers.new_file(name)? } else { layers.new_partial(name)? };
     // Owned here, where nothing is written any more when it goes, even if the pull was given up meanwhile.
     let guard = Directory { layers: Arc::clone(&shared.layers), path: Some(path) };
-    let options = Options { limits: shared.config.limits.clone(), user_xattr: shared.config.user_xattr };
+    let options = Options {
+        limits: shared.config.limits.clone(),
+        user_xattr: shared.config.user_xattr,
+        for_copies: layers.stacking() == Stacking::Copies,
+    };
     let unpacked = match &expected.file {
         Some(name) => artifact::write(blob, file.as_fd(), name, expected),
         None if packs => unpack::unpack(blob, Target::Erofs(file), expected, &options),

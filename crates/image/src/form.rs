@@ -1,4 +1,4 @@
-//! The two forms that a layer has on disk, and the checksum of one that is a file.
+//! The forms that a layer has on disk, and the checksum of one that is a file.
 
 use std::fmt;
 use std::fs::File;
@@ -25,6 +25,8 @@ pub(crate) const WRITEBACK: u64 = 8 << 20;
 pub(crate) enum Form {
     /// A directory, as overlayfs takes it.
     Directory,
+    /// A directory of which copies are made, where overlayfs is not possible: what is to be gone may be marked in ways that it does not know.
+    Tree,
     /// A file with an EROFS image, which is mounted first.
     Erofs,
 }
@@ -32,14 +34,14 @@ pub(crate) enum Form {
 impl Form {
     /// The form of the layer at `path`, which need not be there.
     pub(crate) fn of(path: &Path) -> Form {
-        let is_file = path.as_os_str().as_encoded_bytes().ends_with(ENDING.as_bytes());
-        if is_file { Form::Erofs } else { Form::Directory }
+        let ends = |form: Form| path.as_os_str().as_encoded_bytes().ends_with(form.ending().as_bytes());
+        [Form::Erofs, Form::Tree].into_iter().find(|form| ends(*form)).unwrap_or(Form::Directory)
     }
 
     /// Whether what is at `path` is what its name says.
     pub(crate) fn is_at(path: &Path) -> bool {
         match Form::of(path) {
-            Form::Directory => path.is_dir(),
+            Form::Directory | Form::Tree => path.is_dir(),
             Form::Erofs => path.is_file(),
         }
     }
@@ -48,6 +50,7 @@ impl Form {
     pub(crate) fn ending(self) -> &'static str {
         match self {
             Form::Directory => "",
+            Form::Tree => ".tree",
             Form::Erofs => ENDING,
         }
     }

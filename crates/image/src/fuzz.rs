@@ -54,7 +54,7 @@ pub fn archive(bytes: &[u8]) {
 pub fn layer(bytes: &[u8], root: BorrowedFd<'_>) {
     let limits = Limits { layer_bytes: 1 << 20, entries: 200, ..Limits::default() };
     let expected = expected(bytes);
-    let options = Options { limits, user_xattr: false };
+    let options = Options { limits, user_xattr: false, for_copies: false };
     let unpacked = unpack::unpack(bytes, Target::Directory(root), &expected, &options);
     if let Ok(file) = rustix::fs::memfd_create("layer", rustix::fs::MemfdFlags::CLOEXEC) {
         let _ = unpack::unpack(bytes, Target::Erofs(file.into()), &expected, &options);

@@ -5,30 +5,29 @@
 //! * a directory that the archive has things in but no entry for gets the mode and owner that it has below,
 //! * and if it is a symbolic link below, the link stays and the things go where it leads.
 
-use std::collections::BTreeSet;
-use std::ffi::OsStr;
+use std::collections::{BTreeSet, HashMap};
+use std::ffi::{CStr, OsStr};
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use rustix::fs::{self, AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Uid};
+use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use sys::root::Root;
 
-use crate::overlay::{Lower, Stack, mount_stack};
-use crate::unpack::{LooseEnds, UnpackError, copy_directory, copy_xattrs, is_implied, show, time_spec};
+use crate::copy::{copy_any, copy_owner};
+use crate::overlay::Lower;
+use crate::unpack::{LooseEnds, UnpackError, copy_directory, is_implied, show};
 
 const OPEN: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 const ALONE: ResolveFlags = ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS);
 
 /// A layer above its parents.
 pub(crate) struct Above<'a> {
-    /// The layers below, the highest first; not empty.
-    pub below: Vec<Lower>,
-    /// An empty directory, for overlayfs, which wants two layers.
-    pub empty: Lower,
+    /// What the layers below look like together.
+    pub below: OwnedFd,
     pub layer: Lower,
     pub loose_ends: &'a LooseEnds,
     pub user_xattr: bool,
@@ -38,21 +37,16 @@ pub(crate) struct Above<'a> {
 ///
 /// # Errors
 /// [`UnpackError::LinkTarget`] if a link's target is not below either; else what the disk says.
-pub(crate) fn graft(above: &Above<'_>, into: &File) -> Result<bool, UnpackError> {
-    let mut lowers = above.below.clone();
-    if lowers.len() == 1 {
-        lowers.push(above.empty.clone());
-    }
+pub(crate) fn graft(above: Above<'_>, into: &File) -> Result<bool, UnpackError> {
     let failed = |error: io::Error| UnpackError::io(b".", error);
-    let stack = Stack { lowers, upper: None, user_xattr: above.user_xattr, id_map: None, label: None };
-    let view = mount_stack(&stack).map_err(failed)?;
     let mut graft = Graft {
-        below: Root::from_fd(view),
+        below: Root::from_fd(above.below),
         layer: above.layer.open().map_err(failed)?,
         top: into.as_fd(),
         implied: above.loose_ends.implied.iter().cloned().collect(),
         moved: Vec::new(),
-        opaque: if above.user_xattr { "user.overlay.opaque" } else { "trusted.overlay.opaque" },
+        copied: HashMap::new(),
+        opaque: opaque_mark(above.user_xattr),
         any: false,
     };
     for path in &above.loose_ends.implied {
@@ -74,6 +68,8 @@ struct Graft<'a> {
     implied: BTreeSet<Vec<u8>>,
     /// Directories of the layer that are links below: where they are, and where they lead.
     moved: Vec<(Vec<u8>, Vec<u8>)>,
+    /// Files of the layer with several names that were copied, by inode, with the first of the copies.
+    copied: HashMap<(u64, u64), Vec<u8>>,
     opaque: &'static str,
     any: bool,
 }
@@ -138,11 +134,7 @@ impl Graft<'_> {
                 let (parent, _) = self.parent(&new)?;
                 match fs::linkat(from, name, &parent, name, AtFlags::empty()) {
                     // The layer is a file system of its own.
-                    Err(Errno::XDEV) => {
-                        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-                        let file = fs::openat(from, name, flags, Mode::empty())?;
-                        copy_any(&file, &stat, &parent, OsStr::from_bytes(name.to_bytes()))?;
-                    }
+                    Err(Errno::XDEV) => self.copy_out(from, &stat, name, &parent, new)?,
                     done => done?,
                 }
                 continue;
@@ -156,6 +148,28 @@ impl Graft<'_> {
                 fs::fsetxattr(&made, self.opaque, b"y", fs::XattrFlags::empty())?;
             }
             self.fill(&child, &old, &new)?;
+        }
+        Ok(())
+    }
+
+    /// A copy of a file of the layer, which stays one file under all its names.
+    fn copy_out(
+        &mut self,
+        from: &OwnedFd,
+        stat: &fs::Stat,
+        name: &CStr,
+        parent: &OwnedFd,
+        new: Vec<u8>,
+    ) -> io::Result<()> {
+        let inode = (stat.st_dev, stat.st_ino);
+        if let Some(first) = self.copied.get(&inode).cloned() {
+            return self.link_within(&new, &first);
+        }
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = fs::openat(from, name, flags, Mode::empty())?;
+        copy_any(&file, stat, parent, name)?;
+        if stat.st_nlink > 1 {
+            self.copied.insert(inode, new);
         }
         Ok(())
     }
@@ -278,44 +292,19 @@ impl Graft<'_> {
     }
 }
 
-fn is_opaque(directory: &OwnedFd, name: &str) -> bool {
+const USER_OPAQUE: &str = "user.overlay.opaque";
+
+/// The attribute that says of a directory that it hides all that is below.
+pub(crate) fn opaque_mark(user_xattr: bool) -> &'static str {
+    if user_xattr { USER_OPAQUE } else { "trusted.overlay.opaque" }
+}
+
+/// No archive brings one of these attributes, so that either means it.
+pub(crate) fn is_opaque(directory: &OwnedFd, name: &str) -> bool {
     let mut value = [0u8; 4];
-    matches!(fs::fgetxattr(directory, name, &mut value[..]), Ok(1) if value[0] == b'y')
-}
-
-/// Copies what is no directory, with all that there is to it.
-fn copy_any(from: &OwnedFd, stat: &fs::Stat, parent: &OwnedFd, name: &OsStr) -> io::Result<()> {
-    match FileType::from_raw_mode(stat.st_mode) {
-        FileType::RegularFile => copy_file(from, stat, parent, name)?,
-        FileType::Symlink => {
-            let to = fs::readlinkat(from, c"", Vec::new())?;
-            fs::symlinkat(&to, parent, name)?;
-        }
-        kind => fs::mknodat(parent, name, kind, Mode::from_raw_mode(stat.st_mode & 0o7777), stat.st_rdev)?,
-    }
-    copy_owner(stat, parent, name)
-}
-
-fn copy_file(from: &OwnedFd, stat: &fs::Stat, parent: &OwnedFd, name: &OsStr) -> io::Result<()> {
-    // It is a regular file, so that opening it waits for nobody.
-    let mut source = File::open(format!("/proc/self/fd/{}", from.as_raw_fd()))?;
-    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let mut copy = File::from(fs::openat(parent, name, flags, Mode::from_raw_mode(0o600))?);
-    io::copy(&mut source, &mut copy)?;
-    fs::fchown(&copy, Some(Uid::from_raw(stat.st_uid)), Some(Gid::from_raw(stat.st_gid)))?;
-    fs::fchmod(&copy, Mode::from_raw_mode(stat.st_mode & 0o7777))?;
-    copy_xattrs(source.as_fd(), copy.as_fd())
-}
-
-/// Owner and times of something that was just made. Of a regular file the owner is right already; setting it again would clear bits.
-fn copy_owner(stat: &fs::Stat, parent: &OwnedFd, name: &OsStr) -> io::Result<()> {
-    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
-        let (uid, gid) = (Some(Uid::from_raw(stat.st_uid)), Some(Gid::from_raw(stat.st_gid)));
-        fs::chownat(parent, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)?;
-    }
-    let time = time_spec((stat.st_mtime, stat.st_mtime_nsec as u32));
-    let times = fs::Timestamps { last_access: time, last_modification: time };
-    Ok(fs::utimensat(parent, name, &times, AtFlags::SYMLINK_NOFOLLOW)?)
+    let mut has =
+        |name: &str| matches!(fs::fgetxattr(directory, name, &mut value[..]), Ok(1) if value[0] == b'y');
+    has(name) || (name != USER_OPAQUE && has(USER_OPAQUE))
 }
 
 fn is_absent(error: &io::Error) -> bool {

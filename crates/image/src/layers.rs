@@ -13,17 +13,19 @@ use model::digest::Digest;
 use store::rusqlite::{self, Transaction, params};
 use store::{Durability, Store};
 
-use crate::config::{ImageConfig, Snapshotter};
+use crate::config::ImageConfig;
 use crate::damage;
 use crate::error::PullCause;
 use crate::form::Form;
-use crate::mounts::{Mounts, Way};
+use crate::mounts::Mounts;
 use crate::overlay::Lower;
+use crate::stacking::Stacking;
 use crate::tar::outline::Outline;
 use crate::trash::{Trash, remove_in_background};
 use crate::tree::Usage;
 use crate::unfinished::{self, Note};
 use crate::unpack::{LooseEnds, Unpacked};
+use crate::verity::Verity;
 
 pub(crate) const PARTIAL: &str = ".partial-";
 
@@ -66,9 +68,12 @@ pub(crate) struct Layers {
     /// One publishes at a time, so that two pulls with a layer in common do not both rename it.
     publishing: Mutex<()>,
     next: AtomicU64,
+    stacking: Stacking,
     /// Whether new layers are packed into files.
     packs: bool,
+    user_xattr: bool,
     mounts: Arc<Mounts>,
+    verity: Verity,
 }
 
 #[derive(Debug, Default)]
@@ -156,7 +161,10 @@ impl Layers {
         std::fs::create_dir_all(&folder).map_err(|error| PullCause::io(&folder, error))?;
         let trash = Trash::open(root).map_err(|error| PullCause::io(root, error))?;
         let mounts = Arc::new(Mounts::new(&folder));
-        let packs = packs(config, &mounts)?;
+        let written = config.written_root().join("rootfs");
+        std::fs::create_dir_all(&written).map_err(|error| PullCause::io(&written, error))?;
+        let stacking = Stacking::choose(config, &folder, &written)?;
+        let packs = stacking.packs(config, &mounts)?;
         let layers = Arc::new(Layers {
             folder,
             trash,
@@ -164,10 +172,14 @@ impl Layers {
             table: Mutex::default(),
             publishing: Mutex::new(()),
             next: AtomicU64::new(1),
+            stacking,
             packs,
+            user_xattr: config.user_xattr,
             mounts,
+            verity: Verity::default(),
         });
         layers.load()?;
+        layers.verity.take_over(layers.all().into_iter().map(|layer| layer.path.clone()));
         let unfinished = if sweep { layers.take_up()? } else { Vec::new() };
         layers.sweep(sweep, &unfinished)?;
         if !unfinished.is_empty() {
@@ -186,15 +198,11 @@ impl Layers {
         let rows = self.store.read(|connection| rows::read(connection, &self.folder))?;
         let mut table = self.table();
         for layer in rows {
-            let mounted = match Form::of(&layer.path) {
-                Form::Directory => Ok(()),
-                Form::Erofs => self.mounts.way().map(drop),
-            };
-            if let Err(error) = mounted {
+            if let Err(error) = self.usable(Form::of(&layer.path)) {
                 tracing::warn!(
                     layer = layer.id,
                     error,
-                    "this kernel cannot mount a layer that was packed; it will be fetched again when it is needed"
+                    "a layer cannot be used as it is here; it will be fetched again when it is needed"
                 );
             } else if Form::is_at(&layer.path) {
                 table.known.insert(layer.id.clone(), Arc::new(layer));
@@ -205,6 +213,16 @@ impl Layers {
         Ok(())
     }
 
+    /// Whether root file systems can be made of layers of this form.
+    fn usable(&self, form: Form) -> Result<(), &str> {
+        match form {
+            Form::Directory => Ok(()),
+            Form::Tree if self.stacking == Stacking::Copies => Ok(()),
+            Form::Tree => Err("it was unpacked to be copied, and overlayfs would show what is gone from it"),
+            Form::Erofs => self.mounts.way().map(drop),
+        }
+    }
+
     /// The layers that a killed process had unpacked and not published. Those it had renamed already get their old names back.
     fn take_up(&self) -> Result<Vec<Arc<Partial>>, PullCause> {
         let mut found = Vec::new();
@@ -212,7 +230,8 @@ impl Layers {
         for path in entries.flatten().filter_map(|entry| unfinished::subject(&entry.path())) {
             let Some(note) = unfinished::read(&path) else { continue };
             let placed = self.folder.join(file_name(&note.id, Form::of(&path)));
-            if self.published(&note.id).is_some() || self.find(&note.id).is_some() {
+            let usable = self.usable(Form::of(&path)).is_ok();
+            if !usable || self.published(&note.id).is_some() || self.find(&note.id).is_some() {
                 continue;
             }
             if !path.exists() && std::fs::rename(&placed, &path).is_err() {
@@ -238,6 +257,16 @@ impl Layers {
             }
         }
         Ok(())
+    }
+
+    /// How they become root file systems.
+    pub(crate) fn stacking(&self) -> Stacking {
+        self.stacking
+    }
+
+    /// Whether overlayfs's attributes in them are the user's.
+    pub(crate) fn user_xattr(&self) -> bool {
+        self.user_xattr
     }
 
     /// The folder of all layers.
@@ -296,7 +325,12 @@ impl Layers {
     /// An empty directory for a layer that is about to be unpacked.
     pub(crate) fn new_partial(&self, name: &str) -> Result<(PathBuf, File), PullCause> {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
-        let path = self.folder.join(format!("{name}{PARTIAL}{}-{number}", std::process::id()));
+        let form = match self.stacking {
+            Stacking::Overlay => Form::Directory,
+            Stacking::Copies => Form::Tree,
+        };
+        let number = format!("{}-{number}{}", std::process::id(), form.ending());
+        let path = self.folder.join(format!("{name}{PARTIAL}{number}"));
         let make = || {
             std::fs::create_dir(&path)?;
             // What a layer without an entry for its root gets.
@@ -345,7 +379,7 @@ impl Layers {
     /// What the kernel says.
     pub(crate) fn lower(&self, path: &Path) -> io::Result<Lower> {
         match Form::of(path) {
-            Form::Directory => Ok(Lower::Directory(path.to_owned())),
+            Form::Directory | Form::Tree => Ok(Lower::Directory(path.to_owned())),
             Form::Erofs => self.mounts.lower(path),
         }
     }
@@ -419,6 +453,7 @@ impl Layers {
             }
             return Err(error.into());
         }
+        self.verity.take_over(placed.iter().map(|layer| layer.path.clone()));
         let mut table = self.table();
         for old in &replaced {
             let aside = damage::aside(old);
@@ -555,24 +590,4 @@ fn file_name(id: &str, form: Form) -> String {
         None => id.rsplit(':').next().unwrap_or(id).to_owned(),
     };
     digits + form.ending()
-}
-
-/// Whether new layers are packed into files.
-fn packs(config: &ImageConfig, mounts: &Mounts) -> Result<bool, PullCause> {
-    match config.snapshotter {
-        Snapshotter::Overlayfs => Ok(false),
-        // Measured: docs/design/0008. A loop device for each layer is nothing to have without being asked.
-        // With SELinux on, programs are mapped by the label that their file has, and files in such an image have none.
-        Snapshotter::Auto if Path::new("/sys/fs/selinux/enforce").exists() => Ok(false),
-        Snapshotter::Auto => Ok(!config.user_xattr && mounts.way() == Ok(Way::File)),
-        // The attribute that makes a directory opaque is the privileged one.
-        Snapshotter::Erofs if config.user_xattr => Err(PullCause::Snapshotter {
-            name: "erofs",
-            why: "it needs a daemon that is in no user namespace".into(),
-        }),
-        Snapshotter::Erofs => match mounts.way() {
-            Ok(_) => Ok(true),
-            Err(why) => Err(PullCause::Snapshotter { name: "erofs", why: why.to_owned() }),
-        },
-    }
 }

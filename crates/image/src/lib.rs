@@ -12,6 +12,7 @@ mod catalog;
 mod changes;
 mod checksum;
 mod config;
+mod copy;
 mod course;
 mod damage;
 mod disk;
@@ -28,17 +29,21 @@ mod layers;
 mod load;
 mod manifest;
 mod mounts;
+mod native;
 mod overlay;
 mod pieces;
 mod pinned;
 mod progress;
 mod pull;
 mod push;
+mod quota;
+mod readmission;
 mod rebuild;
 mod record;
 mod rootfs;
 mod search;
 mod signatures;
+mod stacking;
 mod standing;
 mod tag;
 mod tar;
@@ -47,6 +52,8 @@ mod tree;
 mod unfinished;
 mod unpack;
 mod verify;
+mod verity;
+mod view;
 mod volume;
 
 use std::collections::HashMap;
@@ -55,6 +62,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
 use model::digest::ImageId;
+use model::platform::Platform;
 use model::reference::ImageReference;
 use store::Store;
 use tokio::sync::{Semaphore, watch};
@@ -147,7 +155,9 @@ impl Images {
     /// [`OpenError`] with the path that cannot be read or made.
     pub fn open(config: ImageConfig, store: Arc<Store>) -> Result<Arc<Images>, OpenError> {
         let fail = |cause| OpenError::Images { root: config.root.clone(), cause };
-        make_private(&config.root).map_err(|error| fail(PullCause::io(&config.root, error)))?;
+        for root in [config.root.as_path(), config.written_root()] {
+            make_private(root).map_err(|error| fail(PullCause::io(root, error)))?;
+        }
         let records =
             record::Records::open(&config.root).map_err(|e| fail(PullCause::io(&config.root, e)))?;
         let lost = store.quarantined().is_some();
@@ -262,6 +272,12 @@ impl Images {
     /// [`Ambiguous`] if the beginning is that of several ids.
     pub fn find(&self, name: &str) -> Result<Option<Arc<Image>>, Ambiguous> {
         self.shared.catalog.snapshot().find(name, &self.shared.short_names.load())
+    }
+
+    /// What this node runs, if the image's programs are for something else: such an image can be carried on, and not be run.
+    pub fn cannot_run(&self, image: &Image) -> Option<&Platform> {
+        let node = &self.shared.config.platform;
+        image.platform.as_ref().filter(|of_image| node.rank(of_image).is_none()).map(|_| node)
     }
 
     /// Removes an image with all its names, whichever of them is given, and says whether it was there. It is gone from every list at

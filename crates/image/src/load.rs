@@ -20,9 +20,10 @@ use model::platform::Platform;
 use model::reference::{BadReference, ImageReference};
 use trust::Place;
 
-use crate::admission::distrust;
+use crate::admission::{came_in, distrust};
 use crate::catalog;
 use crate::error::PullCause;
+use crate::fetch::is_unsuited;
 use crate::manifest::LayerSource;
 use crate::pull::Shared;
 use crate::tar::TarError;
@@ -114,6 +115,11 @@ pub enum LoadError {
 impl LoadError {
     fn entry(name: impl Into<String>, why: impl Into<String>) -> LoadError {
         LoadError::Entry { name: name.into(), why: why.into() }
+    }
+
+    /// Whether a layer was to be packed into a file, and becomes a directory when it is read once more.
+    fn is_unsuited(&self) -> bool {
+        matches!(self, LoadError::Failed(cause) if is_unsuited(cause))
     }
 }
 
@@ -218,7 +224,10 @@ fn import(
         }
     }
     merge(&mut images);
-    for image in images {
+    for mut image in images {
+        if image.origin.names.is_empty() {
+            image.origin.admissions.push(came_in(&Place::OciArchive(None)));
+        }
         match admit(shared, &image).and_then(|()| take(shared, runtime, &image, contents)) {
             Ok(loaded) => imported.loaded.push(loaded),
             Err(error) => {

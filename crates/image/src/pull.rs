@@ -22,10 +22,10 @@ use crate::flight::Flights;
 use crate::graft::{Above, graft};
 use crate::layers::{Layers, Partial, Ready};
 use crate::manifest::{self, Config, Descriptor, Document, EMPTY_CONFIG, LayerSource, Manifest};
-use crate::overlay::Lower;
 use crate::progress::{Progress, Stage};
 use crate::search::Search;
 use crate::unpack::{self, LooseEnds, UnpackError, Unpacked};
+use crate::view::View;
 
 /// What all pulls have in common.
 pub(crate) struct Shared {
@@ -100,8 +100,9 @@ impl Pull {
     async fn plan(&self) -> Result<Plan, PullCause> {
         self.check_pin()?;
         let (manifest, manifests) = self.resolve().await?;
-        self.admit(&manifests).await?;
-        let origin = self.origin(manifests);
+        let admission = self.admit(&manifests).await?;
+        let mut origin = self.origin(manifests);
+        origin.admissions.extend(admission);
         if manifest.is_artifact() {
             return self.artifact(&manifest, origin).await;
         }
@@ -202,7 +203,7 @@ impl Pull {
             .first()
             .map(|top| catalog::stored_name(&self.reference.with_digest(top.digest.clone())));
         let by_tag = self.reference.digest().is_none().then(|| self.reference.to_string());
-        Origin { names: by_tag.into_iter().chain(by_digest).collect(), manifests }
+        Origin { names: by_tag.into_iter().chain(by_digest).collect(), manifests, admissions: Vec::new() }
     }
 
     /// Gives an image that is here already its new names; false if it is not here, or damaged.
@@ -311,7 +312,10 @@ impl Shared {
 
     fn graft(&self, below: &[Ready], layer: &Ready, chain: &Digest) -> Result<Option<Ready>, PullCause> {
         let loose_ends = layer.loose_ends();
-        let in_layer = |why| PullCause::Layer { digest: chain.clone(), why };
+        let in_layer = |why| match why {
+            UnpackError::NoSpace { .. } => PullCause::NoSpace { path: self.layers.folder().to_owned() },
+            why => PullCause::Layer { digest: chain.clone(), why },
+        };
         if loose_ends.is_tied() {
             return Ok(None);
         }
@@ -334,14 +338,11 @@ impl Shared {
             let lower = self.layers.lower(layer.path());
             lower.map_err(|error| PullCause::io(layer.path(), error))
         };
-        let above = Above {
-            below: below.iter().rev().map(lower).collect::<Result<_, _>>()?,
-            empty: Lower::Directory(self.config.root.join("empty/0")),
-            layer: lower(layer)?,
-            loose_ends,
-            user_xattr: self.config.user_xattr,
-        };
-        if !graft(&above, &directory).map_err(in_layer)? {
+        let lowers = below.iter().rev().map(lower).collect::<Result<_, _>>()?;
+        let view = View::of(&self.layers, lowers, &self.config.root.join("empty/0"))?;
+        let user_xattr = self.config.user_xattr;
+        let above = Above { below: view.root, layer: lower(layer)?, loose_ends, user_xattr };
+        if !graft(above, &directory).map_err(in_layer)? {
             return Ok(None);
         }
         let path = guard.take();

@@ -11,7 +11,8 @@ use model::digest::{Digest, ImageId};
 use model::platform::Platform;
 use model::reference::{BadReference, ImageReference};
 use serde_json::{Value, json};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
+use tokio::task::JoinSet;
 
 use crate::Images;
 use crate::catalog::{self, StoredManifest};
@@ -22,6 +23,8 @@ use crate::pull::{Shared, blocking};
 
 /// Bytes of one piece of an upload. It is held until the registry has it.
 const PIECE: usize = 4 << 20;
+/// Layers that are sent side by side: each has up to three pieces in memory.
+const AT_ONCE: usize = 3;
 const PACKED_LAYER: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
 
 /// What to push.
@@ -111,7 +114,7 @@ impl Images {
         let candidate = plan.candidates.into_iter().next().ok_or(PullCause::Interrupted)?;
         let client = Arc::clone(&self.client);
         let session = candidate.session_to_push(client, request.credentials.as_ref());
-        let push = Push { shared, session, outgoing: Arc::new(outgoing), siblings, events };
+        let push = Arc::new(Push { shared, session, outgoing: Arc::new(outgoing), siblings, events });
         let name = catalog::stored_name(&candidate.reference);
         push.run(reference.tag().unwrap_or_default(), &name).await.map_err(|cause| match cause {
             Cause::Registry(cause) => {
@@ -151,16 +154,13 @@ struct Push {
 }
 
 impl Push {
-    async fn run(&self, tag: &str, name: &str) -> Result<Pushed, Cause> {
+    async fn run(self: &Arc<Self>, tag: &str, name: &str) -> Result<Pushed, Cause> {
         let Outgoing { manifest, config, layers, .. } = &*self.outgoing;
         let original = self.as_it_came().await?;
         let (manifest, unchanged) = match original {
             Some(original) => (original, true),
             None => {
-                let mut there = Vec::new();
-                for index in 0..layers.len() {
-                    there.push(self.layer(index).await?);
-                }
+                let there = self.layers().await?;
                 let same = layers.iter().zip(&there).all(|(layer, there)| layer.digest == there.digest);
                 match same {
                     true => (manifest.clone(), self.outgoing.is_original),
@@ -203,6 +203,26 @@ impl Push {
             }
         }
         Ok(false)
+    }
+
+    /// All layers, some side by side. With the first that fails the others end.
+    async fn layers(self: &Arc<Self>) -> Result<Vec<There>, Cause> {
+        let count = self.outgoing.layers.len();
+        let at_once = Arc::new(Semaphore::new(self.shared.config.parallel_layers.clamp(1, AT_ONCE)));
+        let mut there: Vec<Option<There>> = (0..count).map(|_| None).collect();
+        let mut running = JoinSet::new();
+        for index in 0..count {
+            let (push, at_once) = (Arc::clone(self), Arc::clone(&at_once));
+            running.spawn(async move {
+                let _slot = at_once.acquire_owned().await;
+                (index, push.layer(index).await)
+            });
+        }
+        while let Some(done) = running.join_next().await {
+            let (index, layer) = done.map_err(|_| Cause::Image(PullCause::Interrupted.into()))?;
+            there[index] = Some(layer?);
+        }
+        Ok(there.into_iter().flatten().collect())
     }
 
     async fn layer(&self, index: usize) -> Result<There, Cause> {

@@ -130,7 +130,7 @@ mod tests {
         let digest = Digest::parse(&sha256(bytes)).unwrap();
         let expected =
             Expected { blob: digest.clone(), size: bytes.len() as u64, diff_id: digest.clone(), file: None };
-        let options = Options { limits: Limits::default(), user_xattr: false };
+        let options = Options { limits: Limits::default(), user_xattr: false, for_copies: false };
         let unpacked = unpack::unpack(bytes, Target::Directory(root.as_fd()), &expected, &options).unwrap();
         let outline = unpacked.outline.unwrap();
         assert_eq!(outline.size, bytes.len() as u64);

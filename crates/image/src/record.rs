@@ -204,7 +204,7 @@ fn insert(tx: &rusqlite::Transaction<'_>, record: &Record) -> rusqlite::Result<(
         media_type: manifest.media_type.clone(),
         body: manifest.body.clone().into_bytes(),
     });
-    let origin = Origin { names: record.names.clone(), manifests: manifests.collect() };
+    let origin = Origin { names: record.names.clone(), manifests: manifests.collect(), ..Origin::default() };
     catalog::insert(tx, &image, &origin)?;
     tx.execute("UPDATE images SET pinned = ?2 WHERE id = ?1", params![id.as_str(), record.pinned])?;
     Ok(())

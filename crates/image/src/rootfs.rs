@@ -1,9 +1,11 @@
 //! Root file systems: what a container may write over the layers of its image, and the mount of both.
 
+mod error;
+mod mounting;
+
 use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -11,41 +13,20 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use model::digest::{Digest, ImageId};
 use model::request::UserNamespace;
 use store::rusqlite::{self, params};
-use store::{Durability, Store, StoreError};
+use store::{Durability, Store};
 
 use crate::changes::{self, Deletions};
 use crate::config::ImageConfig;
 use crate::layers::{Layer, Layers};
-use crate::overlay::{Lower, Stack, mount_stack};
+use crate::native;
+use crate::quota::Projects;
+use crate::stacking::Stacking;
 use crate::standing;
 use crate::trash::Trash;
 use crate::tree::{self, Usage};
-use crate::unpack::{UnpackError, copy_directory};
+use crate::unpack::copy_directory;
 
-/// Why a root file system could not be made, mounted or removed.
-#[derive(Debug, thiserror::Error)]
-pub enum RootfsError {
-    #[error("image {image} is not here; pull it first")]
-    NoImage { image: ImageId },
-    #[error("there is no root file system for {owner}")]
-    Absent { owner: String },
-    #[error("there is a root file system for {owner} already")]
-    Exists { owner: String },
-    #[error("{owner:?} cannot own a root file system: a name of letters, digits, '.', '_' and '-' can")]
-    BadOwner { owner: String },
-    #[error("a layer of {owner} is missing: {layer}")]
-    NoLayer { owner: String, layer: String },
-    #[error("image {image} has no {path}", path = .path.display())]
-    NoPath { image: ImageId, path: PathBuf },
-    #[error("mounting the root file system of {owner} on {layers} layers: {source}")]
-    Mount { owner: String, layers: usize, source: io::Error },
-    #[error("root file system of {owner} in {path}: {source}", path = .path.display())]
-    Io { owner: String, path: PathBuf, source: io::Error },
-    #[error("what {owner} is to find changed in its root file system: {source}")]
-    Changes { owner: String, source: UnpackError },
-    #[error(transparent)]
-    Store(#[from] StoreError),
-}
+pub use error::RootfsError;
 
 /// A root file system that is ready to be mounted.
 #[derive(Debug, Clone)]
@@ -81,6 +62,8 @@ pub struct RootFilesystems {
     store: Arc<Store>,
     layers: Arc<Layers>,
     user_xattr: bool,
+    /// What pods may write is limited.
+    projects: Option<Projects>,
     known: Mutex<HashMap<String, Arc<Rootfs>>>,
 }
 
@@ -93,7 +76,7 @@ impl RootFilesystems {
         database_lost: bool,
     ) -> Result<RootFilesystems, RootfsError> {
         let (root, user_xattr) = (&config.root, config.user_xattr);
-        let own_root = config.containers_root.as_ref().unwrap_or(root);
+        let own_root = config.written_root();
         let folder = own_root.join("rootfs");
         let empty = [root.join("empty/0"), root.join("empty/1")];
         let failed = |path: &Path, source| RootfsError::Io {
@@ -101,14 +84,19 @@ impl RootFilesystems {
             path: path.to_owned(),
             source,
         };
-        crate::make_private(own_root).map_err(|source| failed(own_root, source))?;
         for path in [&folder, &empty[0], &empty[1]] {
             std::fs::create_dir_all(path).map_err(|source| failed(path, source))?;
         }
         let trash = Trash::open(own_root).map_err(|source| failed(own_root, source))?;
         let elsewhere = (own_root != root).then(|| root.join("rootfs"));
+        let projects = config.pod_write_limit.map(|limit| {
+            Projects::open(&folder, limit, &paths_in(&folder), &trash.contents())
+                .map_err(|why| RootfsError::NoQuota { path: folder.clone(), why })
+        });
+        let projects = projects.transpose()?;
         let known = Mutex::default();
-        let all = RootFilesystems { folder, elsewhere, trash, empty, store, layers, user_xattr, known };
+        let all =
+            RootFilesystems { folder, elsewhere, trash, empty, store, layers, user_xattr, projects, known };
         if database_lost {
             all.adopt();
         }
@@ -116,13 +104,28 @@ impl RootFilesystems {
         Ok(all)
     }
 
+    /// [`RootFilesystems::prepare_in`] for an owner that is a pod by itself.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn prepare(
+        &self,
+        owner: &str,
+        image: &ImageId,
+        users: Option<&UserNamespace>,
+    ) -> Result<Rootfs, RootfsError> {
+        self.prepare_in(owner, owner, image, users)
+    }
+
     /// Makes the writable part for `owner`, a container's id, on top of an image, and records it: its layers stay until it is removed,
-    /// also if the image goes. With `users` its root directory has the owner that they make of the image's.
+    /// also if the image goes. With `users` its root directory has the owner that they make of the image's. If there is a limit for what
+    /// is written, all owners of one `pod` have it together.
     ///
     /// # Errors
     /// [`RootfsError::NoImage`], [`RootfsError::Exists`], or what the disk says; nothing is left then.
-    pub fn prepare(
+    pub fn prepare_in(
         &self,
+        pod: &str,
         owner: &str,
         image: &ImageId,
         users: Option<&UserNamespace>,
@@ -130,7 +133,7 @@ impl RootFilesystems {
         check_owner(owner)?;
         let layers = self.record(owner, image)?;
         let made = self.describe(owner, image.clone(), &layers).and_then(|rootfs| {
-            self.make_folders(&rootfs, users).map_err(|source| RootfsError::Io {
+            self.make_folders(pod, &rootfs, users).map_err(|source| RootfsError::Io {
                 owner: owner.to_owned(),
                 path: rootfs.upper.clone(),
                 source,
@@ -149,55 +152,6 @@ impl RootFilesystems {
         }
     }
 
-    /// Mounts it and returns the mount, which is attached nowhere. It vanishes with the last descriptor and namespace that has it. With
-    /// `id_map`, a user namespace, the owners in the layers are those of that namespace; it is the one of the users it was prepared for.
-    ///
-    /// # Errors
-    /// [`RootfsError::Absent`] if it was not prepared; else what the kernel says.
-    pub fn mount(&self, owner: &str, id_map: Option<BorrowedFd<'_>>) -> Result<OwnedFd, RootfsError> {
-        self.mount_labelled(owner, id_map, None)
-    }
-
-    /// The same, with everything in it having one SELinux label.
-    ///
-    /// # Errors
-    /// As for [`RootFilesystems::mount`].
-    pub fn mount_labelled(
-        &self,
-        owner: &str,
-        id_map: Option<BorrowedFd<'_>>,
-        label: Option<&str>,
-    ) -> Result<OwnedFd, RootfsError> {
-        let rootfs = self.get(owner)?;
-        // Left by a mount that was not unmounted in order, for example when the power went. What it guards against is that data is
-        // missing that was never synced; no container outlives that, and nothing else reads this directory.
-        let volatile = rootfs.work.join("work/incompat/volatile");
-        if volatile.exists() {
-            let _ = std::fs::remove_dir_all(&volatile);
-        }
-        let upper = Some((rootfs.upper.clone(), rootfs.work.clone()));
-        self.mount_lowers(&rootfs, upper, id_map, label)
-    }
-
-    /// Whether this kernel, and the file system that images are in, can give the owners in layers other ids. It mounts to find out.
-    pub fn can_map_ids(&self) -> bool {
-        let range = [sys::users::IdRange { inside: 0, outside: 65_536, count: 65_536 }];
-        let attempt = || {
-            let users = sys::users::new(&range, &range)?;
-            let id_map = Some(std::os::fd::AsFd::as_fd(&users));
-            mount_stack(&Stack {
-                lowers: self.empty.iter().cloned().map(Lower::Directory).collect(),
-                upper: None,
-                user_xattr: self.user_xattr,
-                id_map,
-                label: None,
-            })
-        };
-        attempt()
-            .inspect_err(|error| tracing::info!(%error, "pods cannot have users of their own here"))
-            .is_ok()
-    }
-
     /// Writes what the owner changed as an archive, and gives the paths, relative to the root, of what it deleted if those are to be
     /// listed. The owner must not change anything meanwhile.
     ///
@@ -210,6 +164,9 @@ impl RootFilesystems {
         sink: impl Write,
     ) -> Result<Vec<Vec<u8>>, RootfsError> {
         let rootfs = self.get(owner)?;
+        if self.layers.stacking() == Stacking::Copies {
+            return Err(RootfsError::NoChanges { owner: owner.to_owned() });
+        }
         let image = || self.mount_lowers(&rootfs, None, None, None).map_err(io::Error::other);
         changes::export(&rootfs, image, self.user_xattr, deletions, sink).map_err(|source| RootfsError::Io {
             owner: owner.to_owned(),
@@ -231,16 +188,22 @@ impl RootFilesystems {
         size: u64,
     ) -> Result<(), RootfsError> {
         let rootfs = self.get(owner)?;
+        if self.layers.stacking() == Stacking::Copies {
+            return Err(RootfsError::NoChanges { owner: owner.to_owned() });
+        }
         changes::import(&rootfs, archive, digest, size, self.user_xattr)
             .map_err(|source| RootfsError::Changes { owner: owner.to_owned(), source })
     }
 
-    /// What the owner wrote, on disk. It walks the whole writable part: call it on a thread that may wait.
+    /// What the owner wrote, on disk. Unless the file system counts it, the whole writable part is walked: call it on a thread that may wait.
     ///
     /// # Errors
     /// [`RootfsError::Absent`], or what the disk says.
     pub fn usage(&self, owner: &str) -> Result<Usage, RootfsError> {
         let rootfs = self.get(owner)?;
+        if let Some(usage) = self.projects.as_ref().and_then(|projects| projects.usage(owner)) {
+            return Ok(usage);
+        }
         let measure = || tree::usage(File::open(&rootfs.upper)?.into());
         measure().map_err(|source| RootfsError::Io {
             owner: owner.to_owned(),
@@ -262,6 +225,9 @@ impl RootFilesystems {
             path,
             source,
         })?;
+        if let Some(projects) = &self.projects {
+            projects.leave(owner);
+        }
         // The rows last: as long as there is something, it has an owner.
         let volumes = format!("{}*", crate::volume::prefix(owner));
         let unneeded = self.store.let_go(Durability::Process, |tx| {
@@ -296,9 +262,7 @@ impl RootFilesystems {
 
     /// The folders there are, of whomever, also where root file systems were kept before they got a root of their own.
     pub(crate) fn on_disk(&self) -> Vec<PathBuf> {
-        let folders = std::iter::once(&self.folder).chain(&self.elsewhere);
-        let entries = folders.flat_map(|folder| std::fs::read_dir(folder).into_iter().flatten().flatten());
-        entries.map(|entry| entry.path()).collect()
+        std::iter::once(&self.folder).chain(&self.elsewhere).flat_map(|folder| paths_in(folder)).collect()
     }
 
     /// The folder of one.
@@ -393,35 +357,30 @@ impl RootFilesystems {
     }
 
     /// The root directory is the upper's own, so that it has to look as the image says.
-    fn make_folders(&self, rootfs: &Rootfs, users: Option<&UserNamespace>) -> io::Result<()> {
-        std::fs::create_dir(self.folder.join(&rootfs.owner))?;
+    fn make_folders(&self, pod: &str, rootfs: &Rootfs, users: Option<&UserNamespace>) -> io::Result<()> {
+        let folder = self.folder.join(&rootfs.owner);
+        std::fs::create_dir(&folder)?;
+        // First of all: what is in it belongs to the same project, and what overlayfs makes in one place and renames to the other must.
+        if let Some(projects) = &self.projects {
+            projects.admit(pod, &rootfs.owner, &folder)?;
+        }
         std::fs::create_dir(&rootfs.upper)?;
         std::fs::create_dir(&rootfs.work)?;
-        standing::note(&self.folder.join(&rootfs.owner), &rootfs.image, false, rootfs.lowers())?;
+        standing::note(&folder, &rootfs.image, false, rootfs.lowers())?;
         let upper = File::open(&rootfs.upper)?;
+        let copies = self.layers.stacking() == Stacking::Copies;
+        if copies {
+            native::put_together(&self.lowers(rootfs)?, &upper, self.user_xattr)?;
+        }
         match &rootfs.root_like {
             Some(layer) => copy_directory(self.layers.lower(&layer.path)?.open()?, &upper)?,
             None => upper.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o755))?,
         }
-        users.map_or(Ok(()), |users| give_away(&upper, users))
-    }
-
-    pub(crate) fn mount_lowers(
-        &self,
-        rootfs: &Rootfs,
-        upper: Option<(PathBuf, PathBuf)>,
-        id_map: Option<BorrowedFd<'_>>,
-        label: Option<&str>,
-    ) -> Result<OwnedFd, RootfsError> {
-        let failed =
-            |source| RootfsError::Mount { owner: rootfs.owner.clone(), layers: rootfs.layers.len(), source };
-        let lowers = rootfs.layers.iter().map(|layer| self.layers.lower(&layer.path));
-        let mut lowers = lowers.collect::<io::Result<Vec<_>>>().map_err(failed)?;
-        // An image may have no layer at all, and without an upper overlayfs wants two.
-        let least = if upper.is_some() { 1 } else { 2 };
-        let missing = usize::saturating_sub(least, lowers.len());
-        lowers.extend(self.empty.iter().take(missing).cloned().map(Lower::Directory));
-        mount_stack(&Stack { lowers, upper, user_xattr: self.user_xattr, id_map, label }).map_err(failed)
+        match users {
+            // A copy is mounted with all its owners mapped.
+            Some(users) if !copies => give_away(&upper, users),
+            _ => Ok(()),
+        }
     }
 
     fn load(&self) -> Result<(), RootfsError> {
@@ -466,6 +425,10 @@ impl RootFilesystems {
             self.adopt_volumes(owner);
         }
     }
+}
+
+fn paths_in(folder: &Path) -> Vec<PathBuf> {
+    std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()).collect()
 }
 
 /// Gives a directory that looks as in the image to whom its owner is outside. One who is nobody there would be one whom the container

@@ -63,7 +63,7 @@ fn give(shared: &Shared, id: &ImageId, reference: &ImageReference) -> Result<Opt
             return Ok(None);
         }
         let before = snapshot.by_reference(reference).map(|image| image.id.clone());
-        let origin = Origin { names: vec![name.clone()], manifests: Vec::new() };
+        let origin = Origin { names: vec![name.clone()], ..Origin::default() };
         shared.layers.publish(&[], |tx| catalog::insert_origin(tx, id, &origin))?;
         Ok(Some(Named { image: id.clone(), name, moved_from: before.filter(|before| before != id) }))
     })

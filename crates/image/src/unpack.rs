@@ -25,7 +25,7 @@ use distribution::Hasher;
 use model::digest::Digest;
 use serde::{Deserialize, Serialize};
 
-pub(crate) use attributes::{copy_directory, copy_xattrs, is_implied, time_spec};
+pub(crate) use attributes::{clear as clear_xattrs, copy_directory, copy_xattrs, is_implied, time_spec};
 
 use crate::config::Limits;
 use crate::error::is_no_space;
@@ -99,6 +99,8 @@ pub(crate) fn show(path: &[u8]) -> String {
 pub(crate) struct Options {
     pub limits: Limits,
     pub user_xattr: bool,
+    /// It is for copies only, so that what is gone may be marked in ways that overlayfs does not know.
+    pub for_copies: bool,
 }
 
 /// What came out.
@@ -317,7 +319,7 @@ mod tests {
             let bytes = archive(&entries);
             let digest = Digest::parse(&sha256(&bytes)).unwrap();
             let expected = Expected { blob: digest.clone(), size: bytes.len() as u64, diff_id: digest, file: None };
-            let options = Options { limits: Limits::default(), user_xattr: false };
+            let options = Options { limits: Limits::default(), user_xattr: false, for_copies: false };
             let directory = File::open(&root).unwrap();
             let result = unpack(&bytes[..], Target::Directory(directory.as_fd()), &expected, &options);
             prop_assert_eq!(state(), before);

@@ -95,7 +95,9 @@ fn check(shared: &Shared, id: String, images: Vec<String>) -> Result<Checked, Pu
 fn examine(layer: &Layer) -> Finding {
     let Some(recorded) = &layer.checksum else { return Finding::Unrecorded };
     let is_same = match Form::of(&layer.path) {
-        Form::Directory => Sum::parse(recorded).map(|recorded| Ok(sum(&layer.path, layer)? == recorded)),
+        Form::Directory | Form::Tree => {
+            Sum::parse(recorded).map(|recorded| Ok(sum(&layer.path, layer)? == recorded))
+        }
         Form::Erofs => {
             FileSum::parse(recorded).map(|recorded| Ok(FileSum::of(File::open(&layer.path)?)? == recorded))
         }

@@ -16,6 +16,8 @@ use crate::rootfs::{RootFilesystems, RootfsError};
 use crate::standing;
 
 const NOTE: &str = "volume-";
+/// Where the copies of a volume's layers are, if there are any.
+const TREE: &str = "tree-";
 
 /// What the rows of an owner's volumes begin with, which is what no owner's name does.
 pub(crate) fn prefix(owner: &str) -> String {
@@ -76,7 +78,8 @@ impl RootFilesystems {
         };
         let described = self.describe(&row, image.clone(), &layers)?;
         standing::note(&folder, image, true, described.lowers()).map_err(|source| failed(&folder, source))?;
-        let whole = self.mount_lowers(&described, None, id_map, label)?;
+        let place = folder.join(format!("{TREE}{}", image.digest().hex()));
+        let whole = self.mount_volume_lowers(&described, &place, id_map, label)?;
         let part = if path.as_os_str().is_empty() {
             Ok(whole)
         } else {

@@ -4,7 +4,7 @@ mod common;
 
 use std::io::Write;
 
-use common::{Place, inside, names, read, skip_unless_root};
+use common::{Place, image_of, inside, names, read, skip_unless_root};
 use flate2::{Compression as Level, GzBuilder};
 use registry::make::{Compression, ImageBuilder, Layer, sha256};
 use registry::tar::{Entry, archive};
@@ -93,4 +93,32 @@ async fn what_follows_a_packed_layer_is_refused() {
         assert!(error.contains(&made.digest), "{compression:?}: {error}");
         assert!(place.images.list().is_empty());
     }
+}
+
+/// A file that is nearly all hole keeps its layer from being one file itself; what comes through a pipe cannot be asked for again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_layer_that_cannot_be_a_file_is_loaded_all_the_same() {
+    if skip_unless_root() {
+        return;
+    }
+    let place = Place::new().await;
+    let request = || image::LoadRequest { name: Some("r.example/a:1".into()), ..Default::default() };
+    for (byte, has_layout) in [(7, true), (8, false)] {
+        let sparse = Entry::file("sparse", 0o600, b"abcdefgh".to_vec())
+            .pax("GNU.sparse.map", b"0,4,50000000,4".to_vec())
+            .pax("GNU.sparse.size", b"90000000".to_vec());
+        let before = Entry::file("before", 0o644, vec![byte; 3_000_000]);
+        let image = image_of(&[&[before, sparse], &[Entry::file("above", 0o644, b"x".to_vec())]]);
+        let archive = common::signing::archive(&image, has_layout, !has_layout);
+        let loaded = place.images.load(request(), std::io::Cursor::new(archive)).await.unwrap();
+        place.images.rootfs().prepare("c", &loaded[0].id, None).unwrap();
+        let mount = place.images.rootfs().mount("c", None).unwrap();
+        assert_eq!(std::fs::metadata(inside(&mount, "sparse")).unwrap().len(), 90_000_000);
+        assert_eq!(std::fs::read(inside(&mount, "before")).unwrap(), vec![byte; 3_000_000]);
+        assert!(place.packed(&image, 0).is_none(), "its holes would be stored");
+        drop(mount);
+        place.images.rootfs().remove("c").unwrap();
+        place.images.remove(loaded[0].id.as_str()).await.unwrap();
+    }
+    assert!(names(&place.root().join("spool")).is_empty());
 }

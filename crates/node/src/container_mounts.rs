@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use lsm::selinux::relabel::{RelabelError, tree};
 use model::digest::ImageId;
-use model::id::ContainerId;
+use model::id::{ContainerId, PodId};
 use model::request::{ContainerRequest, UserNamespace};
 
 use crate::checkpoint::RestoreFrom;
@@ -17,6 +17,7 @@ const MOST_VOLUMES: usize = shim::protocol::MAX_DESCRIPTORS - 1;
 
 /// What a container's mounts are made from.
 pub(crate) struct Wanted<'a> {
+    pub(crate) pod: &'a PodId,
     pub(crate) owner: &'a ContainerId,
     pub(crate) request: &'a ContainerRequest,
     pub(crate) image: &'a ImageId,
@@ -52,7 +53,7 @@ pub(crate) fn make(context: &Context, wanted: &Wanted<'_>) -> Result<Mounts, Cre
     let users = wanted.users.as_ref().map(|(users, _)| *users);
     let rootfs = context.images.rootfs();
     let root = rootfs
-        .prepare(wanted.owner.as_str(), wanted.image, users)
+        .prepare_in(wanted.pod.as_str(), wanted.owner.as_str(), wanted.image, users)
         .and_then(|_| {
             wanted.restore.map_or(Ok(()), |from| from.import_changes(context, wanted.owner.as_str()))
         })

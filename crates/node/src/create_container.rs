@@ -49,6 +49,7 @@ async fn make(context: &Arc<Context>, order: &Order) -> Result<(), CreateContain
         move |fault: Fault| CreateContainerError::Failed { name: name.clone(), stage, fault }
     };
     let image = find_image(context, &order.request)?;
+    admit(context, &order.request, &image).await?;
     let log_path = log_path(order)?;
     let created_at = crate::clock::now();
     context
@@ -104,10 +105,35 @@ fn find_image(
 ) -> Result<Arc<image::Image>, CreateContainerError> {
     let (name, image) = (request.name.clone(), request.image.image.clone());
     match context.images.find(&image) {
-        Ok(Some(found)) => Ok(found),
+        Ok(Some(found)) => match (context.images.cannot_run(&found), &found.platform) {
+            (Some(node), Some(of_image)) => Err(CreateContainerError::Foreign {
+                name,
+                image,
+                platform: of_image.to_string(),
+                node: node.to_string(),
+            }),
+            _ => Ok(found),
+        },
         Ok(None) => Err(CreateContainerError::NoImage { name, image }),
         Err(ambiguous) => Err(CreateContainerError::Invalid { name, why: ambiguous.to_string() }),
     }
+}
+
+/// Whether the image policy admits what is already here: it may have changed since it was pulled.
+async fn admit(
+    context: &Context,
+    request: &ContainerRequest,
+    image: &Arc<image::Image>,
+) -> Result<(), CreateContainerError> {
+    let refused = |source| CreateContainerError::Untrusted { name: request.name.clone(), source };
+    context.images.readmit(image, &request.image.user_specified).await.map_err(refused)?;
+    for choice in request.mounts.iter().filter_map(|mount| mount.image.as_ref()) {
+        // One that is not here is told where it is mounted.
+        if let Ok(Some(image)) = context.images.find(&choice.image) {
+            context.images.readmit(&image, &choice.user_specified).await.map_err(refused)?;
+        }
+    }
+    Ok(())
 }
 
 /// Makes the container and returns its init's pid, what was settled about it, and its limits. `about`: what plugins agreed to, once they
@@ -131,6 +157,7 @@ async fn build(
     let restore = order.restore.clone();
     let mounts = blocking(move || {
         let wanted = container_mounts::Wanted {
+            pod: &pod.id,
             owner: &owner,
             request: &request,
             image: &image_of.id,

@@ -118,6 +118,15 @@ pub enum CreateContainerError {
     Ended { pod: PodId, name: String, attempt: u32, id: ContainerId },
     #[error("container {name:?}: image {image:?} is not on this node; pull it first")]
     NoImage { name: String, image: String },
+    #[error(
+        "container {name:?}: image {image:?} is for {platform}, and this node is {node}; pull it again to get the one for this node"
+    )]
+    Foreign { name: String, image: String, platform: String, node: String },
+    /// The first word is what a pull that is refused has too.
+    #[error(
+        "SignatureValidationFailed: container {name:?}: its image is here, and may not be used: {source}"
+    )]
+    Untrusted { name: String, source: image::PullError },
     #[error("container {name:?}: {source}")]
     Spec { name: String, source: spec::SpecError },
     #[error("container {name:?}: {source}")]

@@ -8,6 +8,7 @@ pub const STEPS: &[(&str, &str)] = &[
     ("004_reserve", include_str!("schema/004_reserve.sql")),
     ("005_disk", include_str!("schema/005_disk.sql")),
     ("006_outlines", include_str!("schema/006_outlines.sql")),
+    ("007_admissions", include_str!("schema/007_admissions.sql")),
 ];
 
 /// The version that this program writes.

@@ -123,6 +123,20 @@ impl Requirements<'_> {
         Verdict::Accepted { rule: self.rule(self.section.line, kind) }
     }
 
+    /// What is required, with the keys as they are now, wherever in the file it stands: two texts are the same only if the same signatures
+    /// count. None if a key cannot be read.
+    pub fn text(&self) -> Option<Vec<u8>> {
+        let mut text = Vec::new();
+        for (_, requirement) in &self.section.requirements {
+            text.extend(format!("{requirement:?}").into_bytes());
+            for part in requirement.keys().ok()? {
+                text.extend((part.len() as u64).to_le_bytes());
+                text.extend(part);
+            }
+        }
+        Some(text)
+    }
+
     fn rule(&self, line: u32, kind: &'static str) -> Rule {
         Rule { file: self.path.to_owned(), line, kind, scope: self.scope.to_string() }
     }

@@ -149,6 +149,29 @@ impl Requirement {
         }
     }
 
+    /// The contents of all files with keys and certificates that it names, in order.
+    pub(crate) fn keys(&self) -> Result<Vec<Vec<u8>>, KeyError> {
+        let sources: Vec<&Source> = match self {
+            Requirement::AcceptAnything | Requirement::Reject | Requirement::Unsupported { .. } => Vec::new(),
+            Requirement::SignedBy { keys, .. } => vec![keys],
+            Requirement::SigstoreSigned { root, rekor, .. } => {
+                let mut sources = match root {
+                    Root::Keys(source) | Root::Fulcio { ca: source, .. } => vec![source],
+                    Root::Pki { roots, intermediates, .. } => {
+                        std::iter::once(roots).chain(intermediates).collect()
+                    }
+                };
+                sources.extend(rekor);
+                sources
+            }
+        };
+        let mut all = Vec::new();
+        for source in sources {
+            all.extend(source.load()?.into_iter().map(|(_, bytes)| bytes));
+        }
+        Ok(all)
+    }
+
     /// Whether it is met. Keys are read now, so that a changed file counts at once.
     pub(crate) fn judge(&self, subject: &Subject<'_>, evidence: &[Evidence]) -> Outcome {
         match self {

@@ -45,6 +45,9 @@ const FOLDERS: &[&str] = &[
     "root",
 ];
 
+/// Its features, for what pods may write and for layers that the kernel checks.
+const FEATURES: &str = "^has_journal,quota,project,verity";
+
 /// Free space on it, for what the tests write.
 const ROOM: &str = "3G";
 
@@ -97,7 +100,7 @@ pub(super) fn make(
     let mke2fs = command::find("mke2fs").context("no mke2fs")?;
     let mut format = Command::new(mke2fs);
     format
-        .args(["-q", "-t", "ext4", "-O", "^has_journal", "-E", "root_owner=0:0", "-d"])
+        .args(["-q", "-t", "ext4", "-O", FEATURES, "-E", "root_owner=0:0,quotatype=prjquota", "-d"])
         .arg(&root.0)
         .arg(image)
         .arg(ROOM);

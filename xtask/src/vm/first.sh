@@ -7,6 +7,7 @@ done
 until [ -b /dev/vda ]; do
     /bin/busybox usleep 10000
 done
-/bin/busybox mount -t ext4 /dev/vda /root
+# What pods may write is limited by it.
+/bin/busybox mount -t ext4 -o prjquota /dev/vda /root || /bin/busybox mount -t ext4 /dev/vda /root
 /bin/busybox mount --move /dev /root/dev
 exec /bin/busybox switch_root /root /sbin/init

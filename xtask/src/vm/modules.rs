@@ -8,8 +8,8 @@ use anyhow::{Context, Result};
 use super::cache::Cached;
 use super::cpio::Archive;
 
-/// To reach the disk.
-const FIRST: &[&str] = &["virtio_pci", "virtio_blk"];
+/// To reach the disk, and to hold projects to their quotas on it.
+const FIRST: &[&str] = &["virtio_pci", "virtio_blk", "quota_v2"];
 
 /// What Pintle's parts ask for.
 const LATER: &[&str] = &[

@@ -127,6 +127,7 @@ impl Coded for CreateContainerError {
             CreateContainerError::Lookup(error) => error.code(),
             CreateContainerError::PodNotReady { .. }
             | CreateContainerError::Ended { .. }
+            | CreateContainerError::Foreign { .. }
             | CreateContainerError::Refused { .. }
             | CreateContainerError::Adjusted { .. } => Code::FailedPrecondition,
             CreateContainerError::Device { source, .. } => match source {
@@ -137,6 +138,7 @@ impl Coded for CreateContainerError {
                 }
             },
             CreateContainerError::NameTaken { .. } => Code::AlreadyExists,
+            CreateContainerError::Untrusted { source, .. } => source.code(),
             CreateContainerError::NoImage { .. } | CreateContainerError::NoVolumeImage { .. } => {
                 Code::NotFound
             }
@@ -399,7 +401,11 @@ fn of_rootfs(error: &image::RootfsError) -> Code {
     use image::RootfsError;
     match error {
         RootfsError::NoImage { .. } => Code::NotFound,
-        RootfsError::Absent { .. } | RootfsError::Exists { .. } => Code::FailedPrecondition,
+        RootfsError::Absent { .. }
+        | RootfsError::Exists { .. }
+        | RootfsError::NoQuota { .. }
+        | RootfsError::NoLabel { .. }
+        | RootfsError::NoChanges { .. } => Code::FailedPrecondition,
         RootfsError::BadOwner { .. } | RootfsError::NoPath { .. } => Code::InvalidArgument,
         RootfsError::NoLayer { .. } | RootfsError::Changes { .. } => Code::DataLoss,
         RootfsError::Mount { source, .. } | RootfsError::Io { source, .. } => of_io(source, Code::Internal),

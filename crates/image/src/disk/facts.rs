@@ -13,6 +13,7 @@ use crate::error::PullCause;
 use crate::layers::PARTIAL;
 use crate::pull::Shared;
 use crate::rootfs::RootFilesystems;
+use crate::stacking::Stacking;
 use crate::tree::{self, Usage};
 use crate::unfinished;
 
@@ -34,7 +35,9 @@ pub(super) fn gather(
     let is_known = |container: &str| known.as_ref().is_none_or(|known| known.contains(container));
     let is_mounted = |folder: &Path| {
         let beside = folder.parent().unwrap_or(folder);
-        mounted::is_upper(&folder.join("upper"), beside, user_xattr)
+        let upper = folder.join("upper");
+        let stacks = shared.layers.stacking() == Stacking::Overlay;
+        mounted::is_bound(&upper) || (stacks && mounted::is_upper(&upper, beside, user_xattr))
     };
     let mut facts = Facts { older_than, claimed: shared.layers.claimed(), ..Facts::default() };
     images(shared, &rows, &mut facts);

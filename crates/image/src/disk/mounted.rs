@@ -29,6 +29,22 @@ pub(super) fn is_upper(upper: &Path, beside: &Path, user_xattr: bool) -> bool {
     })
 }
 
+/// Whether `tree`, the copy of an image that a container writes to, is in the mount namespace of some process. What cannot be found out
+/// counts as yes.
+pub(super) fn is_bound(tree: &Path) -> bool {
+    // A mount shows where in its file system it begins, which is the end of the path at least. The container's id tells it from others.
+    let names: Vec<_> = tree.components().rev().take(3).collect();
+    let end: Vec<_> = names.iter().rev().map(|name| name.as_os_str().to_string_lossy()).collect();
+    let end = format!("/{}", end.join("/"));
+    let Ok(processes) = std::fs::read_dir("/proc") else { return true };
+    let is_process = |name: &std::ffi::OsStr| name.as_encoded_bytes().iter().all(u8::is_ascii_digit);
+    processes.flatten().filter(|entry| is_process(&entry.file_name())).any(|entry| {
+        let mounts = std::fs::read(entry.path().join("mountinfo")).unwrap_or_default();
+        let mounts = String::from_utf8_lossy(&mounts);
+        mounts.lines().any(|line| line.split(' ').nth(3).is_some_and(|root| root.ends_with(&end)))
+    })
+}
+
 fn mount(lower: &Path, upper: &Path, work: &Path, user_xattr: bool) -> Result<(), Errno> {
     let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
     fsconfig_set_string(&context, "source", "overlay")?;
@@ -46,6 +62,33 @@ fn mount(lower: &Path, upper: &Path, work: &Path, user_xattr: bool) -> Result<()
 mod tests {
     use super::*;
     use crate::overlay::{Lower, Stack, mount_stack};
+
+    #[test]
+    fn processes_know_who_stands_on_a_copy() {
+        if !rustix::process::geteuid().is_root() {
+            println!("SKIPPED: needs root to mount");
+            return;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let tree = folder.path().join("rootfs").join(format!("c{}", std::process::id())).join("upper");
+        std::fs::create_dir_all(&tree).unwrap();
+        assert!(!is_bound(&tree));
+        let script = format!("mount --bind {0} {0} && echo bound && read end", tree.display());
+        let mut child = std::process::Command::new("unshare")
+            .args(["--mount", "sh", "-c", &script])
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut said = String::new();
+        let mut out = std::io::BufReader::new(child.stdout.take().unwrap());
+        std::io::BufRead::read_line(&mut out, &mut said).unwrap();
+        let found = is_bound(&tree);
+        drop(child.stdin.take());
+        child.wait().unwrap();
+        assert_eq!((said.trim(), found), ("bound", true));
+        assert!(!is_bound(&tree));
+    }
 
     #[test]
     fn the_kernel_knows_who_stands_on_what() {

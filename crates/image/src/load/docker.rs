@@ -86,6 +86,6 @@ fn one(
         None => said.filter(|tag| tag.digest().is_none()).map(|tag| catalog::stored_name(&tag)).collect(),
     };
     names.dedup();
-    let origin = Origin { names, manifests: Vec::new() };
+    let origin = Origin { names, ..Origin::default() };
     Ok(Incoming { id: ImageId::of_config(digest), config, sources, origin })
 }

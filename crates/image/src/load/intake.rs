@@ -3,7 +3,8 @@
 //! passed over; what comes before that waits in the spool.
 
 use std::collections::{HashMap, HashSet};
-use std::io::{self, BufRead, BufReader, Read};
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read, Seek, Write};
 
 use flate2::bufread::MultiGzDecoder;
 use model::digest::Digest;
@@ -14,7 +15,7 @@ use super::docker::Files;
 use super::spool::Spool;
 use super::take::{self, Incoming};
 use super::{Contents, LoadError, Loaded, Wish, docker, layout};
-use crate::admission::distrust;
+use crate::admission::{came_in, distrust};
 use crate::layers::{Lease, Ready};
 use crate::manifest::LayerSource;
 use crate::pull::Shared;
@@ -182,8 +183,19 @@ impl<'a> Intake<'a> {
         self.understand()?;
         if let Some(plan) = &mut self.plan {
             if let Some(source) = plan.layers.get(digest) {
-                let ready =
-                    take::layer(self.shared, self.runtime, source, || Ok(Box::new(Contained(reader))))?;
+                let (shared, runtime) = (self.shared, self.runtime);
+                let ready = if shared.layers.packs(source.diff_id.as_str()) {
+                    let mut kept = Kept { stream: Contained(reader), copy: self.spool.scratch() };
+                    match take::layer(shared, runtime, source, || Ok(Box::new(&mut kept))) {
+                        Err(error) if error.is_unsuited() => {
+                            let again = kept.again()?;
+                            take::layer(shared, runtime, source, || Ok(Box::new(again)))?
+                        }
+                        done => done?,
+                    }
+                } else {
+                    take::layer(shared, runtime, source, || Ok(Box::new(Contained(reader))))?
+                };
                 plan.ready.push(ready);
             }
             return Ok(());
@@ -247,6 +259,8 @@ impl<'a> Intake<'a> {
             (None, None, None) => return Err(LoadError::NotAnArchive),
         };
         take::merge(&mut images);
+        let came = if self.index.is_some() { Place::OciArchive(None) } else { Place::DockerArchive };
+        images.iter_mut().for_each(|image| image.origin.admissions.push(came_in(&came)));
         match (images.len(), &self.wish.name) {
             (0, _) => return Err(LoadError::Nothing),
             (count @ 2.., Some(_)) => return Err(LoadError::SeveralForOneName { count }),
@@ -272,6 +286,35 @@ struct Contained<'a, R>(&'a mut Reader<R>);
 impl<R: Read> Read for Contained<'_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         self.0.read_data(buffer).map_err(io::Error::other)
+    }
+}
+
+/// A stream that cannot be had twice, with a copy of what was read of it: a layer that was to be packed into a file, and turns out not to
+/// be suited, is read from its beginning once more.
+struct Kept<R> {
+    stream: R,
+    copy: io::Result<File>,
+}
+
+impl<R: Read> Kept<R> {
+    fn again(self) -> Result<impl Read + Send, LoadError>
+    where
+        R: Send,
+    {
+        let copy = self.copy.and_then(|mut copy| copy.rewind().map(|()| copy));
+        Ok(copy.map_err(LoadError::Stream)?.chain(self.stream))
+    }
+}
+
+impl<R: Read> Read for Kept<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.stream.read(buffer)?;
+        if let Ok(copy) = &mut self.copy
+            && let Err(error) = copy.write_all(&buffer[..read])
+        {
+            self.copy = Err(error);
+        }
+        Ok(read)
     }
 }
 

@@ -106,7 +106,7 @@ fn of_manifest(
             media_type: manifest.config.media_type.clone(),
             body,
         }));
-        let origin = Origin { names: Vec::new(), manifests };
+        let origin = Origin { manifests, ..Origin::default() };
         return Ok(Incoming { id: artifact.id, config: artifact.config, sources: artifact.sources, origin });
     }
     check_types(manifest)?;
@@ -117,7 +117,7 @@ fn of_manifest(
     check_config(&what, &parsed, manifest.layers.len(), &wish.platform)?;
     let layers = manifest.layers.iter().cloned().zip(parsed.rootfs.diff_ids);
     let sources = layers.map(|(blob, diff_id)| LayerSource { blob, diff_id, file: None }).collect();
-    let origin = Origin { names: Vec::new(), manifests };
+    let origin = Origin { manifests, ..Origin::default() };
     Ok(Incoming { id: ImageId::of_config(digest.clone()), config, sources, origin })
 }
 

@@ -63,6 +63,14 @@ impl Spool {
         Ok((digest, size))
     }
 
+    /// An empty file without a name, for what may have to be read a second time.
+    pub(super) fn scratch(&self) -> io::Result<File> {
+        let path = self.path.join("again");
+        let file = File::options().read(true).write(true).create_new(true).open(&path)?;
+        std::fs::remove_file(&path)?;
+        Ok(file)
+    }
+
     fn place(&self, digest: &Digest) -> PathBuf {
         self.path.join(digest.hex())
     }

@@ -90,7 +90,11 @@ fn layers(
                 loop {
                     let index = next.fetch_add(1, Ordering::Relaxed);
                     let Some(source) = sources.get(index) else { return };
-                    let result = layer(shared, runtime, source, || contents.layer(source));
+                    let read = || layer(shared, runtime, source, || contents.layer(source));
+                    let result = match read() {
+                        Err(error) if error.is_unsuited() => read(),
+                        done => done,
+                    };
                     let failed = result.is_err();
                     record(index, result);
                     if failed {

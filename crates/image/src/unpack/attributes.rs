@@ -30,7 +30,10 @@ pub(super) fn apply(fd: BorrowedFd<'_>, entry: &Entry, made_with: u32) -> Result
 }
 
 /// Takes from a directory the attributes that an earlier entry gave it: of two entries the last counts.
-pub(super) fn clear(fd: BorrowedFd<'_>) -> Result<(), Errno> {
+pub(crate) fn clear(fd: BorrowedFd<'_>) -> Result<(), Errno> {
+    if has_no_xattrs(fd) {
+        return Ok(());
+    }
     let mut names = vec![0u8; 64 << 10];
     let length = match fs::flistxattr(fd, &mut names[..]) {
         Err(Errno::OPNOTSUPP) => 0,
@@ -112,10 +115,11 @@ pub(crate) fn time_spec((seconds, nanoseconds): (i64, u32)) -> Timespec {
 pub(crate) fn is_implied(directory: impl AsFd) -> io::Result<bool> {
     let stat = fs::fstat(&directory)?;
     let plain = (stat.st_uid, stat.st_gid, stat.st_mode & 0o7777) == (0, 0, super::dirs::IMPLIED_MODE);
-    // An empty buffer asks how long the list would be.
-    let no_xattrs =
-        matches!(fs::flistxattr(directory.as_fd(), &mut [0u8; 0][..]), Ok(0) | Err(Errno::OPNOTSUPP));
-    Ok(plain && no_xattrs)
+    Ok(plain && has_no_xattrs(directory.as_fd()))
+}
+
+fn has_no_xattrs(fd: BorrowedFd<'_>) -> bool {
+    matches!(fs::flistxattr_query(fd), Ok(0) | Err(Errno::OPNOTSUPP))
 }
 
 /// Gives directory `to` what `from` has: owner, mode, the attributes that layers may have, and times.
@@ -132,6 +136,9 @@ pub(crate) fn copy_directory(from: impl AsFd, to: impl AsFd) -> io::Result<()> {
 
 /// Copies the attributes that layers may have from one open file to another.
 pub(crate) fn copy_xattrs(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> io::Result<()> {
+    if has_no_xattrs(from) {
+        return Ok(());
+    }
     let mut names = vec![0u8; 64 << 10];
     let length = match fs::flistxattr(from, &mut names[..]) {
         Ok(length) => length,
@@ -146,4 +153,28 @@ pub(crate) fn copy_xattrs(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> io::Resul
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn a_directory_with_attributes_is_no_implied_one() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o755)).unwrap();
+        let directory = File::open(folder.path()).unwrap();
+        let is_ours = fs::fstat(&directory).unwrap().st_uid == 0;
+        assert_eq!(is_implied(&directory).unwrap(), is_ours);
+        if fs::fsetxattr(&directory, "user.note", b"x", XattrFlags::empty()).is_err() {
+            println!("SKIPPED: no extended attributes in {}", folder.path().display());
+            return;
+        }
+        assert!(!is_implied(&directory).unwrap());
+        clear(directory.as_fd()).unwrap();
+        assert_eq!(is_implied(&directory).unwrap(), is_ours);
+    }
 }

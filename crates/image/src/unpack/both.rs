@@ -157,7 +157,7 @@ fn check(entries: &[Entry], folder: &Path, mounts: &Mounts) -> Result<(), TestCa
     let digest = Digest::parse(&sha256(&bytes)).unwrap();
     let expected =
         Expected { blob: digest.clone(), size: bytes.len() as u64, diff_id: digest.clone(), file: None };
-    let options = Options { limits: Limits::default(), user_xattr: false };
+    let options = Options { limits: Limits::default(), user_xattr: false, for_copies: false };
     let directory = File::open(&root).unwrap();
     let one = unpack(&bytes[..], Target::Directory(directory.as_fd()), &expected, &options);
     let file = File::options().read(true).write(true).create_new(true).open(&packed).unwrap();
@@ -231,7 +231,7 @@ fn accepted(entries: Vec<Entry>, folder: &Path) -> Vec<Entry> {
         let digest = Digest::parse(&sha256(&bytes)).unwrap();
         let expected =
             Expected { blob: digest.clone(), size: bytes.len() as u64, diff_id: digest, file: None };
-        let options = Options { limits: Limits::default(), user_xattr: false };
+        let options = Options { limits: Limits::default(), user_xattr: false, for_copies: false };
         let file = tempfile::tempfile_in(folder).unwrap();
         if unpack(&bytes[..], Target::Erofs(file), &expected, &options).is_err() {
             accepted.pop();

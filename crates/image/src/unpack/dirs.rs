@@ -8,10 +8,12 @@ use std::rc::Rc;
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
-use super::UnpackError;
+use super::{Options, UnpackError};
 
 /// Directories that are kept open. Archives go through a tree in order, so that few are enough.
 const OPEN_MAX: usize = 64;
+/// What marks a directory as opaque where the privileged attribute may not be set.
+const USER_OPAQUE: &CStr = c"user.overlay.opaque";
 /// Links on one path, as in the kernel.
 pub(super) const LINKS_MAX: u32 = 40;
 /// `PATH_MAX` and `NAME_MAX`, and how deep a path may go.
@@ -41,6 +43,8 @@ pub(super) struct Dirs {
     pub retraced: bool,
     /// What marks a directory as hiding those below it.
     opaque: &'static CStr,
+    /// Whether it may be marked in ways that overlayfs does not know.
+    for_copies: bool,
 }
 
 /// A name in an archive as names from the root down, with `.` and `..` worked out as if the root were `/`.
@@ -67,6 +71,12 @@ pub(super) fn clean(path: &[u8]) -> Result<Vec<&[u8]>, UnpackError> {
     Ok(names)
 }
 
+/// Whether it marks something as gone: as overlayfs has it, or as [`Dirs::mark_gone`] does.
+pub(super) fn is_whiteout(stat: &fs::Stat) -> bool {
+    let kind = FileType::from_raw_mode(stat.st_mode);
+    kind == FileType::Socket || (kind == FileType::CharacterDevice && stat.st_rdev == 0)
+}
+
 /// A name for a system call. `clean` let no NUL through, and what a link says has none either.
 pub(super) fn c_name(name: &[u8]) -> Result<CString, UnpackError> {
     CString::new(name).map_err(|_| UnpackError::entry(name, "has a NUL in its name"))
@@ -77,10 +87,19 @@ pub(super) fn join(directory: &[u8], name: &[u8]) -> Vec<u8> {
 }
 
 impl Dirs {
-    pub(super) fn new(root: OwnedFd, user_xattr: bool) -> Dirs {
+    pub(super) fn new(root: OwnedFd, options: &Options) -> Dirs {
         let root = Dir { fd: Rc::new(root), path: Rc::from(&b""[..]) };
-        let opaque = if user_xattr { c"user.overlay.opaque" } else { c"trusted.overlay.opaque" };
-        Dirs { root, open: HashMap::new(), implied: BTreeSet::new(), made: 0, retraced: false, opaque }
+        let opaque = if options.user_xattr { USER_OPAQUE } else { c"trusted.overlay.opaque" };
+        let for_copies = options.for_copies;
+        Dirs {
+            root,
+            open: HashMap::new(),
+            implied: BTreeSet::new(),
+            made: 0,
+            retraced: false,
+            opaque,
+            for_copies,
+        }
     }
 
     pub(super) fn root(&self) -> BorrowedFd<'_> {
@@ -119,7 +138,21 @@ impl Dirs {
 
     /// Makes overlayfs hide what lower layers have in this directory.
     pub(super) fn set_opaque(&self, dir: BorrowedFd<'_>, entry: &[u8]) -> Result<(), UnpackError> {
-        fs::fsetxattr(dir, self.opaque, b"y", fs::XattrFlags::empty()).map_err(|e| UnpackError::io(entry, e))
+        let set = |mark| fs::fsetxattr(dir, mark, b"y", fs::XattrFlags::empty());
+        let done = match set(self.opaque) {
+            Err(Errno::OPNOTSUPP | Errno::PERM) if self.for_copies => set(USER_OPAQUE),
+            done => done,
+        };
+        done.map_err(|error| UnpackError::io(entry, error))
+    }
+
+    /// Makes a whiteout. Not every file system lets overlayfs's be made; of sockets there are none in archives.
+    pub(super) fn mark_gone(&self, parent: &Dir, name: &CString) -> Result<(), Errno> {
+        let make = |kind| fs::mknodat(&*parent.fd, name, kind, Mode::empty(), fs::makedev(0, 0));
+        match make(FileType::CharacterDevice) {
+            Err(Errno::PERM) if self.for_copies => make(FileType::Socket),
+            done => done,
+        }
     }
 
     fn remember(&mut self, key: Vec<u8>, dir: Dir) {
@@ -196,7 +229,7 @@ impl Dirs {
                     .map_err(|error| UnpackError::io(entry, error))?;
                 Ok(Step::Link(target.into_bytes()))
             }
-            FileType::CharacterDevice if stat.st_rdev == 0 && make => {
+            _ if make && is_whiteout(&stat) => {
                 // The layer removed what was here below, and now puts a directory of its own in its place.
                 self.retraced = true;
                 fs::unlinkat(&*here.fd, &c_name, AtFlags::empty())

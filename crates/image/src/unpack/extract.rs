@@ -11,7 +11,7 @@ use std::rc::Rc;
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
-use super::dirs::{Dir, Dirs, c_name, clean, join};
+use super::dirs::{Dir, Dirs, c_name, clean, is_whiteout, join};
 use super::{LooseEnds, Options, UnpackError, attributes, decompress, xattrs};
 use crate::checksum::{self, Body, Content, Source, Sum};
 use crate::form::WRITEBACK;
@@ -44,7 +44,7 @@ pub(super) fn extract<R: Read>(
     options: &Options,
 ) -> Result<Extracted, UnpackError> {
     let mut extractor = Extractor {
-        dirs: Dirs::new(root, options.user_xattr),
+        dirs: Dirs::new(root, options),
         umask: umask(),
         buffer: vec![0; BUFFER],
         last: BTreeMap::new(),
@@ -453,9 +453,7 @@ impl Extractor {
         let parent = self.dirs.make(parents, &entry.path)?;
         let own = join(&parent.path, removed);
         let name = c_name(removed)?;
-        let whiteout =
-            || fs::mknodat(&*parent.fd, &name, FileType::CharacterDevice, Mode::empty(), fs::makedev(0, 0));
-        match whiteout() {
+        match self.dirs.mark_gone(&parent, &name) {
             Ok(()) => {
                 self.inodes += 1;
                 self.add(&parent, &name, &own, Body::None)
@@ -553,10 +551,6 @@ impl Extractor {
         let checksum = sum.map(|sum| sum.to_string());
         Ok(Extracted { recorder: None, bytes, inodes, loose_ends, checksum })
     }
-}
-
-fn is_whiteout(stat: &fs::Stat) -> bool {
-    FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice && stat.st_rdev == 0
 }
 
 fn write_all(file: &OwnedFd, mut bytes: &[u8], mut at: u64, path: &[u8]) -> Result<(), UnpackError> {

@@ -132,7 +132,7 @@ fn whoever_swaps_names_for_links_gains_nothing() {
     let before = state(&outside);
     let blobs = blobs(&outside);
     let limits = Limits { layer_bytes: 8 << 20, entries: 2000, ..Limits::default() };
-    let options = Options { limits, user_xattr: false };
+    let options = Options { limits, user_xattr: false, for_copies: false };
     let stop = AtomicBool::new(false);
     let (mut whole, mut broken) = (0u32, 0u32);
     let swapped = std::thread::scope(|scope| {

@@ -3,6 +3,8 @@
 // Each test file is a program of its own, and none uses all of this.
 #![allow(dead_code, unreachable_pub)]
 
+pub mod signing;
+
 use std::fs::File;
 use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -23,6 +25,7 @@ pub fn config(root: PathBuf) -> ImageConfig {
         Err(_) => Snapshotter::Auto,
         Ok("overlayfs") => Snapshotter::Overlayfs,
         Ok("erofs") => Snapshotter::Erofs,
+        Ok("native") => Snapshotter::Native,
         Ok(other) => panic!("PINTLE_TEST_SNAPSHOTTER: {other:?}"),
     };
     config

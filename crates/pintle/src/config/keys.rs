@@ -9,7 +9,7 @@ use image::Snapshotter;
 use super::declare::{Applies, Key, sections};
 use super::shape::{
     AbsolutePath, AbsolutePaths, AddressAndPort, Choice, Count, HostAndPort, Hosts, OneOf, OrNone, Patterns,
-    ProfileName, Program, Scopes, Seconds, YesOrNo,
+    ProfileName, Program, Scopes, Seconds, Size, YesOrNo,
 };
 
 sections! {
@@ -74,8 +74,8 @@ sections! {
         /// How long a download may stand still before it is given up.
         stall_timeout_secs: Duration = Duration::from_secs(60), Seconds(1..=3600), AtRestart;
         /// What layers are on disk. `overlayfs`: directories, which the kernel stacks. `erofs`: one file each, which is written in one go, mounted, and stacked in the
-        /// same way; it is made and removed much faster where files are many. `auto`: whichever is faster and as safe on this kernel. Layers of both kinds can be here at the
-        /// same time.
+        /// same way; it is made and removed much faster where files are many. `native`: directories, of which each container gets a whole copy, for kernels and file systems
+        /// that cannot stack. `auto`: whichever is faster and as safe on this kernel, and `native` only where nothing else works. Layers of both kinds can be here at the same time.
         snapshotter: Snapshotter = Snapshotter::Auto, OneOf::new(), AtRestart;
         /// Whether layers are also kept as they came from the registry, packed, beside what is unpacked of them. It takes about half as much room again. Images can then
         /// be sent on unchanged, and a layer that was lost is restored without the registry.
@@ -106,6 +106,9 @@ sections! {
         gc_after_secs: Duration = Duration::from_secs(3600), Seconds(0..=31_536_000), AtRestart;
         /// Where containers write, if not below `daemon.root`: a folder of another file system, which the kubelet then watches on its own. Change it only while there are no containers.
         containers_root: Option<PathBuf> = None, OrNone(AbsolutePath), AtRestart;
+        /// How much the containers of one pod may write to their root file systems, together. More fails with EDQUOT (`Disk quota exceeded`). It takes project quotas:
+        /// XFS or ext4, mounted with `prjquota`. Where they are not, the daemon does not start with it.
+        pod_write_limit: Option<u64> = None, OrNone(Size), AtRestart;
     }
 
     /// Exec, attach and port-forward: CRI answers with a URL, and clients stream there.
@@ -199,8 +202,12 @@ impl Choice for LogFormat {
 }
 
 impl Choice for Snapshotter {
-    const ALL: &'static [(&'static str, Snapshotter)] =
-        &[("auto", Snapshotter::Auto), ("overlayfs", Snapshotter::Overlayfs), ("erofs", Snapshotter::Erofs)];
+    const ALL: &'static [(&'static str, Snapshotter)] = &[
+        ("auto", Snapshotter::Auto),
+        ("overlayfs", Snapshotter::Overlayfs),
+        ("erofs", Snapshotter::Erofs),
+        ("native", Snapshotter::Native),
+    ];
 }
 
 /// Who makes control groups.

@@ -295,6 +295,34 @@ impl Shape<Duration> for Seconds {
     }
 }
 
+/// So many bytes.
+pub(super) struct Size;
+
+/// The units with their bytes, the largest first.
+const UNITS: [(&str, u64); 4] = [("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
+
+impl Shape<u64> for Size {
+    fn takes(&self) -> String {
+        "a size such as \"512MiB\" or \"20GiB\"".into()
+    }
+
+    fn read(&self, value: &DeValue<'_>) -> Result<u64, Refusal> {
+        let text = value.as_str().ok_or_else(|| refuse(value))?;
+        let read = UNITS.iter().find_map(|(unit, bytes)| {
+            let number: u64 = text.strip_suffix(unit)?.trim_end().parse().ok()?;
+            number.checked_mul(*bytes)
+        });
+        read.filter(|bytes| (1..=1 << 60).contains(bytes)).ok_or_else(|| refuse(value))
+    }
+
+    fn write(&self, value: &u64) -> String {
+        let whole = UNITS.iter().find(|(_, bytes)| value.is_multiple_of(*bytes));
+        // What was read is whole in one of them.
+        let (unit, bytes) = whole.unwrap_or(&UNITS[3]);
+        quoted(&format!("{}{unit}", value / bytes))
+    }
+}
+
 /// A whole number of things.
 pub(super) struct Count(pub(super) RangeInclusive<u32>);
 

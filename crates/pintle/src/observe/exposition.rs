@@ -63,8 +63,8 @@ impl Exposition {
             };
             let (observer, node) = (observer.clone(), node.clone());
             let answer = service_fn(move |request: Request<Incoming>| {
-                let answer = answer(&request, &observer, &node);
-                async move { Ok::<_, Infallible>(answer) }
+                let (observer, node) = (observer.clone(), node.clone());
+                async move { Ok::<_, Infallible>(answer(&request, &observer, &node).await) }
             });
             tokio::spawn(async move {
                 let connection = http1::Builder::new()
@@ -79,10 +79,12 @@ impl Exposition {
     }
 }
 
-fn answer(request: &Request<Incoming>, observer: &Observer, node: &Node) -> Response<Full<Bytes>> {
+async fn answer(request: &Request<Incoming>, observer: &Observer, node: &Node) -> Response<Full<Bytes>> {
     let (status, kind, text) = match (request.method(), request.uri().path()) {
         (&Method::GET | &Method::HEAD, "/metrics") => {
-            observer.metrics.count(counts(observer, node));
+            let reclaimable = node.images().reclaimable().await;
+            let reclaimable_bytes = reclaimable.map_or(0, |usage| usage.bytes as i64);
+            observer.metrics.count(Counts { reclaimable_bytes, ..counts(observer, node) });
             let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
             (StatusCode::OK, kind, observer.metrics.text())
         }

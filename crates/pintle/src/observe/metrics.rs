@@ -47,6 +47,7 @@ pub(super) struct Counts {
     pub(super) containers_exited: i64,
     pub(super) images: i64,
     pub(super) image_bytes: i64,
+    pub(super) reclaimable_bytes: i64,
     pub(super) under_way: i64,
 }
 
@@ -60,6 +61,7 @@ pub(super) struct Metrics {
     containers: Family<State, Gauge>,
     images: Gauge,
     image_bytes: Gauge,
+    reclaimable: Gauge,
 }
 
 fn histogram() -> Histogram {
@@ -72,6 +74,7 @@ impl Default for Metrics {
         let calls = Family::new_with_constructor(histogram as fn() -> Histogram);
         let stages = Family::new_with_constructor(histogram as fn() -> Histogram);
         let (under_way, images, image_bytes) = (Gauge::default(), Gauge::default(), Gauge::default());
+        let reclaimable = Gauge::default();
         let (pods, containers) = (Family::default(), Family::default());
         let build = Family::<Build, Gauge>::default();
         build.get_or_create(&Build { version: env!("CARGO_PKG_VERSION") }).set(1);
@@ -97,8 +100,14 @@ impl Default for Metrics {
         registry.register("pintle_containers", "Containers by state", containers.clone());
         registry.register("pintle_images", "Images", images.clone());
         registry.register_with_unit("pintle_image", "Disk space of images", Unit::Bytes, image_bytes.clone());
+        registry.register_with_unit(
+            "pintle_reclaimable",
+            "Disk space of layers that no container, no image in use and no pinned image needs",
+            Unit::Bytes,
+            reclaimable.clone(),
+        );
         registry.register_collector(Box::new(process::Process));
-        Metrics { registry, calls, stages, under_way, pods, containers, images, image_bytes }
+        Metrics { registry, calls, stages, under_way, pods, containers, images, image_bytes, reclaimable }
     }
 }
 
@@ -131,6 +140,7 @@ impl Metrics {
         }
         self.images.set(counts.images);
         self.image_bytes.set(counts.image_bytes);
+        self.reclaimable.set(counts.reclaimable_bytes);
         self.under_way.set(counts.under_way);
     }
 

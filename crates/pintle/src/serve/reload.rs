@@ -67,6 +67,7 @@ pub(super) fn image_config(config: &Config) -> image::ImageConfig {
         snapshotter: config.image.snapshotter,
         pinned: image::Pinned::new(config.image.pinned.clone()),
         containers_root: config.image.containers_root.clone(),
+        pod_write_limit: config.image.pod_write_limit,
         keep_blobs: config.image.keep_blobs,
         linger: config.image.pull_linger_secs,
         timeouts: image::Timeouts { stall: config.image.stall_timeout_secs, ..image::Timeouts::default() },

@@ -131,8 +131,28 @@ impl Catalog {
         let snapshot = ArcSwap::from_pointee(Snapshot::default());
         let pinned = ArcSwap::from_pointee(pinned);
         let catalog = Catalog { store, records, snapshot, pinned, writing: Mutex::new(()) };
-        catalog.reload(layers)?;
+        catalog.snapshot.store(Arc::new(catalog.read_all(layers)?));
         Ok(catalog)
+    }
+
+    /// Writes the second copy of each image's record anew, in the background: the daemon that was killed may not have come to it. With thousands
+    /// of images it takes a while, for which nobody has to wait.
+    pub(crate) fn copy_records(self: &Arc<Catalog>, layers: &Arc<Layers>) {
+        let (catalog, layers) = (Arc::downgrade(self), Arc::clone(layers));
+        let ids: Vec<ImageId> = self.snapshot().by_id.keys().cloned().collect();
+        let work = move || {
+            for id in ids {
+                let Some(catalog) = catalog.upgrade() else { return };
+                // As it is now, and one after the other with those that change it.
+                let _one = catalog.writing.lock().unwrap_or_else(PoisonError::into_inner);
+                if let Some(image) = catalog.snapshot().by_id.get(&id) {
+                    catalog.records.copy(image, &catalog.store, &layers);
+                }
+            }
+        };
+        if let Err(error) = std::thread::Builder::new().name("records".into()).spawn(work) {
+            tracing::warn!(%error, "the copies of images' records are not looked after");
+        }
     }
 
     pub(crate) fn store(&self) -> &Store {
@@ -190,6 +210,13 @@ impl Catalog {
 
     /// What has not changed since is the same image as before, in memory too.
     fn reload(&self, layers: &Layers) -> Result<(), PullCause> {
+        let (old, new) = (self.snapshot(), self.read_all(layers)?);
+        self.records.follow(&old, &new, &self.store, layers);
+        self.snapshot.store(Arc::new(new));
+        Ok(())
+    }
+
+    fn read_all(&self, layers: &Layers) -> Result<Snapshot, PullCause> {
         let mut rows = self.store.read(read_rows)?;
         let old = self.snapshot();
         let mut names: HashMap<String, Vec<String>> = HashMap::with_capacity(rows.images.len());
@@ -209,9 +236,7 @@ impl Catalog {
             snapshot.by_name.extend(names.into_iter().map(|name| (name, image_id.clone())));
             snapshot.by_id.insert(image_id, image);
         }
-        self.records.follow(&old, &snapshot, &self.store, layers);
-        self.snapshot.store(Arc::new(snapshot));
-        Ok(())
+        Ok(snapshot)
     }
 
     fn build(

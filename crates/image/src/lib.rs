@@ -172,6 +172,7 @@ impl Images {
         let catalog = Arc::new(
             Catalog::open(Arc::clone(&store), records, config.pinned.clone(), &layers).map_err(fail)?,
         );
+        catalog.copy_records(&layers);
         let rootfs = RootFilesystems::open(&config, store, Arc::clone(&layers), lost)?;
         admission::check_at_start(&config.trust);
         let client = Arc::new(

@@ -86,9 +86,14 @@ impl Records {
             if same {
                 continue;
             }
-            if let Err(error) = self.write(image, store, layers) {
-                tracing::warn!(image = %id, error, "the copy of an image's record cannot be written");
-            }
+            self.copy(image, store, layers);
+        }
+    }
+
+    /// Writes the file of one image.
+    pub(crate) fn copy(&self, image: &Image, store: &Store, layers: &Layers) {
+        if let Err(error) = self.write(image, store, layers) {
+            tracing::warn!(image = %image.id, error, "the copy of an image's record cannot be written");
         }
     }
 

@@ -79,7 +79,7 @@ fn thousands_of_images_are_listed_at_once() {
             println!("{count} images: started in {started:?}, ListImages {listed:?}, ImageStatus {found:?}");
             assert!(listed < most, "ListImages of {count} took {listed:?}");
             assert!(found < Duration::from_millis(50), "ImageStatus took {found:?}");
-            assert!(started < Duration::from_secs(8), "{started:?}");
+            assert!(started < Duration::from_secs(6), "{started:?}");
         }
         let endpoint = format!("unix://{}", daemon.socket().display());
         let listed = Command::new(env!("CARGO_BIN_EXE_pintle"))
@@ -93,6 +93,6 @@ fn thousands_of_images_are_listed_at_once() {
         let image = Some(v1::ImageSpec { image: "r.example/team/app-7:1".into(), ..Default::default() });
         daemon.images().remove_image(v1::RemoveImageRequest { image }).await.unwrap();
         println!("RemoveImage {:?}", begun.elapsed());
-        assert!(begun.elapsed() < Duration::from_secs(2));
+        assert!(begun.elapsed() < Duration::from_secs(4));
     });
 }

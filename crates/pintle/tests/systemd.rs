@@ -22,6 +22,10 @@ macro_rules! needs_systemd {
     };
 }
 
+fn setup(driver: &str) -> Setup {
+    Setup { config: format!("[runtime]\ncgroup_driver = \"{driver}\"\n"), ..Setup::default() }
+}
+
 fn systemctl(words: &[&str]) -> Output {
     Command::new("systemctl").args(words).output().unwrap()
 }
@@ -72,7 +76,7 @@ fn file(slice: &str, container: &str, name: &str) -> String {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn pods_are_slices_and_containers_scopes() {
     needs_systemd!();
-    let mut daemon = Daemon::start().await;
+    let mut daemon = Daemon::start_as(setup("auto")).await;
     let answer = daemon.runtime().runtime_config(v1::RuntimeConfigRequest {}).await.unwrap().into_inner();
     let sandbox = daemon.pod("unit");
     let pod = daemon.run_pod(&sandbox).await.unwrap();
@@ -163,7 +167,7 @@ impl Drop for KubeletSlice {
 async fn the_kubelets_slices_are_used_and_left_to_it() {
     needs_systemd!();
     let slice = KubeletSlice::new();
-    let daemon = Daemon::start().await;
+    let daemon = Daemon::start_as(setup("auto")).await;
     for (at, parent) in [slice.path(), slice.name()].into_iter().enumerate() {
         let mut sandbox = daemon.pod(&format!("kube-{at}"));
         sandbox.linux.get_or_insert_default().cgroup_parent = parent;
@@ -197,10 +201,6 @@ async fn the_kubelets_slices_are_used_and_left_to_it() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_driver_that_was_told_is_used() {
     needs_a_node!();
-    let setup = |driver: &str| Setup {
-        config: format!("[runtime]\ncgroup_driver = \"{driver}\"\n"),
-        ..Setup::default()
-    };
     let mut daemon = Daemon::start_as(setup("cgroupfs")).await;
     let answer = daemon.runtime().runtime_config(v1::RuntimeConfigRequest {}).await.unwrap().into_inner();
     assert_eq!(answer.linux.unwrap().cgroup_driver(), v1::CgroupDriver::Cgroupfs);
@@ -248,7 +248,7 @@ async fn a_driver_that_was_told_is_used() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn memory_that_ran_out_is_told_though_the_scope_is_gone() {
     needs_systemd!();
-    let daemon = Daemon::start().await;
+    let daemon = Daemon::start_as(setup("auto")).await;
     let sandbox = daemon.pod("oom");
     let pod = daemon.run_pod(&sandbox).await.unwrap();
     let pod = (pod.as_str(), &sandbox);

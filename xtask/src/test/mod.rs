@@ -79,7 +79,7 @@ fn clippy(targets: &[&str], denied: &[&str]) -> Result<()> {
 /// A header, and the feature with whose tests it is needed: the seccomp compiler is compared with libseccomp where that can be linked.
 const ORACLE: (&str, &str) = ("/usr/include/seccomp.h", "seccomp/libseccomp-oracle");
 
-fn features(totals: &mut Totals) -> Vec<&'static str> {
+pub(crate) fn features(totals: &mut Totals) -> Vec<&'static str> {
     let (header, feature) = ORACLE;
     if std::path::Path::new(header).exists() {
         return vec![feature];

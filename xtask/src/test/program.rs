@@ -59,16 +59,21 @@ pub(crate) fn build(cargo: &mut Command) -> Result<Built> {
     Ok(Built { programs, beside: beside.collect() })
 }
 
+/// What builds every test of the workspace, with these features of its crates.
+pub(crate) fn everything(features: &[&str]) -> Command {
+    let arguments =
+        ["test", "--workspace", "--no-run", "--locked", "--message-format", "json-render-diagnostics"];
+    let mut cargo = command::cargo(&arguments);
+    if !features.is_empty() {
+        cargo.args(["--features", &features.join(",")]);
+    }
+    cargo
+}
+
 impl Program {
     /// Builds every test of the workspace, with these features of its crates.
     pub(super) fn build_all(features: &[&str]) -> Result<Vec<Program>> {
-        let arguments =
-            ["test", "--workspace", "--no-run", "--locked", "--message-format", "json-render-diagnostics"];
-        let mut cargo = command::cargo(&arguments);
-        if !features.is_empty() {
-            cargo.args(["--features", &features.join(",")]);
-        }
-        Ok(build(&mut cargo)?.programs)
+        Ok(build(&mut everything(features))?.programs)
     }
 
     fn from_message(message: &Value) -> Option<Program> {

@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result};
 
-use super::cache::Cached;
+use super::cache::{self, Cached};
 use super::jobs::Job;
 use super::modules::{Modules, alias};
 use super::options::Options;
@@ -19,6 +19,8 @@ use crate::test::program::Built;
 /// Tools that tests ask; taken from this machine where it has them. Where it does not, the tests say that they skip.
 const TOOLS: &[&str] =
     &["sh", "bash", "true", "chown", "nft", "ip", "tc", "nsenter", "unshare", "setpriv", "iptables"];
+
+const CRIU: &[&str] = &["criu", "libprotobuf-c1", "libnet1", "libnl-3-200"];
 
 /// Seconds for one test program. Emulated, everything takes about ten times as long.
 const SECONDS_EACH: u32 = 600;
@@ -193,9 +195,18 @@ impl Root {
         self.busybox(cached)?;
         self.modules(cached)?;
         self.tools(TOOLS)?;
+        self.criu()?;
         self.write("etc/passwd", PASSWD)?;
         self.write("etc/group", GROUP)?;
         self.script("sbin/init", include_str!("init.sh"))
+    }
+
+    /// Debian's CRIU, which fits Debian's kernel, with what it needs and this machine may not have.
+    fn criu(&self) -> Result<()> {
+        for package in CRIU {
+            self.put_tree(&cache::package(package)?.join("usr"), Path::new("usr"))?;
+        }
+        self.libraries(&cache::package(CRIU[0])?.join("usr/sbin/criu"))
     }
 
     /// Where tests look for it, and a link for each of its programs.

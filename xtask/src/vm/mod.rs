@@ -110,8 +110,23 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
     Ok(())
 }
 
-/// The test programs as `cargo xtask test` builds them, and the other programs that they start.
+/// The test programs as `cargo xtask test` builds them, and the other programs that they start. In CI that has built them already, with all of
+/// the workspace; fewer at once would be built anew, with other features of what they depend on.
 fn build(options: &Options) -> Result<Built> {
+    let mut cargo = if std::env::var_os("CI").is_some() {
+        program::everything(&crate::test::features(&mut Totals::default()))
+    } else {
+        chosen(options)
+    };
+    if let Some(jobs) = &options.jobs {
+        cargo.args(["--jobs", jobs]);
+    }
+    let mut built = program::build(&mut cargo)?;
+    built.programs.retain(|program| options.choose(&program.name));
+    Ok(built)
+}
+
+fn chosen(options: &Options) -> std::process::Command {
     let mut cargo = command::cargo(&["test", "--no-run", "--locked"]);
     cargo.args(["--message-format", "json-render-diagnostics"]);
     let chosen = options.packages.iter().map(String::as_str);
@@ -121,10 +136,7 @@ fn build(options: &Options) -> Result<Built> {
     for file in &options.files {
         cargo.args(["--test", file]);
     }
-    if let Some(jobs) = &options.jobs {
-        cargo.args(["--jobs", jobs]);
-    }
-    program::build(&mut cargo)
+    cargo
 }
 
 /// What is wrong with the machine itself.

@@ -43,6 +43,12 @@ const LATER: &[&str] = &[
     "cls_matchall",
     "act_mirred",
     "act_police",
+    // For CRIU.
+    "unix_diag",
+    "tcp_diag",
+    "udp_diag",
+    "netlink_diag",
+    "af_packet_diag",
 ];
 
 /// `modules.dep`: for each module's file, the files that it needs.

@@ -90,6 +90,18 @@ impl Options {
     }
 }
 
+impl Options {
+    /// Whether the test program of this name, `CRATE` or `CRATE (FILE)`, is to be run.
+    pub(super) fn choose(&self, program: &str) -> bool {
+        let (package, file) = program.split_once(" (").unwrap_or((program, ""));
+        let file = file.trim_end_matches(')');
+        let among =
+            |names: &[String], name: &str| names.is_empty() || names.iter().any(|known| known == name);
+        let needs_kernel = !self.packages.is_empty() || super::CRATES.contains(&package);
+        needs_kernel && among(&self.packages, package) && among(&self.files, file)
+    }
+}
+
 fn plain(character: char) -> bool {
     character.is_ascii_alphanumeric() || "_:-".contains(character)
 }
@@ -115,6 +127,19 @@ mod tests {
         let options = parse("critest --focus AppArmor --kvm").unwrap();
         assert_eq!(options.suite, Some(Suite { focus: Some("AppArmor".into()), ..Suite::default() }));
         assert!(parse("--focus AppArmor").is_err());
+    }
+
+    #[test]
+    fn programs_are_chosen_by_crate_and_file() {
+        let chosen = |line: &str| {
+            let options = parse(line).unwrap();
+            let all = ["cgroup", "cgroup (life)", "pintle (main)", "pintle (life)", "model"];
+            all.into_iter().filter(|program| options.choose(program)).collect::<Vec<_>>()
+        };
+        assert_eq!(chosen(""), ["cgroup", "cgroup (life)", "pintle (main)", "pintle (life)"]);
+        assert_eq!(chosen("-p cgroup"), ["cgroup", "cgroup (life)"]);
+        assert_eq!(chosen("-p cgroup -p pintle -t life"), ["cgroup (life)", "pintle (life)"]);
+        assert_eq!(chosen("-t life"), ["cgroup (life)", "pintle (life)"]);
     }
 
     #[test]

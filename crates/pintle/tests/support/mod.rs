@@ -68,6 +68,16 @@ fn with_snapshotter(config: String) -> String {
     }
 }
 
+/// Control groups have the same paths on every machine, unless the test says otherwise.
+fn with_cgroup_driver(config: String) -> String {
+    const SETTING: &str = "[runtime]\ncgroup_driver = \"cgroupfs\"\n";
+    match () {
+        () if config.contains("cgroup_driver") => config,
+        () if config.contains("[runtime]\n") => config.replacen("[runtime]\n", SETTING, 1),
+        () => config + "\n" + SETTING,
+    }
+}
+
 /// How a daemon differs from the usual one.
 #[derive(Default)]
 pub struct Setup {
@@ -125,7 +135,7 @@ impl Daemon {
             let flags = rustix::mount::MountFlags::empty();
             rustix::mount::mount("test", &root, "tmpfs", flags, Some(options.as_c_str())).unwrap();
         }
-        let more = with_snapshotter(setup.config);
+        let more = with_cgroup_driver(with_snapshotter(setup.config));
         let bin = folder.path().join("bin");
         std::fs::create_dir(&bin).unwrap();
         let [nri, plugins, cdi] = ["nri.sock", "plugins", "cdi"].map(|name| folder.path().join(name));

@@ -2,6 +2,7 @@
 //!
 //! All servers of a host are executed from one file, so that they share its pages. It must not be writable through `/proc/<pid>/exe` for
 //! somebody in a container (CVE-2019-5736): it is opened through an overlay without an upper layer, which cannot be made writable at all.
+//! Through it programs can be executed also where `/run` is mounted so that they cannot.
 
 use super::bundle;
 use rustix::fs::{MemfdFlags, Mode, OFlags, SealFlags};

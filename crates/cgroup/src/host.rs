@@ -206,10 +206,11 @@ impl Host {
         let failed = |source| CgroupError::Systemd { path: path.as_str().into(), source };
         systemd::start(unit, self.mode(), resources, processes).map_err(failed)?;
         let group = match &self.0.layout {
-            // What systemd does not use of version 1 it leaves to us.
-            Layout::V1(mounts) => {
-                mounts.create(path.clone()).map(|group| Cgroup::from_v1(self.0.clone(), group))
-            }
+            // What systemd does not use of version 1 it leaves to us, also to move processes there.
+            Layout::V1(mounts) => mounts.create(path.clone()).and_then(|group| {
+                processes.iter().try_for_each(|pid| group.add_process(*pid))?;
+                Ok(Cgroup::from_v1(self.0.clone(), group))
+            }),
             Layout::V2(mount) => {
                 mount.adopt(path.clone()).map(|group| Cgroup::from_v2(self.0.clone(), group))
             }

@@ -223,10 +223,11 @@ fn processes_keep_a_unit_from_being_removed() {
 fn slices_need_no_process_and_are_made_once() {
     let Some(unit) = Unit::slice() else { return };
     let group = unit.begin(&limited(), &[]).unwrap();
-    assert_eq!(unit.property("MemoryMax"), (64 * MIB).to_string());
-    let more = resources(serde_json::json!({"memory": {"limit": 128 * MIB}}));
+    let name = if unit.host.mode() == Mode::V2 { "MemoryMax" } else { "MemoryLimit" };
+    assert_eq!(unit.property(name), (64 * MIB).to_string());
+    let more = resources(serde_json::json!({"memory": {"limit": 128 * MIB, "swap": 128 * MIB}}));
     let again = unit.begin(&more, &[]).expect("it is there, and is given the limits");
-    assert_eq!(unit.property("MemoryMax"), (128 * MIB).to_string());
+    assert_eq!(unit.property(name), (128 * MIB).to_string());
     drop(again);
     // A scope in it is where its slice says.
     let name = unit.name().to_owned();

@@ -195,7 +195,7 @@ pub(crate) fn below(record: &Record, below: &str) -> Result<Cgroup, Failure> {
     let own = record.cgroup.as_ref().ok_or_else(|| fail("the container has no cgroup"))?;
     let inside = Path::new(below.trim_start_matches('/'));
     if inside.components().any(|part| !matches!(part, std::path::Component::Normal(_))) {
-        return Err(fail("is not a path of plain names"));
+        return Err(fail("bad sub cgroup path: it is not one of plain names"));
     }
     let text = own.join(inside).display().to_string();
     host()?.open(&text).map_err(|error| fail(&error.to_string()))

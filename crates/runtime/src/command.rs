@@ -44,6 +44,7 @@ impl Command {
         }
         let mut env = bytes(process.env().as_deref().unwrap_or_default());
         crate::environment::overlay(&mut env, raw);
+        last_of_each(&mut env);
         let value = |key: &[u8]| env.iter().rev().find_map(|pair| pair.strip_prefix(key));
         let candidates = candidates(program, OsStr::from_bytes(value(b"PATH=").unwrap_or(DEFAULT_PATH)));
         if value(b"HOME=").is_none_or(<[u8]>::is_empty) {
@@ -111,6 +112,16 @@ impl Command {
             }
         })
     }
+}
+
+/// Leaves of variables that are given more than once the last one.
+fn last_of_each(environment: &mut Vec<Vec<u8>>) {
+    let mut seen = std::collections::HashSet::new();
+    let mut kept: Vec<Vec<u8>> = std::mem::take(environment);
+    kept.reverse();
+    kept.retain(|pair| seen.insert(pair.split(|byte| *byte == b'=').next().unwrap_or_default().to_vec()));
+    kept.reverse();
+    *environment = kept;
 }
 
 fn candidates(program: &str, path: &OsStr) -> Vec<PathBuf> {
@@ -283,6 +294,14 @@ mod tests {
         let mut broken = shell[..4096].to_vec();
         broken[32..40].fill(0xff);
         assert_eq!(elf_interpreter(&broken), None);
+    }
+
+    #[test]
+    fn the_last_of_equal_variables_counts() {
+        let mut environment: Vec<Vec<u8>> =
+            ["A=1", "B=", "A=2", "C", "AB=3"].map(|pair| pair.as_bytes().to_vec()).into();
+        last_of_each(&mut environment);
+        assert_eq!(environment, ["B=", "A=2", "C", "AB=3"].map(|pair| pair.as_bytes().to_vec()));
     }
 
     #[test]

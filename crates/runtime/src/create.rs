@@ -291,7 +291,8 @@ pub(crate) fn load(path: &Path) -> Result<Spec, Failure> {
     if bytes.len() as u64 > LARGEST_CONFIG {
         return Err(Failure::new(Stage::Configuration, object(), "is larger than 16 MiB"));
     }
-    crate::json_place::parse(&bytes).map_err(|cause| Failure::new(Stage::Configuration, object(), cause))
+    crate::json_place::parse_with_process(&bytes, "/process")
+        .map_err(|cause| Failure::new(Stage::Configuration, object(), cause))
 }
 
 /// The parts that a Linux container must have, and refusals of what is not supported.
@@ -423,6 +424,8 @@ pub(crate) fn new_record(id: &str, spec: &Spec, bundle: PathBuf, namespaces: &Na
         poststart: hooks.poststart().clone().unwrap_or_default(),
         poststop: hooks.poststop().clone().unwrap_or_default(),
         keyring: false,
+        memory_policy: spec.linux().as_ref().and_then(|linux| linux.memory_policy().clone()),
+        personality: spec.linux().as_ref().and_then(|linux| linux.personality().clone()),
         rdt: None,
         annotations: spec.annotations().clone().unwrap_or_default(),
     }

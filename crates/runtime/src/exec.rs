@@ -110,6 +110,8 @@ fn run(
                 preserve_fds: request.preserve_fds,
                 entrance,
                 keyring: record.keyring.then_some(record.id.as_str()),
+                personality: record.personality.as_ref(),
+                memory_policy: record.memory_policy.as_ref(),
                 init_pid: record.pid,
             }
             .run()
@@ -196,6 +198,8 @@ struct Joiner<'a> {
     entrance: cgroup::Entrance,
     /// The container's id, if it has a keyring.
     keyring: Option<&'a str>,
+    personality: Option<&'a oci_spec::runtime::LinuxPersonality>,
+    memory_policy: Option<&'a oci_spec::runtime::LinuxMemoryPolicy>,
     /// The number of init on the host.
     init_pid: i32,
 }
@@ -246,6 +250,8 @@ impl Joiner<'_> {
         let attributes = Attributes::of(self.process, self.filter.is_some(), &mut warnings)?;
         let command = Command::of(self.process, &self.raw_environment)?;
         attributes.limits(self.process, &mut warnings)?;
+        crate::process::personality(self.personality)?;
+        crate::process::memory_policy(self.memory_policy)?;
         attributes.owner_of_streams();
         attributes.become_user(self.process)?;
         labels.apply()?;

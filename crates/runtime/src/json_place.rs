@@ -71,6 +71,27 @@ pub(crate) fn parse<T: serde::de::DeserializeOwned>(text: &[u8]) -> Result<T, St
     })
 }
 
+/// As [`parse`], for a document with a process at `process` (a JSON pointer) that may say nothing of its user: it is root then, as callers
+/// written for runc have it.
+pub(crate) fn parse_with_process<T: serde::de::DeserializeOwned>(
+    text: &[u8],
+    process: &str,
+) -> Result<T, String> {
+    let refusal = match parse(text) {
+        Err(refusal) if refusal.contains("missing field `user`") => refusal,
+        other => return other,
+    };
+    let mut document: serde_json::Value = serde_json::from_slice(text).map_err(|_| refusal.clone())?;
+    let place = document.pointer_mut(process).and_then(serde_json::Value::as_object_mut);
+    match place {
+        Some(place) if !place.contains_key("user") => {
+            place.insert("user".into(), serde_json::json!({"uid": 0, "gid": 0}))
+        }
+        _ => return Err(refusal),
+    };
+    serde_json::from_value(document).map_err(|error| error.to_string())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

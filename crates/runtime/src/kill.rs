@@ -7,7 +7,7 @@ use rustix::process::{Signal, pidfd_send_signal};
 use crate::error::KillError;
 use crate::record::{Folder, Record};
 
-/// Sends `signal` (a number) to init, or to all processes of the container if `all`. SIGKILL also reaches the others where init's end
+/// Sends `signal` (a number; 0 only asks whether init is alive) to init, or to all processes of the container if `all`. SIGKILL also reaches the others where init's end
 /// would not end them, since the container shares its pid namespace.
 ///
 /// # Errors
@@ -17,6 +17,9 @@ pub fn kill(state_root: &Path, id: &str, signal: i32, all: bool) -> Result<(), K
     let record = folder.read()?;
     let failed = |cause: String| KillError::Failed { id: id.into(), signal, cause };
     let init = record.init().map_err(|error| failed(error.to_string()))?;
+    if signal == 0 {
+        return init.map(drop).ok_or_else(|| KillError::NotRunning { id: id.into() });
+    }
     let is_kill = signal == Signal::KILL.as_raw();
     if all || (is_kill && !record.own_pid_namespace) {
         let sent = crate::cgroups::signal_all(&record, signal).map_err(|error| failed(error.to_string()))?;

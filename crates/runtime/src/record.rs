@@ -57,6 +57,12 @@ pub struct Record {
     /// Whether it has a session keyring of its own.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub keyring: bool,
+    /// The execution domain of its processes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub personality: Option<oci_spec::runtime::LinuxPersonality>,
+    /// The memory policy of its processes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_policy: Option<oci_spec::runtime::LinuxMemoryPolicy>,
     /// Its resctrl group.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rdt: Option<crate::rdt::Group>,
@@ -244,8 +250,9 @@ pub fn list(state_root: &Path) -> io::Result<Vec<Result<(Record, Status), Lookup
         other => other?,
     };
     let mut found = Vec::new();
-    for entry in entries {
-        let name = entry?.file_name();
+    let mut names = entries.map(|entry| Ok(entry?.file_name())).collect::<io::Result<Vec<_>>>()?;
+    names.sort();
+    for name in names {
         let Some(id) = name.to_str().filter(|id| check_id(id).is_ok()) else { continue };
         match state(state_root, id) {
             Err(Lookup::NotFound { .. }) => {}

@@ -33,10 +33,15 @@ pub fn child_events() -> io::Result<OwnedFd> {
 /// It is for a process that uses none of the others again: a fork that ends with [`crate::process::exit_now`], or one that was just
 /// executed and has opened nothing yet. Elsewhere the owners of the closed descriptors would later close whatever has their numbers.
 pub fn close_all_except(keep: &[BorrowedFd<'_>]) -> io::Result<()> {
-    let mut numbers: Vec<_> = keep.iter().map(AsRawFd::as_raw_fd).filter(|number| *number >= 3).collect();
+    close_from_except(3, keep)
+}
+
+/// As [`close_all_except`], from the descriptor `first` on.
+pub fn close_from_except(mut first: u32, keep: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let mut numbers: Vec<u32> = keep.iter().map(|fd| fd.as_raw_fd().cast_unsigned()).collect();
+    numbers.retain(|number| *number >= first);
     numbers.sort_unstable();
-    let mut first: u32 = 3;
-    for number in numbers.into_iter().map(i32::cast_unsigned) {
+    for number in numbers {
         if number > first {
             close_range(first, number - 1)?;
         }

@@ -31,7 +31,7 @@ pub(super) fn events(context: &Context, parsed: &Parsed) -> Outcome {
         .ok_or_else(|| Problem::usage("--interval must be a time above 0, such as 500ms, 5s or 1m"))?;
     if parsed.has("stats") {
         let stats = crate::stats(&context.root, id)?;
-        return print(&json!({"type": "stats", "id": id, "data": data(&stats)})).map(|()| 0);
+        return print("stats", id, Some(data(&stats))).map(|()| 0);
     }
     let (record, _) = crate::state(&context.root, id)?;
     let init = record.init()?.ok_or(UpdateError::Stopped { id: id.into() })?;
@@ -42,11 +42,11 @@ pub(super) fn events(context: &Context, parsed: &Parsed) -> Outcome {
         match crate::stats(&context.root, id) {
             Ok(stats) => {
                 for _ in kills..stats.oom_kills {
-                    print(&json!({"type": "oom", "id": id}))?;
+                    print("oom", id, None)?;
                 }
                 kills = stats.oom_kills;
                 if Instant::now() >= next {
-                    print(&json!({"type": "stats", "id": id, "data": data(&stats)}))?;
+                    print("stats", id, Some(data(&stats)))?;
                     next += interval;
                 }
             }
@@ -60,10 +60,11 @@ pub(super) fn events(context: &Context, parsed: &Parsed) -> Outcome {
     }
 }
 
-/// One event a line; whoever reads may be gone.
-fn print(event: &Value) -> Result<(), Problem> {
+/// One event a line, the kind and the id in front, as some read it by the letter; whoever reads may be gone.
+fn print(kind: &str, id: &str, data: Option<Value>) -> Result<(), Problem> {
+    let data = data.map_or_else(String::new, |data| format!(",\"data\":{data}"));
     let mut out = std::io::stdout().lock();
-    out.write_all(format!("{event}\n").as_bytes())?;
+    out.write_all(format!("{{\"type\":{},\"id\":{}{data}}}\n", json!(kind), json!(id)).as_bytes())?;
     Ok(out.flush()?)
 }
 

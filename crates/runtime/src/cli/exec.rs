@@ -42,7 +42,7 @@ fn execute(context: &Context, parsed: &Parsed) -> Outcome {
         parsed.rest.first().ok_or_else(|| Problem::usage("the container id is missing"))?.to_string_lossy();
     seal(context)?;
     let mut process = match parsed.path("process") {
-        Some(path) => crate::json_place::parse(&std::fs::read(&path)?)
+        Some(path) => crate::json_place::parse_with_process(&std::fs::read(&path)?, "")
             .map_err(|cause| Problem::usage(format!("{}: {cause}", path.display())))?,
         None => from_flags(context, parsed, &id)?,
     };

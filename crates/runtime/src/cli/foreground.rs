@@ -18,6 +18,7 @@ pub(super) struct Foreground {
     arrivals: Arrivals,
     /// Where the terminal's master end arrives, if the process gets a terminal of ours.
     socket: Option<OwnedFd>,
+    terminal: Option<Terminal>,
 }
 
 impl Foreground {
@@ -25,10 +26,10 @@ impl Foreground {
     pub(super) fn prepare(terminal: bool) -> Result<(Foreground, Option<Console>), Problem> {
         let arrivals = Arrivals::watch()?;
         if !terminal {
-            return Ok((Foreground { arrivals, socket: None }, None));
+            return Ok((Foreground { arrivals, socket: None, terminal: None }, None));
         }
         let (ours, theirs) = sys::socket::packet_pair()?;
-        Ok((Foreground { arrivals, socket: Some(ours) }, Some(Console::Socket(theirs))))
+        Ok((Foreground { arrivals, socket: Some(ours), terminal: None }, Some(Console::Socket(theirs))))
     }
 
     /// Gives a process that gets a terminal the size of the caller's, if it has one.
@@ -40,12 +41,18 @@ impl Foreground {
         }
     }
 
+    /// Joins the terminal with the caller's, once there is one.
+    pub(super) fn join(&mut self) -> Result<(), Problem> {
+        if let Some(socket) = self.socket.take() {
+            self.terminal = Some(Terminal::receive(&socket)?);
+        }
+        Ok(())
+    }
+
     /// Stays until the process has ended; its exit code, 128 + number for a signal.
-    pub(super) fn attend(self, process: BorrowedFd<'_>) -> Result<u8, Problem> {
-        let mut terminal = match &self.socket {
-            Some(socket) => Some(Terminal::receive(socket)?),
-            None => None,
-        };
+    pub(super) fn attend(mut self, process: BorrowedFd<'_>) -> Result<u8, Problem> {
+        self.join()?;
+        let mut terminal = self.terminal.take();
         while !self.step(process, terminal.as_mut())? {}
         if let Some(terminal) = &mut terminal {
             while terminal.show()? {}
@@ -121,12 +128,19 @@ impl Terminal {
         let (_, mut descriptors) = sys::socket::receive(socket.as_fd(), &mut [0; 64])?;
         let master = descriptors.pop().ok_or_else(|| Problem::usage("the container sent no terminal"))?;
         rustix::io::ioctl_fionbio(&master, true)?;
+        // The caller's terminal, if there is one, puts the carriage returns in.
+        let mut plain = tcgetattr(&master)?;
+        plain.output_modes.remove(rustix::termios::OutputModes::ONLCR);
+        tcsetattr(&master, OptionalActions::Now, &plain)?;
         let stdin = rustix::stdio::stdin();
         let before = isatty(stdin).then(|| tcgetattr(stdin)).transpose()?;
         let terminal = Terminal { master, open: true, typed: Vec::new(), reading: true, before };
         if let Some(before) = &terminal.before {
             let mut raw = before.clone();
             raw.make_raw();
+            // make_raw turns this off, and the container's side does not do it.
+            raw.output_modes
+                .insert(rustix::termios::OutputModes::OPOST | rustix::termios::OutputModes::ONLCR);
             tcsetattr(stdin, OptionalActions::Now, &raw)?;
             terminal.take_size();
         }

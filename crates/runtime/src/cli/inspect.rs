@@ -65,6 +65,10 @@ fn owner(path: &Path) -> String {
 
 pub(super) fn list(context: &Context, parsed: &Parsed) -> Outcome {
     let json = as_json(parsed)?;
+    if context.root_is_named {
+        std::fs::metadata(&context.root)
+            .map_err(|error| Problem::usage(format!("--root {}: {error}", context.root.display())))?;
+    }
     let mut documents = Vec::new();
     for entry in crate::list(&context.root)? {
         match entry {

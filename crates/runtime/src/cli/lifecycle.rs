@@ -155,6 +155,10 @@ pub(super) fn run(context: &Context, parsed: &Parsed) -> Outcome {
         (Some(foreground), console)
     };
     let created = create_from(context, parsed, bundle, console)?;
+    let mut foreground = foreground;
+    if let Some(foreground) = &mut foreground {
+        foreground.join()?;
+    }
     if let Err(error) = crate::start(&context.root, id) {
         let _ = crate::delete(&context.root, id, true);
         return Err(error.into());
@@ -181,8 +185,12 @@ pub(super) fn kill(context: &Context, parsed: &Parsed) -> Outcome {
     };
     let word = word.to_string_lossy();
     let signal = text::signal(&word).ok_or_else(|| Problem::usage(format!("{word:?} is no signal")))?;
-    crate::kill(&context.root, &id.to_string_lossy(), signal, parsed.has("all"))?;
-    Ok(0)
+    let all = parsed.has("all");
+    match crate::kill(&context.root, &id.to_string_lossy(), signal, all) {
+        // All of nobody got it.
+        Err(crate::KillError::NotRunning { .. }) if all => Ok(0),
+        other => Ok(other.map(|()| 0)?),
+    }
 }
 
 pub(super) fn delete(context: &Context, parsed: &Parsed) -> Outcome {

@@ -45,6 +45,8 @@ const GLOBAL: &[Flag] = &[
 struct Context {
     root: PathBuf,
     systemd_cgroup: bool,
+    /// Whether the folder was named; then it has to be there to be read.
+    root_is_named: bool,
     criu: PathBuf,
     log: Log,
     /// The program that runs on sealed where this one is larger than it need be, and what it is given.
@@ -162,6 +164,7 @@ fn context(
     };
     Ok(Context {
         rootless,
+        root_is_named: global.path("root").is_some(),
         root: global.path("root").map_or_else(default_root, Ok)?,
         systemd_cgroup: global.has("systemd-cgroup"),
         criu: global.path("criu").unwrap_or_else(|| "criu".into()),

@@ -38,7 +38,8 @@ pub(super) fn table(rows: &[Vec<String>]) -> String {
 /// A signal by number or by name, with or without `SIG`.
 pub(super) fn signal(word: &str) -> Option<i32> {
     if let Ok(number) = word.parse::<i32>() {
-        return (1..=64).contains(&number).then_some(number);
+        // 0 asks only whether there is somebody (kill(2)).
+        return (0..=64).contains(&number).then_some(number);
     }
     let upper = word.to_ascii_uppercase();
     let name = upper.strip_prefix("SIG").unwrap_or(&upper);
@@ -106,7 +107,7 @@ mod tests {
         {
             assert_eq!(signal(word), Some(number), "{word}");
         }
-        for word in ["0", "65", "-1", "NOPE", "SIG", "RTMIN+31", "RTMIN-1"] {
+        for word in ["65", "-1", "NOPE", "SIG", "RTMIN+31", "RTMIN-1"] {
             assert_eq!(signal(word), None, "{word}");
         }
     }

@@ -54,6 +54,10 @@ fn prepare(plan: &Plan<'_>, built: Built) -> Result<Waiting, Failure> {
 
 impl Waiting {
     fn run(self, plan: &Plan<'_>) -> ! {
+        // Start may be long in coming: nothing of the host stays open meanwhile but what start and the command need.
+        let mut keep = vec![plan.listener.as_fd()];
+        keep.extend(plan.seccomp_listener.as_ref().map(AsFd::as_fd));
+        let _ = sys::parent::close_from_except(3_u32.saturating_add(plan.preserve_fds), &keep);
         let start = loop {
             match rustix::net::accept_with(&plan.listener, rustix::net::SocketFlags::CLOEXEC) {
                 Ok(start) => break start,

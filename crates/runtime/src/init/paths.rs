@@ -17,7 +17,8 @@ pub(super) fn protect(plan: &Plan<'_>, root: &Root) -> Result<(), Failure> {
         read_only(root, Path::new(path)).at(Stage::Paths, || format!("read-only {path}"))?;
     }
     let mut covers = Covers::default();
-    for path in plan.linux.masked_paths().iter().flatten() {
+    let mut seen = std::collections::BTreeSet::new();
+    for path in plan.linux.masked_paths().iter().flatten().filter(|path| seen.insert(*path)) {
         covers.mask(root, Path::new(path)).at(Stage::Paths, || format!("masked {path}"))?;
     }
     Ok(())

@@ -222,6 +222,40 @@ fn a_process_runs_in_a_group_below_and_in_a_paused_container_when_asked() {
 }
 
 #[test]
+fn what_runcs_own_tests_expect_holds() {
+    let mut bundle = bundle!();
+    bundle.config["process"]["env"] = json!(["PATH=/bin", "ONE=two", "ONE=three"]);
+    started(&mut bundle, "sleep 100");
+    // Nothing of the host is open in a container that waits or runs; the last of equal variables counts; no user is root.
+    let pid = bundle.pid();
+    for entry in std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap() {
+        let target = std::fs::read_link(entry.unwrap().path()).unwrap().display().to_string();
+        assert!(!target.starts_with("/sys/fs/cgroup"), "{target}");
+    }
+    assert_eq!(bundle.exec(&["sh", "-c", "env | grep -c ONE; echo $ONE"]).ok(), "1\nthree\n");
+    let file = bundle.path().join("process.json");
+    std::fs::write(&file, json!({"cwd": "/", "args": ["/bin/id", "-u"]}).to_string()).unwrap();
+    assert_eq!(bundle.oci(&["exec", "-p", file.to_str().unwrap(), &bundle.id]).ok(), "0\n");
+    bundle.oci(&["kill", &bundle.id, "0"]).ok();
+    bundle.oci(&["kill", &bundle.id, "KILL"]).ok();
+    bundle.wait_for("stopped");
+    assert!(bundle.oci(&["kill", &bundle.id, "0"]).failed().contains("container not running"));
+    bundle.oci(&["kill", "--all", &bundle.id, "0"]).ok();
+    bundle.oci(&["delete", &bundle.id]).ok();
+    // One that waits for start.
+    bundle.create().ok();
+    let pid = bundle.pid();
+    let open: Vec<_> = std::fs::read_dir(format!("/proc/{pid}/fd"))
+        .unwrap()
+        .map(|entry| std::fs::read_link(entry.unwrap().path()).unwrap().display().to_string())
+        .filter(|target| target.starts_with('/') && !target.contains(bundle.path().to_str().unwrap()))
+        .filter(|target| target != "/dev/null")
+        .collect();
+    assert_eq!(open, Vec::<String>::new());
+    assert!(bundle.oci(&["--root", "/absent/states", "list"]).failed().contains("/absent/states"));
+}
+
+#[test]
 fn the_version_is_three_lines_that_engines_parse() {
     let bundle = bundle!();
     let text = bundle.oci(&["--version"]).ok();

@@ -53,6 +53,16 @@ fn a_memory_policy_is_the_processs() {
     bundle.shell("cat /proc/self/numa_maps");
     let text = bundle.run().ok();
     assert!(text.contains("bind=static:0"), "{text}");
+    bundle.shell("sleep 100");
+    bundle.config["linux"]["personality"] = json!({"domain": "LINUX32"});
+    bundle.create().ok();
+    bundle.start().ok();
+    let text = bundle.exec(&["sh", "-c", "cat /proc/self/numa_maps; cat /proc/self/personality"]).ok();
+    assert!(
+        text.contains("bind=static:0") && text.contains("00000008"),
+        "executed processes are no others: {text}"
+    );
+    bundle.oci(&["delete", "--force", &bundle.id]).ok();
     bundle.config["linux"]["memoryPolicy"] = json!({"mode": "MPOL_BIND", "nodes": "1000"});
     assert!(bundle.create().failed().contains("memoryPolicy"));
     assert_eq!(bundle.leftovers(), Vec::<String>::new());

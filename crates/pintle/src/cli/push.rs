@@ -1,5 +1,7 @@
 //! `pintle push`: sends an image to a registry.
 
+use std::collections::HashMap;
+
 use super::client::Client;
 use super::failure::{Explain, Failure};
 use super::human::decimal_bytes;
@@ -38,7 +40,7 @@ pub(crate) async fn run(args: Args, client: &Client) -> Result<(), Failure> {
     };
     let what = || format!("pushing {}", args.image);
     let mut stream = client.own_images().push_image(request).await.explain(what)?;
-    let mut sent = 0;
+    let mut sent = HashMap::new();
     loop {
         let message = stream.message().await;
         let message = message.map_err(|status| Failure::Call { what: what(), status: Box::new(status) })?;
@@ -61,12 +63,15 @@ pub(crate) async fn run(args: Args, client: &Client) -> Result<(), Failure> {
     }
 }
 
-/// A line for each layer that is there.
-fn report(message: &PushProgress, sent: &mut u64) {
+/// A line for each layer that is there. Several are on their way at the same time.
+fn report(message: &PushProgress, sent: &mut HashMap<String, u64>) {
     let layer = short_id(&message.layer);
     match message.state() {
-        PushedLayer::PushSending => *sent = message.sent_bytes,
-        PushedLayer::PushDone => eprintln!("{layer}: {} sent", decimal_bytes(std::mem::take(sent))),
+        PushedLayer::PushSending => drop(sent.insert(message.layer.clone(), message.sent_bytes)),
+        PushedLayer::PushDone => {
+            let bytes = sent.remove(&message.layer).unwrap_or(0);
+            eprintln!("{layer}: {} sent", decimal_bytes(bytes));
+        }
         PushedLayer::PushAlreadyPresent => eprintln!("{layer}: there already"),
     }
 }

@@ -138,7 +138,11 @@ impl Coded for CreateContainerError {
                 }
             },
             CreateContainerError::NameTaken { .. } => Code::AlreadyExists,
-            CreateContainerError::Untrusted { source, .. } => source.code(),
+            // Whoever calls lacks no right.
+            CreateContainerError::Untrusted { source, .. } => match source.code() {
+                Code::PermissionDenied => Code::FailedPrecondition,
+                code => code,
+            },
             CreateContainerError::NoImage { .. } | CreateContainerError::NoVolumeImage { .. } => {
                 Code::NotFound
             }

@@ -66,7 +66,14 @@ pub(super) fn make(
             } else {
                 target(root, mount, Kind::Directory)?
             };
-            let made = new(plan, kind, source, mount)?;
+            // What is seen at a place has the mode of the place, where nothing else is said.
+            let mode = (kind == "tmpfs"
+                && !mount.options.data.iter().any(|option| option.starts_with("mode=")))
+            .then(|| rustix::fs::fstat(&place))
+            .transpose()
+            .at(Stage::Mounts, name)?
+            .map(|stat| format!("{:o}", stat.st_mode & 0o7777));
+            let made = new(plan, kind, source, mount, mode.as_deref())?;
             if mount.options.copy_up && kind == "tmpfs" {
                 copy_up::copy(place.as_fd(), made.as_fd())
                     .at(Stage::Mounts, || format!("tmpcopyup of {}", name()))?;
@@ -97,11 +104,20 @@ fn target(root: &Root, mount: &Prepared, kind: Kind) -> Result<OwnedFd, Failure>
 }
 
 /// Makes a file system in the container's namespaces.
-fn new(plan: &Plan<'_>, kind: &str, source: &str, mount: &Prepared) -> Result<OwnedFd, Failure> {
+fn new(
+    plan: &Plan<'_>,
+    kind: &str,
+    source: &str,
+    mount: &Prepared,
+    mode: Option<&str>,
+) -> Result<OwnedFd, Failure> {
     let label = crate::labels::mount_context(plan.linux.mount_label().as_deref(), kind);
     let mut parameters = mount.options.parameters();
     if !source.is_empty() {
         parameters.push(Parameter::Value("source", source));
+    }
+    if let Some(mode) = mode {
+        parameters.push(Parameter::Value("mode", mode));
     }
     if let Some(label) = &label {
         parameters.push(Parameter::Value("context", label));

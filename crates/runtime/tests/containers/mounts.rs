@@ -87,6 +87,21 @@ fn the_root_is_read_only_if_asked_and_private_to_the_container() {
 }
 
 #[test]
+fn a_tmpfs_has_the_mode_of_its_place() {
+    use std::os::unix::fs::PermissionsExt;
+    let mut bundle = bundle!();
+    let place = bundle.rootfs().join("place");
+    std::fs::create_dir(&place).unwrap();
+    std::fs::set_permissions(&place, std::fs::Permissions::from_mode(0o710)).unwrap();
+    bundle.mount(json!({"destination": "/place", "type": "tmpfs", "source": "tmpfs"}));
+    bundle.mount(
+        json!({"destination": "/other", "type": "tmpfs", "source": "tmpfs", "options": ["mode=1700"]}),
+    );
+    bundle.shell("stat -c %a /place /other");
+    assert_eq!(bundle.run().ok(), "710\n1700\n");
+}
+
+#[test]
 fn propagation_is_as_asked() {
     for (word, root, expected) in
         [("rslave", "", "private"), ("rshared", "shared", "shared:"), ("private", "", "private")]

@@ -68,6 +68,8 @@ async fn served() -> Option<Served> {
             hooks_dirs: Vec::new(),
             security: Default::default(),
             gc_after: Duration::from_secs(3600),
+            handlers: Vec::new(),
+            default_handler: String::new(),
         },
         store,
         images,

@@ -25,6 +25,10 @@ pub struct NodeConfig {
     /// How long layers and kept blobs stay that nobody needs.
     pub gc_after: std::time::Duration,
     pub security: SecurityConfig,
+    /// The runtime handlers that pods may ask for beside the empty one.
+    pub handlers: Vec<crate::handlers::HandlerConfig>,
+    /// Which of them pods mean that ask for none; empty: the runtime of this program, with nothing changed.
+    pub default_handler: String,
 }
 
 /// What the kernel's security modules are used for.
@@ -63,6 +67,7 @@ pub(crate) struct Context {
     pub(crate) devices: cdi::Registry,
     /// The hooks that the node's administrator gives containers.
     pub(crate) hooks: hooks::Folders,
+    pub(crate) handlers: crate::handlers::Handlers,
     pub(crate) shim: ShimBinary,
     pub(crate) cgroups: cgroup::Host,
     pub(crate) host: spec::HostFacts,

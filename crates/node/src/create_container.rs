@@ -15,12 +15,13 @@ use crate::actor::{Answer, Fact, Facts};
 use crate::checkpoint::RestoreFrom;
 use crate::context::{Context, blocking};
 use crate::error::{CreateContainerError, Fault};
+use crate::handlers::{Features, HandlerError};
 use crate::planned::Planned;
 use crate::plugins::{self, About};
 use crate::pod_shim::PodShim;
 use crate::record::{ContainerFacts, ContainerRecord, ContainerState, PodRecord};
 use crate::stage::stage;
-use crate::{container_mounts, devices, lost, pod_files, propagation, teardown};
+use crate::{container_mounts, devices, handlers, lost, pod_files, propagation, teardown};
 use shim::protocol::{CreateRequest, Method, Restore};
 
 const SIGTERM: u8 = 15;
@@ -186,6 +187,7 @@ async fn build(
         namespaces: namespaces(order)?,
         cgroup: order.pod.state.cgroup.name_of(&order.id),
         selinux: labels.spec,
+        builtin: crate::users::builtin_features(context).await,
     };
     let consults = pass.wants(Event::CreateContainer);
     // Reads the root file system and writes the bundle.
@@ -286,6 +288,8 @@ struct Work {
     namespaces: NamespacePlan,
     cgroup: String,
     selinux: spec::SelinuxLabels,
+    /// What the runtime of this program can do here.
+    builtin: Features,
 }
 
 impl Work {
@@ -332,6 +336,7 @@ impl Work {
             selinux: &self.selinux,
         })
         .map_err(spec_failed)?;
+        let spec = self.adapted(spec)?;
         let profile = spec.process().as_ref().and_then(|process| process.apparmor_profile().as_deref());
         profile.map_or(Ok(()), |profile| self.context.confinement.ensure(profile)).map_err(spec_failed)?;
         let planned = Planned {
@@ -347,6 +352,33 @@ impl Work {
         let devices = cdi::requested(&self.request.cdi_devices, &self.request.annotations)
             .map_err(|source| CreateContainerError::Device { name: name.clone(), source })?;
         planned.with_devices(&self.context.devices, &devices)
+    }
+
+    /// As the pod's handler wants it.
+    fn adapted(
+        &self,
+        spec: oci_spec::runtime::Spec,
+    ) -> Result<oci_spec::runtime::Spec, CreateContainerError> {
+        let (name, handler) = (self.request.name.clone(), self.pod.state.handler.clone());
+        if handler.is_empty() {
+            return Ok(spec);
+        }
+        let Some(found) = self.context.handlers.find(&handler) else {
+            return Err(CreateContainerError::HandlerGone { name, handler });
+        };
+        let of = handlers::Adapted {
+            pod: &self.pod.request,
+            pod_dir: &self.context.pod_dir(&self.pod.id),
+            id: &self.id,
+            container: &self.request,
+            builtin: self.builtin,
+        };
+        handlers::adapt(found, spec, &of).map_err(|source| match source {
+            HandlerError::Lacks { what: handlers::RECURSIVE_READ_ONLY, .. } => {
+                CreateContainerError::NoRecursiveReadOnly { name, handler, source }
+            }
+            source => CreateContainerError::Handler { name, handler, source },
+        })
     }
 
     /// Who it runs as: names are looked up in the image's own files, read through descriptors below its root.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use model::id::{ContainerId, PodId};
 use model::request::PodName;
 
+use crate::handlers::HandlerError;
 use crate::shim_client::{ShimError, SpawnError};
 use crate::snapshot::LookupError;
 
@@ -72,6 +73,8 @@ pub enum RunPodError {
         "pod {name}: this node cannot give a pod users of its own: its kernel, or the file system of images or state, cannot map ids"
     )]
     NoUserNamespaces { name: PodName },
+    #[error("pod {name}: runtime handler {handler}: {source}")]
+    Handler { name: PodName, handler: String, source: HandlerError },
     #[error("pod {name}: {source}")]
     Refused { name: PodName, source: nri::Refusal },
     #[error("pod {name}: {stage}: {fault}")]
@@ -142,6 +145,15 @@ pub enum CreateContainerError {
     NoVolumeImage { name: String, index: usize, image: String },
     #[error("ImageVolumeMountFailed: container {name:?}: mounts[{index}]: {source}")]
     Volume { name: String, index: usize, source: image::RootfsError },
+    #[error("container {name:?}: runtime handler {handler}: {source}")]
+    Handler { name: String, handler: String, source: HandlerError },
+    /// The first word is what the kubelet knows it by.
+    #[error("RROUnsupported: container {name:?}: runtime handler {handler}: {source}")]
+    NoRecursiveReadOnly { name: String, handler: String, source: HandlerError },
+    #[error(
+        "container {name:?}: runtime handler {handler:?} of its pod is not configured any more; configure it, or run the pod anew"
+    )]
+    HandlerGone { name: String, handler: String },
     #[error("container {name:?}: {source}")]
     Refused { name: String, source: nri::Refusal },
     #[error("container {name:?}: {source}")]
@@ -250,6 +262,9 @@ pub enum UpdateError {
     Refused { id: ContainerId, why: String },
     #[error("container {id}: {source}; nothing was changed")]
     Spec { id: ContainerId, source: spec::SpecError },
+    /// A runtime that is another program refused; its words are in it.
+    #[error("{source}")]
+    Runtime { source: ShimError },
     #[error("container {id}: {source}; nothing was changed")]
     Cgroup { id: ContainerId, source: cgroup::ApplyError },
     #[error("container {id}: {source}; nothing was changed")]
@@ -289,6 +304,8 @@ pub enum CheckpointError {
     PodNotReady { pod: PodId },
     #[error("container {id} is {state}; only a running container can be checkpointed")]
     NotRunning { id: ContainerId, state: &'static str },
+    #[error("pod {pod}: runtime handler {handler}: {source}")]
+    Handler { pod: PodId, handler: String, source: HandlerError },
     #[error("pod {pod} is being checkpointed already; try again when that is done")]
     Busy { pod: PodId },
     /// Says what to install.
@@ -320,6 +337,8 @@ pub enum RestorePodError {
     /// Says what to install.
     #[error("restoring needs CRIU: {why}")]
     NoCriu { why: String },
+    #[error("pod {name}: runtime handler {handler}: {source}")]
+    Handler { name: PodName, handler: String, source: HandlerError },
     #[error("{why}")]
     Invalid { why: String },
     /// What is in the folder is no checkpoint that this version can restore.

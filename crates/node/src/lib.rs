@@ -15,6 +15,7 @@ mod disk;
 mod error;
 mod events;
 mod exec_sync;
+mod handlers;
 mod host;
 mod join;
 mod lost;
@@ -51,6 +52,10 @@ pub use disk::{Capacity, capacity};
 pub use error::*;
 pub use events::{Event, EventKind, Events, Lagged, QUEUE as EVENT_QUEUE, Subject};
 pub use exec_sync::{ExecOutput, OUTPUT_LIMIT};
+pub use handlers::{
+    BaseSpecError, Features, HandlerConfig, HandlerError, HandlerKind, OciHandler, Pause, PrivilegedPolicy,
+    ShimHandler,
+};
 pub use node::{Node, OpenNodeError, Parts};
 pub use record::{
     ContainerFacts, ContainerRecord, ContainerState, PodCgroup, PodLimits, PodRecord, PodState,

@@ -2,7 +2,6 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use model::container::Container;
 use model::exit::Exit;
@@ -12,9 +11,7 @@ use model::time::Timestamp;
 use crate::actor::{Fact, Facts};
 use crate::context::{Context, blocking};
 use crate::pod_shim::{Ended, PodShim};
-
-/// How long killing what a lost shim left may take for one container.
-const KILLING: Duration = Duration::from_secs(5);
+use crate::teardown;
 
 /// Watches the shim of a pod until it ends. If nobody asked it to, the pod is over: what is left of its processes is killed.
 pub(crate) fn watch(shim: PodShim, context: Arc<Context>, pod: PodId, facts: Facts) {
@@ -23,19 +20,17 @@ pub(crate) fn watch(shim: PodShim, context: Arc<Context>, pod: PodId, facts: Fac
             return;
         }
         let why = format!("its shim (process {}) ended without being asked to", shim.pid());
-        let containers: Vec<_> = context
-            .published
-            .load()
+        let snapshot = context.published.load();
+        let containers: Vec<_> = snapshot
             .containers_of(&pod)
             .map(|container| (container.id.clone(), container.facts.cgroup.clone()))
             .collect();
-        let pod_dir = context.pod_dir(&pod);
-        let cgroups = context.cgroups.clone();
+        let pod_cgroup = snapshot.pods.get(&pod).map(|pod| pod.state.cgroup.clone());
+        let (pod_dir, cgroups) = (context.pod_dir(&pod), context.cgroups.clone());
         let exits = blocking(move || {
-            for (_, cgroup) in &containers {
-                if let Ok(cgroup) = cgroups.open(cgroup) {
-                    let _ = cgroup.kill_all(KILLING);
-                }
+            let paths: Vec<_> = containers.iter().map(|(_, cgroup)| cgroup.clone()).collect();
+            if let Some(pod_cgroup) = pod_cgroup {
+                teardown::end_orphans(&cgroups, &pod, &pod_dir, &pod_cgroup, &paths);
             }
             containers.iter().filter_map(|(id, _)| Some((id.clone(), recorded_exit(&pod_dir, id)?))).collect()
         })
@@ -64,6 +59,7 @@ pub(crate) fn recorded_exit(pod_dir: &Path, id: &ContainerId) -> Option<Containe
 pub(crate) fn exited(record: &shim::protocol::Exit) -> Container {
     let status = i32::try_from(record.code).unwrap_or(255);
     let exit = match (record.oom_killed, record.signal) {
+        _ if !record.lost.is_empty() => Exit::Lost { why: record.lost.clone() },
         // A process that outlived the loss of a child, and ended well, did not run out of memory.
         (true, _) if status != 0 => Exit::OutOfMemory { status },
         (_, 0) => Exit::Code(u8::try_from(status).unwrap_or(255)),

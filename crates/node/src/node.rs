@@ -17,6 +17,7 @@ use crate::context::{Context, NodeConfig};
 use crate::error::*;
 use crate::events::Events;
 use crate::exec_sync::{self, ExecOutput};
+use crate::handlers::{Features, Handlers};
 use crate::join::Operation;
 use crate::pod_shim::PodShim;
 use crate::record::{ContainerRecord, PodLimits, PodRecord};
@@ -80,6 +81,7 @@ impl Node {
             nri,
             devices: cdi::Registry::new(config.cdi_dirs.clone()),
             hooks: hooks::Folders::new(config.hooks_dirs.clone()),
+            handlers: Handlers::new(config.default_handler.clone(), config.handlers.clone()),
             shim,
             host: crate::host::facts(&cgroups, &confinement).map_err(OpenNodeError::Host)?,
             confinement,
@@ -129,6 +131,32 @@ impl Node {
 
     pub fn networks(&self) -> &Arc<network::Networks> {
         &self.context.networks
+    }
+
+    /// The runtime handlers that a pod may ask for, the empty one first, and what each can do. Programs are asked where they have not been.
+    pub async fn handlers(&self) -> Vec<(String, Features)> {
+        let builtin = self.builtin_features().await;
+        let context = self.context.clone();
+        crate::context::blocking(move || {
+            let names = context.handlers.names().into_iter();
+            names
+                .map(|(name, handler)| (name, handler.map_or(builtin, |handler| handler.features(builtin))))
+                .collect()
+        })
+        .await
+    }
+
+    async fn builtin_features(&self) -> Features {
+        crate::users::builtin_features(&self.context).await
+    }
+
+    /// Tells all networks which addresses are this node's pods'.
+    ///
+    /// # Errors
+    /// They are no addresses, or cannot be kept.
+    pub fn pod_cidr(&self, text: &str) -> Result<(), network::PodCidrError> {
+        let of_handlers = self.context.handlers.networks();
+        std::iter::once(self.networks()).chain(of_handlers).try_for_each(|networks| networks.pod_cidr(text))
     }
 
     /// Whether pods of this node can have users of their own.

@@ -38,6 +38,9 @@ pub struct PodState {
     /// The SELinux level that no other pod has.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub selinux_level: Option<String>,
+    /// The handler that runs it, whatever its request calls it; empty: the runtime of this program, with nothing changed.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub handler: String,
 }
 
 /// What the pod as a whole may use: as its request says, with every later update.

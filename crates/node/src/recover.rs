@@ -24,9 +24,6 @@ use crate::record::{ContainerRecord, ContainerState, PodCgroup, PodRecord, PodSt
 use crate::records::Loaded;
 use crate::{lost, teardown};
 
-/// How long killing what a lost shim left may take for one container.
-const KILLING: Duration = Duration::from_secs(5);
-
 /// How long one shim may take to answer. A shim is a poll loop: one that takes longer is stopped or stuck.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -135,16 +132,10 @@ async fn end(context: &Arc<Context>, pod: PodRecord, containers: &[ContainerReco
     if let Err(fault) = teardown::end_shim(context, &pod.id, None).await {
         warn!(pod = %pod.id, %fault, "what its shim left could not be ended");
     }
-    let (cgroups, host) =
-        (containers.iter().map(|c| c.facts.cgroup.clone()).collect::<Vec<_>>(), context.cgroups.clone());
-    blocking(move || {
-        for cgroup in cgroups {
-            if let Ok(cgroup) = host.open(&cgroup) {
-                let _ = cgroup.kill_all(KILLING);
-            }
-        }
-    })
-    .await;
+    let paths: Vec<_> = containers.iter().map(|container| container.facts.cgroup.clone()).collect();
+    let (host, id, pod_dir) = (context.cgroups.clone(), pod.id.clone(), context.pod_dir(&pod.id));
+    let pod_cgroup = pod.state.cgroup.clone();
+    blocking(move || teardown::end_orphans(&host, &id, &pod_dir, &pod_cgroup, &paths)).await;
     let why = Some("its shim ended while the daemon was away".to_owned());
     let state = PodState { pod: Pod::Stopped { why }, shim_pid: 0, ..pod.state.clone() };
     if let Err(error) = context.records.settle_pod(&pod.id, &state).await {

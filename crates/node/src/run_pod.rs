@@ -14,6 +14,7 @@ use crate::actor::{Actor, Answer};
 use crate::context::{Context, blocking};
 use crate::error::{Fault, RunPodError};
 use crate::events::EventKind;
+use crate::handlers::{self, Handler, HandlerError, HandlerKind};
 use crate::pod_files::{self, PodFileError};
 use crate::pod_shim::PodShim;
 use crate::record::{PodCgroup, PodRecord, PodState};
@@ -36,8 +37,12 @@ async fn make(context: &Arc<Context>, id: &PodId, request: &Arc<PodRequest>) -> 
         |stage: &'static str| move |fault: Fault| RunPodError::Failed { name: name.clone(), stage, fault };
     check(request, &context.host)?;
     cgroups::check(context.config.cgroup_driver, request)?;
-    if request.namespaces.user.is_some() && !users::possible(context).await {
-        return Err(RunPodError::NoUserNamespaces { name: name.clone() });
+    let handler = handler(context, request)?;
+    if request.namespaces.user.is_some() {
+        if !users::possible(context).await {
+            return Err(RunPodError::NoUserNamespaces { name: name.clone() });
+        }
+        need_users(context, request, &handler).await?;
     }
     let labels = context
         .confinement
@@ -53,7 +58,7 @@ async fn make(context: &Arc<Context>, id: &PodId, request: &Arc<PodRequest>) -> 
     let cgroup = PodCgroup::of(context.config.cgroup_driver, id, request);
     let mut made = Made::default();
     let built = async {
-        let (client, addresses) = build(context, id, request, labels.file, &mut made).await?;
+        let (client, addresses) = build(context, id, request, &handler, labels.file, &mut made).await?;
         let state = PodState {
             pod: Pod::Ready,
             addresses,
@@ -62,6 +67,7 @@ async fn make(context: &Arc<Context>, id: &PodId, request: &Arc<PodRequest>) -> 
             network_owed: request.namespaces.network == NamespaceMode::Pod,
             limits: pod_limits::of(request),
             selinux_level: labels.level,
+            handler: handler.clone(),
         };
         let pass = context.nri.enter().await;
         admitted(context, &pass, id, request, &state).await?;
@@ -77,7 +83,7 @@ async fn make(context: &Arc<Context>, id: &PodId, request: &Arc<PodRequest>) -> 
             context.adopt(id.clone(), handle);
             context.published.put_pod(&record, &[EventKind::Created, EventKind::Started]);
             lost::watch(client, context.clone(), id.clone(), facts);
-            info!(pod = %id, name = %name, handler = "builtin", "pod running");
+            info!(pod = %id, name = %name, handler, "pod running");
             Ok(())
         }
         Err(error) => {
@@ -126,10 +132,6 @@ async fn admitted(
 /// Refuses what cannot be honoured, before anything is made.
 fn check(request: &PodRequest, host: &spec::HostFacts) -> Result<(), RunPodError> {
     let name = &request.name;
-    if !request.handler.is_empty() {
-        let (handler, known) = (request.handler.clone(), "the empty default only".into());
-        return Err(RunPodError::UnknownHandler { handler, known });
-    }
     let invalid = |why: String| RunPodError::Invalid { name: name.clone(), why };
     if !request.hostname.is_empty() {
         spec::hostname::check(&request.hostname).map_err(|why| invalid(why.to_string()))?;
@@ -139,6 +141,37 @@ fn check(request: &PodRequest, host: &spec::HostFacts) -> Result<(), RunPodError
     }
     spec::sysctl::of_pod(request).map(drop).map_err(|why| invalid(why.to_string()))?;
     pod_limits::check(&pod_limits::of(request), host).map_err(|why| invalid(why.to_string()))
+}
+
+/// The name of the handler that runs the pod, which can.
+fn handler(context: &Context, request: &PodRequest) -> Result<String, RunPodError> {
+    let unknown = |known| RunPodError::UnknownHandler { handler: request.handler.clone(), known };
+    let name = context.handlers.resolve(&request.handler).map_err(unknown)?;
+    if let Some(handler) = context.handlers.find(&name) {
+        handler.check(request).map_err(|source| refused(request, &name, source))?;
+    }
+    Ok(name)
+}
+
+/// Refuses a pod with users of its own whose runtime cannot give it any.
+async fn need_users(
+    context: &Arc<Context>,
+    request: &Arc<PodRequest>,
+    handler: &str,
+) -> Result<(), RunPodError> {
+    let builtin = users::builtin_features(context).await;
+    let (context, request, handler) = (context.clone(), request.clone(), handler.to_owned());
+    blocking(move || {
+        let Some(found) = context.handlers.find(&handler) else { return Ok(()) };
+        found
+            .need(builtin, "pods with users of their own", |has| has.user_namespaces)
+            .map_err(|source| refused(&request, &handler, source))
+    })
+    .await
+}
+
+fn refused(request: &PodRequest, handler: &str, source: HandlerError) -> RunPodError {
+    RunPodError::Handler { name: request.name.clone(), handler: handler.into(), source }
 }
 
 /// What a failure has to take back.
@@ -154,6 +187,7 @@ async fn build(
     context: &Arc<Context>,
     id: &PodId,
     request: &Arc<PodRequest>,
+    handler: &str,
     label: Option<String>,
     made: &mut Made,
 ) -> Result<(PodShim, Vec<IpAddr>), RunPodError> {
@@ -165,7 +199,15 @@ async fn build(
         .map_err(|source| Fault::File { path: context.pod_dir(id), source })
         .map_err(failed("its folder"))?;
     // The shim makes the namespaces while the files are written.
-    let config = shim_config(context, id, request, &hostname);
+    let handler = context.handlers.find(handler);
+    let mut config = shim_config(context, id, request, &hostname);
+    if let Some(handler) = handler {
+        let of_pod = PodCgroup::of(context.config.cgroup_driver, id, request);
+        let systemd = of_pod.driver() == cgroup::Driver::Systemd;
+        config.foreign = handler
+            .for_shim(id, &config.pod_dir, systemd)
+            .map_err(|source| refused(request, &handler.config.name, source))?;
+    }
     let (spawned, files) = tokio::join!(
         stage("shim", id, PodShim::spawn(&context.shim, &config)),
         stage(
@@ -196,19 +238,43 @@ async fn build(
         PodFileError::Own(fault) => failed("its files")(fault),
     })?;
     if request.namespaces.network == NamespaceMode::Host {
+        begin_foreign(context, id, request, handler, &client, &cgroup).await?;
         return Ok((client, Vec::new()));
     }
-    let attached = stage("network", id, attach(context, id, request, &client)).await?;
+    let own = handler.and_then(|handler| handler.config.networks.clone());
+    let networks = own.unwrap_or_else(|| context.networks.clone());
+    let attached = stage("network", id, attach(networks, id, request, &client)).await?;
     let addresses = attached.ips;
     let (folder, written) = (context.pod_dir(id), addresses.clone());
     blocking(move || pod_files::write_hosts(&folder, &hostname, &written, label.as_deref()))
         .await
         .map_err(failed("its hosts file"))?;
+    begin_foreign(context, id, request, handler, &client, &cgroup).await?;
     Ok((client, addresses))
 }
 
+/// Has a foreign shim begun, which may look at the pod's network when it is.
+async fn begin_foreign(
+    context: &Context,
+    id: &PodId,
+    request: &PodRequest,
+    handler: Option<&Handler>,
+    client: &PodShim,
+    cgroup: &PodCgroup,
+) -> Result<(), RunPodError> {
+    let Some(handler) = handler.filter(|handler| matches!(handler.config.kind, HandlerKind::Shim(_))) else {
+        return Ok(());
+    };
+    let state_dir = &context.config.state_dir;
+    let of = handlers::PauseOf { id, request, shim: client, cgroup, state_dir };
+    let failed = |fault| RunPodError::Failed { name: request.name.clone(), stage: "its runtime", fault };
+    let spec = handlers::spec_of_pod(handler, &of)
+        .map_err(|source| failed(Fault::File { path: state_dir.join("pause"), source }))?;
+    stage("runtime", id, client.client.begin_pod(spec)).await.map_err(|error| failed(error.into()))
+}
+
 async fn attach(
-    context: &Arc<Context>,
+    networks: Arc<network::Networks>,
     id: &PodId,
     request: &Arc<PodRequest>,
     shim: &PodShim,
@@ -238,7 +304,6 @@ async fn attach(
         cgroup_path: request.cgroup_parent.clone().unwrap_or_default(),
         ..network::PodNetwork::new(id.as_str(), netns)
     };
-    let networks = context.networks.clone();
     blocking(move || networks.attach(&wanted)).await.map_err(|source| RunPodError::Network { name, source })
 }
 
@@ -287,5 +352,6 @@ fn shim_config(context: &Context, id: &PodId, request: &PodRequest, hostname: &s
             .collect(),
         oom_score_adj: Some(SHIM_OOM_SCORE_ADJ),
         log_level: shim::config::LogLevel::Warn,
+        foreign: None,
     }
 }

@@ -3,6 +3,7 @@
 //! Every step is idempotent. A step that fails keeps none of the later ones from being tried, and the first failure is reported; as
 //! the record stays then, all of it is tried again by whoever asks next, also after a restart.
 
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -135,7 +136,10 @@ pub(crate) async fn pod(
     steps.note(id.as_str(), "its shim", end_shim(context, id, shim).await);
     let pod_dir = context.pod_dir(id);
     let removed = blocking(move || {
+        end_foreign_shim(&pod_dir);
         unmount(&pod_dir.join("shm"))?;
+        // Of a foreign runtime's containers, with all that is attached below.
+        unmount(&shim::config::roots_path(&pod_dir))?;
         remove_tree(&pod_dir).map_err(|source| Fault::File { path: pod_dir, source })
     })
     .await;
@@ -164,6 +168,42 @@ pub(crate) async fn end_shim(context: &Context, id: &PodId, shim: Option<&PodShi
         }
     };
     stage("shim down", id, end).await
+}
+
+/// Ends a foreign shim that outlived ours, which otherwise ends it. What it parents is in the cgroups of containers, or ends with it.
+pub(crate) fn end_foreign_shim(pod_dir: &Path) {
+    let Ok(bytes) = std::fs::read(shim::config::task_record_path(pod_dir)) else { return };
+    let Ok(record) = serde_json::from_slice::<shim::config::TaskRecord>(&bytes) else { return };
+    if let Ok(pidfd) = sys::process::open_pidfd(record.pid.cast_signed(), record.start_time) {
+        let _ = rustix::process::pidfd_send_signal(&pidfd, rustix::process::Signal::KILL);
+        sys::process::wait_for_end(pidfd.as_fd(), 2000);
+    }
+}
+
+/// Ends what a lost shim left of a pod: the foreign shim first, where there is one, which would otherwise see the rest end.
+pub(crate) fn end_orphans(
+    cgroups: &cgroup::Host,
+    pod: &PodId,
+    pod_dir: &Path,
+    pod_cgroup: &PodCgroup,
+    containers: &[String],
+) {
+    const KILLING: Duration = Duration::from_secs(5);
+    end_foreign_shim(pod_dir);
+    for path in containers {
+        if let Ok(cgroup) = cgroups.open(path) {
+            let _ = cgroup.kill_all(KILLING);
+        }
+    }
+    // Of what stood for the pod in it.
+    let name = crate::handlers::cgroup_name(pod_cgroup, pod);
+    let path = name.and_then(|name| pod_cgroup.driver().path(&name).ok()).unwrap_or_default();
+    if !path.is_empty()
+        && let Ok(cgroup) = cgroups.open(&path)
+    {
+        let _ = cgroup.kill_all(KILLING);
+        let _ = cgroups.delete(&path, KILLING);
+    }
 }
 
 /// Unmounts what is mounted at `path`, lazily; that nothing is mounted or there is no such path is fine.

@@ -12,6 +12,7 @@ use crate::actor::{Fact, PodHandle};
 use crate::context::{Context, blocking};
 use crate::error::{Fault, UpdateError};
 use crate::plugins::{self, About};
+use crate::pod_shim::PodShim;
 use crate::record::ContainerRecord;
 use crate::snapshot::LookupError;
 
@@ -47,6 +48,38 @@ pub(crate) async fn run(
     Ok(())
 }
 
+/// Has the kernel hold a container to `limits`: by its cgroup, or by the runtime where that is another program, which may keep them elsewhere.
+async fn enforce(
+    context: &Arc<Context>,
+    record: &ContainerRecord,
+    handle: &PodHandle,
+    limits: oci_spec::runtime::LinuxResources,
+) -> Result<(), UpdateError> {
+    let id = record.id.clone();
+    if let Some(shim) = foreign(context, record, handle) {
+        let text = serde_json::to_vec(&limits).map_err(|error| UpdateError::Failed {
+            id: id.clone(),
+            fault: Fault::Other(error.to_string()),
+        })?;
+        return shim.client.update(id.as_str(), text).await.map_err(|source| UpdateError::Runtime { source });
+    }
+    let (host, path) = (context.cgroups.clone(), record.facts.cgroup.clone());
+    blocking(move || {
+        let cgroup = host
+            .open(&path)
+            .map_err(|fault| UpdateError::Failed { id: id.clone(), fault: Fault::Cgroup(fault) })?;
+        cgroup.apply(&limits).map(drop).map_err(|source| UpdateError::Cgroup { id, source })
+    })
+    .await
+}
+
+/// The shim of a container whose runtime is another program.
+fn foreign(context: &Context, record: &ContainerRecord, handle: &PodHandle) -> Option<PodShim> {
+    let pod = context.published.load().pods.get(&record.pod).cloned()?;
+    let handler = context.handlers.find(&pod.state.handler)?;
+    handle.shim.borrow().clone().filter(|_| handler.is_foreign())
+}
+
 /// Changes the limits. `beyond`: the same in NRI's words, which has some that CRI has not; those are in force and not recorded.
 pub(crate) async fn apply(
     context: &Arc<Context>,
@@ -75,20 +108,12 @@ pub(crate) async fn apply(
         Verdict::Refuse(why) => return Err(UpdateError::Refused { id, why }),
     };
     if live {
-        let (host, path, asked) = (context.cgroups.clone(), record.facts.cgroup.clone(), id.clone());
-        blocking(move || {
-            let cgroup = host
-                .open(&path)
-                .map_err(|fault| UpdateError::Failed { id: asked.clone(), fault: Fault::Cgroup(fault) })?;
-            cgroup.apply(&limits).map(drop).map_err(|source| UpdateError::Cgroup { id: asked, source })
-        })
-        .await?;
+        enforce(context, &record, handle, limits).await?;
     }
     if let Err(fault) = handle.facts.tell(Fact::Limits(id.clone(), Box::new(merged))).await {
         // The kernel goes back to what the record says.
         if let Some(before) = before.filter(|_| live) {
-            let (host, path) = (context.cgroups.clone(), record.facts.cgroup.clone());
-            blocking(move || host.open(&path).ok().and_then(|cgroup| cgroup.apply(&before).ok())).await;
+            let _ = enforce(context, &record, handle, before).await;
         }
         return Err(UpdateError::Failed { id, fault });
     }

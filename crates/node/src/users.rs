@@ -9,6 +9,7 @@ use shim::config::{IdRange, PodUsers};
 use sys::mount::Change;
 
 use crate::context::{Context, blocking};
+use crate::handlers::Features;
 
 /// Whether the kernel and the file systems of images and state can map ids. It is tried once.
 pub(crate) async fn possible(context: &Arc<Context>) -> bool {
@@ -18,6 +19,11 @@ pub(crate) async fn possible(context: &Arc<Context>) -> bool {
     let context = context.clone();
     let trial = move || *context.can_map_ids.get_or_init(|| attempt(&context));
     blocking(trial).await
+}
+
+/// What the runtime of this program can do on this node.
+pub(crate) async fn builtin_features(context: &Arc<Context>) -> Features {
+    Features { recursive_read_only: true, user_namespaces: possible(context).await }
 }
 
 /// The pod's files are in the state directory, and mounted with their ids mapped too.

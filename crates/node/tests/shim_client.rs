@@ -44,6 +44,7 @@ fn config(pod_dir: &Path) -> ShimConfig {
         sysctls: Default::default(),
         oom_score_adj: Some(-999),
         log_level: LogLevel::Info,
+        foreign: None,
     }
 }
 

@@ -36,6 +36,35 @@ pub struct ShimConfig {
     pub oom_score_adj: Option<i32>,
     #[serde(default)]
     pub log_level: LogLevel,
+    /// Who runs the containers, where that is not this program's own runtime.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub foreign: Option<Foreign>,
+}
+
+/// A runtime of somebody else that runs a pod's containers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum Foreign {
+    /// A program with the command line of OCI runtimes.
+    Oci(OciProgram),
+    /// A containerd shim v2.
+    Task(TaskShim),
+}
+
+/// A program with the command line of OCI runtimes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OciProgram {
+    /// Absolute.
+    pub path: PathBuf,
+    /// Words for every call, before everything else.
+    #[serde(default)]
+    pub arguments: Vec<String>,
+    /// Where it keeps its state.
+    pub root: PathBuf,
+    #[serde(default)]
+    pub systemd_cgroup: bool,
+    /// How long one call of it may take.
+    pub deadline_secs: u64,
 }
 
 /// Which namespaces the pod has of its own.
@@ -121,6 +150,70 @@ pub fn record_path(pod_dir: &Path) -> PathBuf {
 /// The exit record of a container: a [`crate::protocol::Exit`] as JSON. It is there before anybody is told of the exit.
 pub fn exit_path(pod_dir: &Path, container_id: &str) -> PathBuf {
     pod_dir.join("exits").join(format!("{container_id}.json"))
+}
+
+/// A containerd shim v2, of which one is started for the pod.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TaskShim {
+    /// The program, absolute.
+    pub path: PathBuf,
+    #[serde(default)]
+    pub options: TaskOptions,
+    /// Whether it wants a container that stands for the pod, before all others.
+    #[serde(default)]
+    pub pause: bool,
+    /// Where it may make its socket, if it asks.
+    pub socket_dir: PathBuf,
+    /// How long one call of it may take.
+    pub deadline_secs: u64,
+}
+
+/// What a shim is told of how to run containers.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TaskOptions {
+    #[default]
+    None,
+    /// For runc's shim.
+    Runc { binary: Option<PathBuf>, root: PathBuf, systemd_cgroup: bool },
+    /// For those with a file of their own.
+    Generic { type_url: String, config_path: PathBuf },
+}
+
+/// `task.json`: where the pod's foreign shim is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TaskRecord {
+    /// Of the Task service.
+    pub version: i32,
+    pub address: String,
+    pub pid: u32,
+    /// Field 22 of `/proc/<pid>/stat`, in clock ticks since boot.
+    pub start_time: u64,
+}
+
+/// The [`TaskRecord`].
+pub fn task_record_path(pod_dir: &Path) -> PathBuf {
+    pod_dir.join("task.json")
+}
+
+/// The fifo that is a container's standard stream of that name, for a foreign shim.
+pub(crate) fn stream_path(bundle: &Path, name: &str) -> PathBuf {
+    bundle.join(name)
+}
+
+/// Where the root file systems of a foreign runtime's containers are attached, each in a folder of its container's name.
+pub fn roots_path(pod_dir: &Path) -> PathBuf {
+    pod_dir.join("roots")
+}
+
+/// Where the root file system of a container is attached for a foreign runtime.
+pub fn root_path(pod_dir: &Path, container_id: &str) -> PathBuf {
+    roots_path(pod_dir).join(container_id)
+}
+
+/// The same of the volume of that number. No id of a container has a colon.
+pub fn volume_path(pod_dir: &Path, container_id: &str, number: usize) -> PathBuf {
+    roots_path(pod_dir).join(format!("{container_id}:{number}"))
 }
 
 /// Where the runtime keeps the state of this pod's containers.

@@ -4,6 +4,7 @@ pub mod config;
 pub mod log;
 pub mod protocol;
 
+mod foreign;
 mod messages;
 mod server;
 mod setup;

@@ -39,18 +39,25 @@ pub(crate) fn of_container(input: &SpecInput<'_>) -> Result<Devices, SpecError> 
             devices.nodes.push(node(device, &device.path));
         }
     } else {
-        devices.rules.push(rule(false, LinuxDeviceType::A, None, None, "rwm"));
-        // A node may be made for any device: using it is another rule's matter.
-        devices.rules.push(rule(true, LinuxDeviceType::C, None, None, "m"));
-        devices.rules.push(rule(true, LinuxDeviceType::B, None, None, "m"));
-        for (major, minor) in STANDARD {
-            devices.rules.push(rule(true, LinuxDeviceType::C, major, minor, "rwm"));
-        }
+        devices.rules = plain_device_rules();
     }
     for (index, requested) in input.devices.iter().enumerate() {
         devices.add(index, requested, input)?;
     }
     Ok(devices)
+}
+
+/// The rules of a container that is not privileged, and that asked for no device.
+pub fn plain_device_rules() -> Vec<LinuxDeviceCgroup> {
+    let mut rules = vec![
+        rule(false, LinuxDeviceType::A, None, None, "rwm"),
+        // A node may be made for any device: using it is another rule's matter.
+        rule(true, LinuxDeviceType::C, None, None, "m"),
+        rule(true, LinuxDeviceType::B, None, None, "m"),
+    ];
+    let standard = STANDARD.map(|(major, minor)| rule(true, LinuxDeviceType::C, major, minor, "rwm"));
+    rules.extend(standard);
+    rules
 }
 
 impl Devices {

@@ -25,11 +25,13 @@ pub mod sysctl;
 pub mod user;
 
 pub use container::container_spec;
+pub use devices::plain_device_rules;
 pub use error::{Refusal, SpecError};
 pub use input::{
     Apparmor, CgroupVersion, DeviceKind, HostDevice, HostFacts, ImageFacts, NamespacePlan, PidPlan, PodFiles,
     RequestedDevice, SelinuxLabels, SpecInput,
 };
+pub use namespaces::id_mappings;
 pub use process::raw_environment;
 pub use seccomp_profile::SeccompPlan;
 pub use user::ResolvedUser;

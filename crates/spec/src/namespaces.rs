@@ -39,7 +39,7 @@ pub(crate) fn of_container(input: &SpecInput<'_>) -> Result<Vec<LinuxNamespace>,
 }
 
 /// The id maps of the pod's user namespace, for whoever reads the spec: the namespace has them already.
-pub(crate) fn id_mappings(mappings: &[IdMapping]) -> Vec<LinuxIdMapping> {
+pub fn id_mappings(mappings: &[IdMapping]) -> Vec<LinuxIdMapping> {
     let one = |mapping: &IdMapping| {
         LinuxIdMappingBuilder::default()
             .host_id(mapping.host_id)

@@ -58,10 +58,36 @@ pub fn input(name: &str, bytes: &[u8]) -> io::Result<File> {
 ///
 /// # Errors
 /// It could not be watched; it is killed and reaped then.
-pub fn finish(mut child: Child, deadline: Duration, stdout: Bound, stderr: Bound) -> io::Result<Finished> {
+pub fn finish(child: Child, deadline: Duration, stdout: Bound, stderr: Bound) -> io::Result<Finished> {
+    end(child, deadline, [stdout, stderr], Rest::Killed)
+}
+
+/// The same, but a program that ends by itself may leave others running in its process group: those that it was called for.
+///
+/// # Errors
+/// It could not be watched; it is killed and reaped then.
+pub fn finish_and_leave(
+    child: Child,
+    deadline: Duration,
+    stdout: Bound,
+    stderr: Bound,
+) -> io::Result<Finished> {
+    end(child, deadline, [stdout, stderr], Rest::Left)
+}
+
+/// What becomes of those that a program left in its process group when it ended by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Rest {
+    Killed,
+    Left,
+}
+
+fn end(mut child: Child, deadline: Duration, bounds: [Bound; 2], rest: Rest) -> io::Result<Finished> {
     let group = Pid::from_child(&child);
-    let watched = watch(&mut child, group, Instant::now() + deadline, [stdout, stderr]);
-    let _ = kill_process_group(group, Signal::KILL);
+    let watched = watch(&mut child, group, Instant::now() + deadline, bounds);
+    if rest == Rest::Killed || !matches!(watched, Ok((None, _))) {
+        let _ = kill_process_group(group, Signal::KILL);
+    }
     let status = child.wait()?;
     let (killed, [stdout, stderr]) = watched?;
     Ok(Finished { end: killed.unwrap_or(End::Exited(status)), stdout, stderr })

@@ -42,6 +42,7 @@ impl Coded for RunPodError {
             RunPodError::Stopped { .. }
             | RunPodError::NoUserNamespaces { .. }
             | RunPodError::OtherCgroupDriver { .. }
+            | RunPodError::Handler { .. }
             | RunPodError::Refused { .. } => Code::FailedPrecondition,
             RunPodError::LogDirectory { source, .. } => of_io(source, Code::FailedPrecondition),
             RunPodError::Network { source, .. } => of_attach(source),
@@ -68,6 +69,7 @@ impl Coded for CheckpointError {
             CheckpointError::PodNotReady { .. }
             | CheckpointError::NotRunning { .. }
             | CheckpointError::Busy { .. }
+            | CheckpointError::Handler { .. }
             | CheckpointError::NoCriu { .. } => Code::FailedPrecondition,
             CheckpointError::Invalid { .. } => Code::InvalidArgument,
             CheckpointError::Location { source, .. }
@@ -89,6 +91,7 @@ impl Coded for RestorePodError {
     fn code(&self) -> Code {
         match self {
             RestorePodError::NoCriu { .. }
+            | RestorePodError::Handler { .. }
             | RestorePodError::Unusable { .. }
             | RestorePodError::Incompatible { .. } => Code::FailedPrecondition,
             RestorePodError::Invalid { .. } => Code::InvalidArgument,
@@ -129,6 +132,9 @@ impl Coded for CreateContainerError {
             | CreateContainerError::Ended { .. }
             | CreateContainerError::Foreign { .. }
             | CreateContainerError::Refused { .. }
+            | CreateContainerError::Handler { .. }
+            | CreateContainerError::NoRecursiveReadOnly { .. }
+            | CreateContainerError::HandlerGone { .. }
             | CreateContainerError::Adjusted { .. } => Code::FailedPrecondition,
             CreateContainerError::Device { source, .. } => match source {
                 cdi::DeviceError::Name { .. } | cdi::DeviceError::Annotation { .. } => Code::InvalidArgument,
@@ -231,6 +237,7 @@ impl Coded for UpdateError {
                 Code::FailedPrecondition
             }
             UpdateError::Spec { source, .. } => of_spec(source),
+            UpdateError::Runtime { source } => of_shim(source),
             UpdateError::Cgroup { source, .. } => of_limits(source),
             UpdateError::Failed { fault, .. } => fault.code(),
         }

@@ -32,14 +32,18 @@ impl Runtime {
             Err(_) => Err(format!("the network's plugins did not answer within {NETWORK:?}")),
         };
         let user_namespaces = self.node.has_user_namespaces().await;
+        let handlers = self.node.handlers().await.into_iter().map(|(name, has)| RuntimeHandler {
+            name,
+            features: Some(RuntimeHandlerFeatures {
+                recursive_read_only_mounts: has.recursive_read_only,
+                user_namespaces: has.user_namespaces,
+            }),
+        });
         let conditions = vec![condition("RuntimeReady", Ok(())), condition("NetworkReady", network)];
         Ok(StatusResponse {
             status: Some(RuntimeStatus { conditions }),
             info: if verbose { info::daemon(&self.node) } else { Default::default() },
-            runtime_handlers: vec![RuntimeHandler {
-                name: String::new(),
-                features: Some(RuntimeHandlerFeatures { recursive_read_only_mounts: true, user_namespaces }),
-            }],
+            runtime_handlers: handlers.collect(),
             features: Some(RuntimeFeatures {
                 supplemental_groups_policy: true,
                 user_namespaces_host_network: user_namespaces,
@@ -55,8 +59,8 @@ impl Runtime {
     ) -> Result<UpdateRuntimeConfigResponse, Status> {
         let config = request.runtime_config.and_then(|config| config.network_config);
         if let Some(config) = config.filter(|config| !config.pod_cidr.is_empty()) {
-            let networks = self.node.networks().clone();
-            let kept = blocking(move || networks.pod_cidr(&config.pod_cidr)).await?;
+            let node = self.node.clone();
+            let kept = blocking(move || node.pod_cidr(&config.pod_cidr)).await?;
             kept.map_err(|error| error.status())?;
         }
         Ok(UpdateRuntimeConfigResponse {})

@@ -22,6 +22,7 @@ use serde::{Deserialize, Serialize};
 use crate::actor::Answer;
 use crate::context::{Context, blocking};
 use crate::error::{CheckpointError, Fault};
+use crate::handlers::{Handler, HandlerError};
 use crate::pod_shim::PodShim;
 use crate::record::{ContainerRecord, PodRecord};
 
@@ -78,6 +79,11 @@ struct Capture {
 }
 
 pub(crate) async fn run(context: Arc<Context>, order: Order) -> Answer<(), CheckpointError> {
+    let handler = &order.pod.state.handler;
+    if context.handlers.find(handler).is_some_and(Handler::is_foreign) {
+        let (pod, handler, source) = (order.pod.id.clone(), handler.clone(), HandlerError::Checkpoint);
+        return Err(Arc::new(CheckpointError::Handler { pod, handler, source }));
+    }
     let criu = context.criu.ready(&context.config.checkpoint.criu).await.map_err(Arc::new)?;
     let done = match &order.target {
         Target::Archive(location) => archive::make(&context, &order, &criu, location).await,

@@ -15,6 +15,7 @@ use super::manifest::{Container, Manifest};
 use super::{CHANGES, IMAGES, Written};
 use crate::context::{Context, blocking};
 use crate::error::{Fault, RestorePodError};
+use crate::handlers::{Handler, HandlerError};
 use crate::node::Node;
 
 /// From what a container is restored.
@@ -53,6 +54,12 @@ pub(crate) async fn restore_pod(
     containers: Vec<ContainerRequest>,
     deadline: Instant,
 ) -> Result<(PodId, Vec<(String, ContainerId)>), RestorePodError> {
+    if let Ok(handler) = context.handlers.resolve(&pod.handler)
+        && context.handlers.find(&handler).is_some_and(Handler::is_foreign)
+    {
+        let (name, source) = (pod.name, HandlerError::Checkpoint);
+        return Err(RestorePodError::Handler { name, handler, source });
+    }
     let criu = context.criu.ready(&context.config.checkpoint.criu).await.map_err(|error| match error {
         crate::error::CheckpointError::NoCriu { why } => RestorePodError::NoCriu { why },
         other => RestorePodError::Invalid { why: other.to_string() },

@@ -23,6 +23,7 @@ fn pod(number: u8) -> Arc<PodRecord> {
             network_owed: false,
             limits: PodLimits::default(),
             selinux_level: None,
+            handler: String::new(),
         },
     })
 }

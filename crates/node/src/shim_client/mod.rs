@@ -9,10 +9,11 @@ use connection::Connection;
 use prost::Message;
 use shim::config::socket_path;
 use shim::protocol::{
-    AttachRequest, CallError, CheckpointRequest, CreateRequest, CreateResponse, DeleteRequest,
-    DeleteResponse, Empty, ErrorCode, ExecRequest, ExecResponse, Exit, InfoRequest, InfoResponse,
-    KillExecRequest, KillRequest, Method, PROTOCOL_VERSION, PauseRequest, ReopenLogRequest, ResizeRequest,
-    ResumeRequest, ShutdownRequest, StartRequest, StartResponse, WaitExecRequest, WaitRequest, WaitResponse,
+    AttachRequest, BeginPodRequest, CallError, CheckpointRequest, CreateRequest, CreateResponse,
+    DeleteRequest, DeleteResponse, Empty, ErrorCode, ExecRequest, ExecResponse, Exit, InfoRequest,
+    InfoResponse, KillExecRequest, KillRequest, Method, PROTOCOL_VERSION, PauseRequest, ReopenLogRequest,
+    ResizeRequest, ResumeRequest, ShutdownRequest, StartRequest, StartResponse, UpdateRequest,
+    WaitExecRequest, WaitRequest, WaitResponse,
 };
 use std::io;
 use std::os::fd::OwnedFd;
@@ -244,6 +245,17 @@ impl ShimClient {
         let (criu, images, work) = (text(criu), text(images), text(work));
         let request = CheckpointRequest { id: id.into(), criu, images, work };
         self.call(Method::Checkpoint, &request, Vec::new()).await.map(|Empty {}| ())
+    }
+
+    /// Has a foreign runtime begin the pod; `spec_json` is the OCI spec of what stands for it there.
+    pub async fn begin_pod(&self, spec_json: Vec<u8>) -> Result<(), ShimError> {
+        self.call(Method::BeginPod, &BeginPodRequest { spec_json }, Vec::new()).await.map(|Empty {}| ())
+    }
+
+    /// Has a foreign runtime change a container's limits; `resources_json` is an OCI `linux.resources` object.
+    pub async fn update(&self, id: &str, resources_json: Vec<u8>) -> Result<(), ShimError> {
+        let request = UpdateRequest { id: id.into(), resources_json };
+        self.call(Method::Update, &request, Vec::new()).await.map(|Empty {}| ())
     }
 
     /// Kills and removes all containers of the pod and ends the shim.

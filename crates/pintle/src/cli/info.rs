@@ -36,7 +36,7 @@ pub(crate) async fn run(args: Args, client: &Client) -> Result<(), Failure> {
             "type": condition.r#type, "status": condition.status,
             "reason": condition.reason, "message": condition.message,
         })).collect::<Vec<_>>(),
-        "handlers": status.runtime_handlers.iter().map(|handler| handler.name.as_str()).collect::<Vec<_>>(),
+        "handlers": status.runtime_handlers.iter().map(handler).collect::<Vec<_>>(),
         "cgroupDriver": cgroup_driver,
         "pods": pods.len(),
         "containers": { "total": containers.len(), "running": running },
@@ -57,6 +57,15 @@ fn cgroup_driver(linux: &cri_v1::LinuxRuntimeConfiguration) -> &'static str {
         Ok(cri_v1::CgroupDriver::Cgroupfs) => "cgroupfs",
         Err(_) => "unknown",
     }
+}
+
+fn handler(handler: &cri_v1::RuntimeHandler) -> Value {
+    let features = handler.features.unwrap_or_default();
+    json!({
+        "name": handler.name,
+        "recursiveReadOnlyMounts": features.recursive_read_only_mounts,
+        "userNamespaces": features.user_namespaces,
+    })
 }
 
 fn filesystem(usage: &cri_v1::FilesystemUsage) -> Value {
@@ -96,11 +105,19 @@ fn text(value: &Value) -> String {
         line("Image storage", format!("{} ({used} used)", word(&filesystem["mountpoint"])));
     }
     line("Cgroup driver", word(&value["cgroupDriver"]));
-    let handlers: Vec<&str> =
-        value["handlers"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
-    let handlers = handlers.iter().map(|name| if name.is_empty() { "(default)" } else { name });
-    if handlers.len() > 0 {
-        line("Handlers", printable(&handlers.collect::<Vec<_>>().join(", ")));
+    for handler in value["handlers"].as_array().into_iter().flatten() {
+        let name = match word(&handler["name"]) {
+            name if name.is_empty() => "(default)".to_owned(),
+            name => name,
+        };
+        let has = |key: &str, what| handler[key].as_bool().unwrap_or(false).then_some(what);
+        let features = [
+            has("userNamespaces", "user namespaces"),
+            has("recursiveReadOnlyMounts", "recursive read-only mounts"),
+        ];
+        let features: Vec<&str> = features.into_iter().flatten().collect();
+        let features = if features.is_empty() { "no features".to_owned() } else { features.join(", ") };
+        line("Handler", format!("{name} ({features})"));
     }
     let node = &value["node"];
     if node.is_object() {

@@ -60,6 +60,8 @@ macro_rules! sections {
         #[derive(Clone, Debug, Default, PartialEq, Eq)]
         pub struct Config {
             $( $(#[doc = $section_doc])* pub $section: $struct, )*
+            /// The tables `[runtimes.NAME]`, by their names.
+            pub runtimes: std::collections::BTreeMap<String, RuntimeHandler>,
         }
 
         /// The sections in the order of the declaration, with what they are for.
@@ -105,4 +107,68 @@ macro_rules! sections {
     };
 }
 
+/// Declares a table that may stand several times, each with a name of its own behind the dot. A line reads as in [`sections`].
+macro_rules! table {
+    (
+        $(#[doc = $table_doc:literal])*
+        $section:literal: $struct:ident {
+            $(
+                $(#[doc = $doc:literal])*
+                $key:ident: $type:ty = $default:expr, $shape:expr, $applies:ident;
+            )*
+        }
+    ) => {
+        $(#[doc = $table_doc])*
+        #[derive(Clone, Debug, PartialEq, Eq)]
+        pub struct $struct {
+            $( $(#[doc = $doc])* pub $key: $type, )*
+        }
+
+        impl Default for $struct {
+            fn default() -> $struct {
+                $struct { $( $key: $default, )* }
+            }
+        }
+
+        impl $struct {
+            /// What the table is for.
+            pub(super) const DOC: &'static [&'static str] = &[$($table_doc),*];
+
+            /// Every setting, in the order of the declaration.
+            pub fn keys() -> Vec<Key> {
+                vec![
+                    $( Key {
+                        section: $section,
+                        name: stringify!($key),
+                        doc: &[$($doc),*],
+                        takes: $crate::config::shape::Shape::<$type>::takes(&$shape),
+                        applies: Applies::$applies,
+                    }, )*
+                ]
+            }
+
+            /// Sets one key from what a file says; `None` where there is no such key.
+            pub(super) fn set(
+                &mut self,
+                key: &str,
+                value: &toml::de::DeValue<'_>,
+            ) -> Option<Result<(), $crate::config::shape::Refusal>> {
+                match key {
+                    $( stringify!($key) => {
+                        let read: Result<$type, _> = $crate::config::shape::Shape::read(&$shape, value);
+                        Some(read.map(|value| self.$key = value))
+                    } )*
+                    _ => None,
+                }
+            }
+
+            /// Each setting's value as it is written in a file, in the order of [`Self::keys`].
+            pub(super) fn written(&self) -> Vec<String> {
+                vec![ $( $crate::config::shape::Shape::<$type>::write(&$shape, &self.$key), )* ]
+            }
+        }
+    };
+}
+
 pub(super) use sections;
+pub(super) use table;

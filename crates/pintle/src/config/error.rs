@@ -60,6 +60,15 @@ pub enum Problem {
     #[error("{place}: there is no section `[{section}]`{}", advice(.meant, .known))]
     UnknownSection { place: Place, section: String, meant: Option<String>, known: Vec<String> },
 
+    #[error(
+        "{place}: a handler cannot be called {name:?}: lower-case letters, digits and dashes, at most 63, no dash at either end"
+    )]
+    HandlerName { place: Place, name: String },
+
+    /// Settings that are right by themselves.
+    #[error("[{section}]: {why}")]
+    Contradiction { section: String, why: String },
+
     #[error("{place}: `{key}` takes {takes}, not {found}{}", advice(.meant, &[]))]
     WrongValue { place: Place, key: String, takes: String, found: String, meant: Option<String> },
 

@@ -1,7 +1,7 @@
 //! The configuration as text for people: the example file, the reference page, and what is in force.
 
-use super::declare::Applies;
-use super::keys::{self, Config, SECTIONS};
+use super::declare::{Applies, Key};
+use super::keys::{self, Config, RuntimeHandler, SECTIONS};
 use super::read::VERSION;
 
 /// A file with every setting explained and commented out at its default: as it stands it changes nothing.
@@ -18,19 +18,22 @@ pub fn example() -> String {
     for (section, doc) in SECTIONS {
         out += &format!("\n{}\n# [{section}]\n", commented(doc));
         for (key, value) in keys.iter().zip(&values).filter(|(key, _)| key.section == *section) {
-            let when = match key.applies {
-                Applies::OnReload => "",
-                Applies::AtRestart => " A change takes hold at a restart.",
-            };
-            out += &format!(
-                "\n{}\n# Takes {}.{when}\n# {} = {value}\n",
-                commented(key.doc),
-                key.takes,
-                key.name
-            );
+            out += &one(key, value);
         }
     }
+    out += &format!("\n{}\n# [runtimes.NAME]\n", commented(RuntimeHandler::DOC));
+    for (key, value) in RuntimeHandler::keys().iter().zip(RuntimeHandler::default().written()) {
+        out += &one(key, &value);
+    }
     out
+}
+
+fn one(key: &Key, value: &str) -> String {
+    let when = match key.applies {
+        Applies::OnReload => "",
+        Applies::AtRestart => " A change takes hold at a restart.",
+    };
+    format!("\n{}\n# Takes {}.{when}\n# {} = {value}\n", commented(key.doc), key.takes, key.name)
 }
 
 /// The reference page: a table for each section, in Markdown.
@@ -39,19 +42,30 @@ pub fn reference() -> String {
     let values = keys::written(&Config::default());
     let mut out = String::new();
     for (section, doc) in SECTIONS {
-        out += &format!("## `[{section}]`\n\n{}\n\n", flowing(doc));
-        out += "| setting | default | what it is | takes | a change applies |\n|---|---|---|---|---|\n";
+        out += &head(section, doc);
         for (key, value) in keys.iter().zip(&values).filter(|(key, _)| key.section == *section) {
-            let when = match key.applies {
-                Applies::OnReload => "on reload",
-                Applies::AtRestart => "at a restart",
-            };
-            out +=
-                &format!("| `{}` | `{value}` | {} | {} | {when} |\n", key.name, flowing(key.doc), key.takes);
+            out += &row(key, value);
         }
         out.push('\n');
     }
+    out += &head("runtimes.NAME", RuntimeHandler::DOC);
+    for (key, value) in RuntimeHandler::keys().iter().zip(RuntimeHandler::default().written()) {
+        out += &row(key, &value);
+    }
     out
+}
+
+fn head(section: &str, doc: &[&str]) -> String {
+    let columns = "| setting | default | what it is | takes | a change applies |\n|---|---|---|---|---|\n";
+    format!("## `[{section}]`\n\n{}\n\n{columns}", flowing(doc))
+}
+
+fn row(key: &Key, value: &str) -> String {
+    let when = match key.applies {
+        Applies::OnReload => "on reload",
+        Applies::AtRestart => "at a restart",
+    };
+    format!("| `{}` | `{value}` | {} | {} | {when} |\n", key.name, flowing(key.doc), key.takes)
 }
 
 impl Config {
@@ -63,6 +77,12 @@ impl Config {
         for (section, _) in SECTIONS {
             out += &format!("\n[{section}]\n");
             for (key, value) in keys.iter().zip(&values).filter(|(key, _)| key.section == *section) {
+                out += &format!("{} = {value}\n", key.name);
+            }
+        }
+        for (name, handler) in &self.runtimes {
+            out += &format!("\n[runtimes.{name}]\n");
+            for (key, value) in RuntimeHandler::keys().iter().zip(handler.written()) {
                 out += &format!("{} = {value}\n", key.name);
             }
         }

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use image::Snapshotter;
 
-use super::declare::{Applies, Key, sections};
+use super::declare::{Applies, Key, sections, table};
 use super::shape::{
-    AbsolutePath, AbsolutePaths, AddressAndPort, Choice, Count, HostAndPort, Hosts, OneOf, OrNone, Patterns,
-    ProfileName, Program, Scopes, Seconds, Size, YesOrNo,
+    AbsolutePath, AbsolutePaths, AddressAndPort, Choice, Count, HandlerName, HostAndPort, Hosts, OneOf,
+    OrNone, Patterns, ProfileName, Program, Scopes, Seconds, Size, Words, YesOrNo,
 };
 
 sections! {
@@ -167,7 +167,87 @@ sections! {
         apparmor_profile: String = String::from("pintle-default"), ProfileName, AtRestart;
         /// Whether containers get SELinux labels where the kernel has SELinux on: the policy's types for containers, and a level of each pod's own.
         selinux: bool = true, YesOrNo, AtRestart;
+        /// Which of the handlers `[runtimes.NAME]` runs pods that name none. Empty: the built-in runtime, with nothing changed.
+        default_handler: Option<String> = None, OrNone(HandlerName), AtRestart;
     }
+}
+
+table! {
+    /// A runtime handler: what a RuntimeClass whose `handler` is NAME stands for. NAME has lower-case letters, digits and dashes. Running pods keep what they were started with.
+    "runtimes.NAME": RuntimeHandler {
+        /// `builtin` is Pintle's own runtime. `oci` is a program with the command line of OCI runtimes, such as runc, crun, youki or runsc. `shim` is a containerd shim v2, such as
+        /// those of Kata Containers, gVisor, runwasi and runc.
+        kind: HandlerKind = HandlerKind::Builtin, OneOf::new(), AtRestart;
+        /// The program, where that is not the built-in runtime. That of a shim may have a name such as `io.containerd.kata.v2`, which is `containerd-shim-kata-v2`.
+        path: Option<PathBuf> = None, OrNone(Program), AtRestart;
+        /// Words that the program gets with every call, before everything else, such as "--platform=systrap". Nothing that a pod or an image says is ever added.
+        arguments: Vec<String> = Vec::new(), Words, AtRestart;
+        /// Where the program keeps its state, in a folder for each pod. None: in the pods' own folders below `daemon.state`.
+        root: Option<PathBuf> = None, OrNone(AbsolutePath), AtRestart;
+        /// The OCI runtime that a shim of runc's kind runs. None: the one that it runs by itself.
+        runtime: Option<PathBuf> = None, OrNone(Program), AtRestart;
+        /// The file by which a shim's runtime is configured, such as gVisor's `runsc.toml` or Kata's `configuration.toml`.
+        config_path: Option<PathBuf> = None, OrNone(AbsolutePath), AtRestart;
+        /// Whether a shim gets a container that stands for the pod before all others. `auto`: all do but runc's.
+        pause: PauseContainer = PauseContainer::Auto, OneOf::new(), AtRestart;
+        /// How long one call of the program may take before it is killed and the request fails.
+        deadline_secs: Duration = Duration::from_secs(60), Seconds(1..=600), AtRestart;
+        /// Keys of a pod's annotations that its containers' specs get, for runtimes that are configured by them. A `*` at the end stands for any further characters.
+        pod_annotations: Vec<String> = Vec::new(), Patterns, AtRestart;
+        /// The same for the annotations of a container's own request.
+        container_annotations: Vec<String> = Vec::new(), Patterns, AtRestart;
+        /// An OCI spec (JSON) beneath that of each container: what the container's own leaves open comes from there. It is read for every container.
+        base_spec: Option<PathBuf> = None, OrNone(AbsolutePath), AtRestart;
+        /// What privileged containers get: `allow` everything, `without-host-devices` everything else, `refuse` to run them.
+        privileged: Privileged = Privileged::Allow, OneOf::new(), AtRestart;
+        /// Where the CNI configuration lists of such pods are read from, if not in `network.conf_dir`.
+        cni_conf_dir: Option<PathBuf> = None, OrNone(AbsolutePath), AtRestart;
+    }
+}
+
+/// Who runs a handler's containers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HandlerKind {
+    Builtin,
+    Oci,
+    Shim,
+}
+
+impl Choice for HandlerKind {
+    const ALL: &'static [(&'static str, HandlerKind)] =
+        &[("builtin", HandlerKind::Builtin), ("oci", HandlerKind::Oci), ("shim", HandlerKind::Shim)];
+}
+
+/// Whether a shim gets a container that stands for the pod.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PauseContainer {
+    Auto,
+    Always,
+    Never,
+}
+
+impl Choice for PauseContainer {
+    const ALL: &'static [(&'static str, PauseContainer)] = &[
+        ("auto", PauseContainer::Auto),
+        ("always", PauseContainer::Always),
+        ("never", PauseContainer::Never),
+    ];
+}
+
+/// What privileged containers get.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Privileged {
+    Allow,
+    WithoutHostDevices,
+    Refuse,
+}
+
+impl Choice for Privileged {
+    const ALL: &'static [(&'static str, Privileged)] = &[
+        ("allow", Privileged::Allow),
+        ("without-host-devices", Privileged::WithoutHostDevices),
+        ("refuse", Privileged::Refuse),
+    ];
 }
 
 /// How much is logged.

@@ -9,13 +9,15 @@ mod nearest;
 mod read;
 mod shape;
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 pub use declare::{Applies, Key};
 pub use error::{ConfigError, Place, Problem};
 pub use example::{example, reference};
 pub use keys::{
-    CgroupDriver, Config, Daemon, Image, Log, LogFormat, LogLevel, Network, Nri, Runtime, Streaming, keys,
+    CgroupDriver, Config, Daemon, HandlerKind, Image, Log, LogFormat, LogLevel, Network, Nri, PauseContainer,
+    Privileged, Runtime, RuntimeHandler, Streaming, keys,
 };
 
 /// Where the configuration is when nobody says otherwise.
@@ -43,6 +45,7 @@ impl Config {
                 Err(problem) => problems.push(*problem),
             }
         }
+        config.check(&mut problems);
         if problems.is_empty() { Ok(config) } else { Err(ConfigError { problems }) }
     }
 
@@ -51,6 +54,7 @@ impl Config {
         let mut config = Config::default();
         let mut problems = Vec::new();
         read::read(&mut config, file, text, &mut problems);
+        config.check(&mut problems);
         if problems.is_empty() { Ok(config) } else { Err(ConfigError { problems }) }
     }
 
@@ -68,7 +72,57 @@ impl Config {
         let values = keys::written(self).into_iter().zip(keys::written(old));
         let changed =
             keys().into_iter().zip(values).filter(|(key, (new, old))| key.applies == applies && new != old);
-        changed.map(|(key, _)| key.full_name()).collect()
+        let changed = changed.map(|(key, _)| key.full_name());
+        let names = self.runtimes.keys().chain(old.runtimes.keys()).collect::<BTreeSet<_>>().into_iter();
+        let handlers = names
+            .filter(|name| {
+                applies == Applies::AtRestart && self.runtimes.get(*name) != old.runtimes.get(*name)
+            })
+            .map(|name| format!("runtimes.{name}"));
+        changed.chain(handlers).collect()
+    }
+
+    /// Adds what is wrong with settings that depend on each other.
+    fn check(&self, problems: &mut Vec<Problem>) {
+        for (name, handler) in &self.runtimes {
+            if let Some(why) = handler.contradiction() {
+                problems
+                    .push(Problem::Contradiction { section: format!("runtimes.{name}"), why: why.into() });
+            }
+        }
+        if let Some(name) = &self.runtime.default_handler
+            && !self.runtimes.contains_key(name)
+        {
+            let why = format!("`default_handler` is {name:?}, and there is no section `[runtimes.{name}]`");
+            problems.push(Problem::Contradiction { section: "runtime".into(), why });
+        }
+    }
+}
+
+impl RuntimeHandler {
+    /// Why these settings do not go together, if they do not.
+    fn contradiction(&self) -> Option<&'static str> {
+        match (self.kind, &self.path) {
+            (HandlerKind::Oci, None) => Some("`kind = \"oci\"` needs `path`, the program"),
+            (HandlerKind::Shim, None) => Some("`kind = \"shim\"` needs `path`, the program or its name"),
+            (HandlerKind::Shim, Some(_)) if !self.arguments.is_empty() => {
+                Some("`arguments` are for `kind = \"oci\"`: a shim is called as it always is")
+            }
+            (HandlerKind::Oci | HandlerKind::Builtin, _)
+                if self.runtime.is_some()
+                    || self.config_path.is_some()
+                    || self.pause != PauseContainer::Auto =>
+            {
+                Some("`runtime`, `config_path` and `pause` are for `kind = \"shim\"`")
+            }
+            (HandlerKind::Builtin, Some(_)) => Some(
+                "`path` is a program, and `kind = \"builtin\"` runs none; did you mean `kind = \"oci\"`?",
+            ),
+            (HandlerKind::Builtin, None) if !self.arguments.is_empty() || self.root.is_some() => {
+                Some("`arguments` and `root` are for a program, and `kind = \"builtin\"` runs none")
+            }
+            (HandlerKind::Builtin, None) | (HandlerKind::Oci | HandlerKind::Shim, Some(_)) => None,
+        }
     }
 }
 

@@ -6,9 +6,9 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::error::{Place, Problem};
-use super::keys::{self, Config, SECTIONS};
+use super::keys::{self, Config, RuntimeHandler, SECTIONS};
 use super::nearest::nearest;
-use super::shape::describe;
+use super::shape::{HandlerName, describe};
 
 /// The newest version of the file format that is understood. A file without `version` is of this one.
 pub(super) const VERSION: u32 = 1;
@@ -58,6 +58,9 @@ impl Reading<'_> {
     ) {
         let place = self.place(name.span().start);
         let section = name.get_ref().as_ref();
+        if section == "runtimes" {
+            return self.handlers(config, place, value, problems);
+        }
         let known = SECTIONS.iter().any(|(known, _)| *known == section);
         let Some(table) = value.get_ref().as_table() else {
             problems.push(match known {
@@ -80,11 +83,77 @@ impl Reading<'_> {
             let name = key.get_ref().as_ref();
             match keys::set(config, section, name, value.get_ref()) {
                 Some(Ok(())) => {}
+                // The plural is easily forgotten.
+                None if section == "runtime" && value.get_ref().as_table().is_some() => {
+                    problems.push(Problem::UnknownKey {
+                        place: self.place(key.span().start),
+                        key: format!("runtime.{}", shortened(name)),
+                        meant: Some(format!("a section `[runtimes.{}]`", shortened(name))),
+                        known: Vec::new(),
+                    });
+                }
                 None => problems.push(unknown_key(self.place(key.span().start), section, name)),
                 Some(Err(refusal)) => problems.push(Problem::WrongValue {
                     place: self.place(value.span().start),
                     key: format!("{section}.{name}"),
                     takes: takes(section, name),
+                    found: refusal.found,
+                    meant: refusal.meant,
+                }),
+            }
+        }
+    }
+
+    fn handlers(
+        &self,
+        config: &mut Config,
+        place: Place,
+        value: &Spanned<DeValue<'_>>,
+        problems: &mut Vec<Problem>,
+    ) {
+        let no_table = |place, key: &str, value: &DeValue<'_>| Problem::WrongValue {
+            place,
+            key: key.to_owned(),
+            takes: "tables, each begun by a line `[runtimes.NAME]`".into(),
+            found: describe(value),
+            meant: None,
+        };
+        let Some(table) = value.get_ref().as_table() else {
+            return problems.push(no_table(place, "runtimes", value.get_ref()));
+        };
+        for (name, value) in in_order(table) {
+            let (place, name) = (self.place(name.span().start), name.get_ref().as_ref());
+            match value.get_ref().as_table() {
+                None => problems.push(no_table(place, "runtimes", value.get_ref())),
+                Some(_) if !HandlerName::is_one(name) => {
+                    problems.push(Problem::HandlerName { place, name: shortened(name) });
+                }
+                Some(table) => self.handler(config, name, table, problems),
+            }
+        }
+    }
+
+    fn handler(&self, config: &mut Config, name: &str, table: &DeTable<'_>, problems: &mut Vec<Problem>) {
+        let handler = config.runtimes.entry(name.to_owned()).or_default();
+        for (key, value) in in_order(table) {
+            let setting = key.get_ref().as_ref();
+            let known = RuntimeHandler::keys();
+            match handler.set(setting, value.get_ref()) {
+                Some(Ok(())) => {}
+                None => problems.push(Problem::UnknownKey {
+                    place: self.place(key.span().start),
+                    key: format!("runtimes.{name}.{}", shortened(setting)),
+                    meant: nearest(setting, known.iter().map(|key| key.name)).map(|name| format!("`{name}`")),
+                    known: known.iter().map(|key| format!("`{}`", key.name)).collect(),
+                }),
+                Some(Err(refusal)) => problems.push(Problem::WrongValue {
+                    place: self.place(value.span().start),
+                    key: format!("runtimes.{name}.{setting}"),
+                    takes: known
+                        .into_iter()
+                        .find(|key| key.name == setting)
+                        .map(|key| key.takes)
+                        .unwrap_or_default(),
                     found: refusal.found,
                     meant: refusal.meant,
                 }),
@@ -143,7 +212,8 @@ fn unknown_at_top(place: Place, key: &str) -> Problem {
 }
 
 fn unknown_section(place: Place, section: &str) -> Problem {
-    let meant = nearest(section, SECTIONS.iter().map(|(name, _)| *name)).map(|name| format!("`[{name}]`"));
+    let names = SECTIONS.iter().map(|(name, _)| *name).chain(["runtimes"]);
+    let meant = nearest(section, names).map(|name| format!("`[{name}]`"));
     let known = SECTIONS.iter().map(|(section, _)| format!("`[{section}]`")).collect();
     Problem::UnknownSection { place, section: shortened(section), meant, known }
 }

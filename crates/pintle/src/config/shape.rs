@@ -131,6 +131,59 @@ impl Shape<PathBuf> for Program {
     }
 }
 
+/// The name of a runtime handler, as Kubernetes allows it in a RuntimeClass: a label of DNS (RFC 1123).
+pub(super) struct HandlerName;
+
+impl HandlerName {
+    /// Whether a handler may have this name.
+    pub(super) fn is_one(name: &str) -> bool {
+        let inside = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+        (1..=63).contains(&name.len())
+            && name.bytes().all(inside)
+            && !name.starts_with('-')
+            && !name.ends_with('-')
+    }
+}
+
+impl Shape<String> for HandlerName {
+    fn takes(&self) -> String {
+        "the name of a handler".into()
+    }
+
+    fn read(&self, value: &DeValue<'_>) -> Result<String, Refusal> {
+        let name = value.as_str().filter(|name| HandlerName::is_one(name));
+        name.map(str::to_owned).ok_or_else(|| refuse(value))
+    }
+
+    fn write(&self, value: &String) -> String {
+        quoted(value)
+    }
+}
+
+/// Words of a command line.
+pub(super) struct Words;
+
+impl Shape<Vec<String>> for Words {
+    fn takes(&self) -> String {
+        "a list of words of a command line".into()
+    }
+
+    fn read(&self, value: &DeValue<'_>) -> Result<Vec<String>, Refusal> {
+        let is_one = |text: &&str| !text.is_empty() && !text.contains('\0');
+        list(value)?
+            .iter()
+            .map(|item| {
+                let text = item.get_ref().as_str().filter(is_one);
+                text.map(str::to_owned).ok_or_else(|| refuse(item.get_ref()))
+            })
+            .collect()
+    }
+
+    fn write(&self, value: &Vec<String>) -> String {
+        Hosts.write(value)
+    }
+}
+
 /// What a loaded AppArmor profile is called.
 pub(super) struct ProfileName;
 
@@ -253,12 +306,12 @@ fn scope(text: &str) -> Option<String> {
     whole.name().strip_suffix("/a/x").map(|scope| format!("{wildcard}{scope}"))
 }
 
-/// Patterns of image names.
+/// Patterns of names.
 pub(super) struct Patterns;
 
 impl Shape<Vec<String>> for Patterns {
     fn takes(&self) -> String {
-        "a list of patterns of image names".into()
+        "a list of patterns".into()
     }
 
     fn read(&self, value: &DeValue<'_>) -> Result<Vec<String>, Refusal> {

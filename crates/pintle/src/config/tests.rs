@@ -76,6 +76,18 @@ fn a_mistake_is_named_with_its_place_and_the_right_name() {
         ("[daemon]\nroot = '/a'\n[daemon]\n", "c.toml:3:"),
         ("[daemon]\nroot = '/a'\nroot = '/b'\n", "c.toml:3:"),
         ("[daemon\n", "c.toml:1:"),
+        (
+            "runtimes = 3\n",
+            "`runtimes` takes tables, each begun by a line `[runtimes.NAME]`, not the number 3",
+        ),
+        ("[runtimes]\nrunc = '/r'\n", "c.toml:2:1: `runtimes` takes tables"),
+        ("[runtimes.Run_C]\n", "c.toml:1:11: a handler cannot be called \"Run_C\""),
+        ("[runtimes.a]\nkidn = 'oci'\n", "no setting `runtimes.a.kidn`; did you mean `kind`?"),
+        ("[runtimes.a]\nkind = 'ocl'\n", "did you mean \"oci\"?"),
+        ("[runtimes.a]\nkind = 'oci'\n", "[runtimes.a]: `kind = \"oci\"` needs `path`"),
+        ("[runtimes.a]\npath = 'runc'\n", "[runtimes.a]: `path` is a program"),
+        ("[runtime]\ndefault_handler = 'a'\n", "there is no section `[runtimes.a]`"),
+        ("[runtime.a]\nkind = 'oci'\n", "did you mean a section `[runtimes.a]`?"),
         ("[daemon]\nroot = \"/a\n", "c.toml:2:"),
     ];
     for (text, expected) in cases {
@@ -150,6 +162,8 @@ fn a_change_is_sorted_by_when_it_applies() {
     new.log.level = LogLevel::Debug;
     assert_eq!(new.changes_needing_restart(&old), ["daemon.root"]);
     assert_eq!(new.changes_by_reload(&old), ["log.level"]);
+    new.runtimes.insert("kata".into(), RuntimeHandler::default());
+    assert_eq!(new.changes_needing_restart(&old), ["daemon.root", "runtimes.kata"]);
 }
 
 #[test]
@@ -164,7 +178,13 @@ fn the_example_changes_nothing_and_says_the_defaults_when_uncommented() {
     let example = example();
     let lines = example.lines().filter_map(|line| line.strip_prefix("# ")).filter(|line| is_setting(line));
     let uncommented: String = lines.map(|line| format!("{line}\n")).collect();
-    assert_eq!(Config::parse(Path::new("e"), &uncommented).unwrap(), Config::default());
+    let (uncommented, handler) = uncommented.split_once("[runtimes.NAME]\n").unwrap();
+    let handler = Config::parse(Path::new("e"), &format!("[runtimes.x]\n{handler}")).unwrap();
+    assert_eq!(handler.runtimes["x"], RuntimeHandler::default());
+    for key in RuntimeHandler::keys() {
+        assert!(example.contains(&format!("\n# {} = ", key.name)), "{} is not in the example", key.name);
+    }
+    assert_eq!(Config::parse(Path::new("e"), uncommented).unwrap(), Config::default());
     for key in keys() {
         assert!(uncommented.contains(&format!("\n{} = ", key.name)), "{} is not in the example", key.name);
     }
@@ -188,6 +208,14 @@ fn what_is_in_force_reads_back_the_same() {
     config.daemon.root = "/with \"quotes\" and \\ and ü".into();
     config.image.insecure_registries = vec!["[::1]:5000".into(), "reg".into()];
     config.runtime.cgroup_driver = CgroupDriver::Systemd;
+    let handler = RuntimeHandler {
+        kind: HandlerKind::Oci,
+        path: Some("runsc".into()),
+        arguments: vec!["--platform=systrap".into(), "a \"b\"".into()],
+        ..RuntimeHandler::default()
+    };
+    config.runtimes.insert("gvisor".into(), handler);
+    config.runtime.default_handler = Some("gvisor".into());
     assert_eq!(Config::parse(Path::new("c"), &config.to_toml()).unwrap(), config);
 }
 

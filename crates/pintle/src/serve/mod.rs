@@ -2,6 +2,7 @@
 
 mod error;
 mod folders;
+mod handlers;
 mod listen;
 mod logging;
 mod options;
@@ -137,14 +138,7 @@ async fn open(config: &Config) -> Result<Node, ServeError> {
     }
     let images =
         image::Images::open(reload::image_config(config), store.clone()).map_err(ServeError::Images)?;
-    let networks = network::Networks::new(network::NetworkConfig {
-        conf_dir: config.network.conf_dir.clone(),
-        bin_dirs: config.network.bin_dirs.clone(),
-        state_dir: state.join("network"),
-        root_dir: root.join("network"),
-        plugin_deadline: config.network.plugin_deadline_secs,
-    })
-    .map_err(ServeError::Network)?;
+    let networks = handlers::networks(config, &config.network.conf_dir)?;
     let shim = match crate::shim_elf::SHIM_ELF {
         Some(program) => node::shim_client::ShimBinary::sealed(program),
         None => node::shim_client::ShimBinary::of_self(),
@@ -159,6 +153,8 @@ async fn open(config: &Config) -> Result<Node, ServeError> {
             apparmor_profile: config.runtime.apparmor_profile.clone(),
             selinux: config.runtime.selinux,
         },
+        handlers: handlers::of(config)?,
+        default_handler: config.runtime.default_handler.clone().unwrap_or_default(),
         gc_after: config.image.gc_after_secs,
         checkpoint: CheckpointConfig {
             criu: config.checkpoint.criu.clone(),

@@ -97,7 +97,7 @@ pub struct Daemon {
     child: Option<Child>,
     network: String,
     /// Every pod that was ever run, to look for what stays of it.
-    seen: std::sync::Mutex<Vec<String>>,
+    pub seen: std::sync::Mutex<Vec<String>>,
     umask: Option<u32>,
     pub registry: registry::Listening,
     pub contents: Arc<registry::Registry>,

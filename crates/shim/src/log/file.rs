@@ -3,7 +3,8 @@
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, SeekFrom};
 use rustix::io::Errno;
 use std::io::IoSlice;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 /// Why a log file could not be opened. No file was made, or the one that was made is removed again.
@@ -75,13 +76,27 @@ impl LogFile {
         Ok(())
     }
 
-    /// Removes the file again if it was made by opening it and nothing was written: the container that it was for did not come to be.
+    /// Removes the file again if it was made by opening it: the container that it was for did not come to be, and nothing of it ever ran.
     pub fn take_back(&mut self) {
-        if let Some(open) = self.open.take_if(|open| open.is_new && open.length == 0)
+        if let Some(open) = self.open.take_if(|open| open.is_new)
             && let (Ok(folder), Some(name)) = (Open::folder(&open.path), open.path.file_name())
         {
             let _ = rustix::fs::unlinkat(&folder, name, AtFlags::empty());
         }
+    }
+
+    /// The text of the last record, cut to a length that a message can have.
+    pub fn last_words(&self) -> Option<String> {
+        let open = self.open.as_ref()?;
+        let file = std::fs::File::open(format!("/proc/self/fd/{}", open.fd.as_raw_fd())).ok()?;
+        let mut end = [0; 4096];
+        let length = file.read_at(&mut end, open.length.saturating_sub(4096)).ok()?;
+        let text = String::from_utf8_lossy(&end[..length]);
+        let record = text.lines().last()?;
+        // The time, the stream, whether the line goes on; then the line.
+        let words: String = record.splitn(4, ' ').nth(3)?.chars().take(1000).collect();
+        let words = words.replace(char::is_control, " ");
+        (!words.trim().is_empty()).then(|| words.trim().to_owned())
     }
 
     /// Records that could not be written.

@@ -32,6 +32,7 @@ pub enum ErrorCode {
     DeleteFailed,
     LogFailed,
     CheckpointFailed,
+    UpdateFailed,
     /// Somebody deleted the container while it was being created.
     Cancelled,
     /// The shim is ending.
@@ -43,7 +44,7 @@ pub enum ErrorCode {
 }
 
 impl ErrorCode {
-    const ALL: [(ErrorCode, &'static str, i32); 18] = [
+    const ALL: [(ErrorCode, &'static str, i32); 19] = [
         (ErrorCode::NotFound, "not-found", 5),
         (ErrorCode::AlreadyExists, "already-exists", 6),
         (ErrorCode::WrongState, "wrong-state", 9),
@@ -59,6 +60,7 @@ impl ErrorCode {
         (ErrorCode::DeleteFailed, "delete-failed", 2),
         (ErrorCode::LogFailed, "log-failed", 2),
         (ErrorCode::CheckpointFailed, "checkpoint-failed", 2),
+        (ErrorCode::UpdateFailed, "update-failed", 9),
         (ErrorCode::Cancelled, "cancelled", 10),
         (ErrorCode::ShuttingDown, "shutting-down", 14),
         (ErrorCode::Internal, "internal", 13),

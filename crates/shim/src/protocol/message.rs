@@ -103,6 +103,10 @@ pub struct Exit {
     pub started_at_ns: i64,
     #[prost(uint32, tag = "6")]
     pub pid: u32,
+    /// Why nobody saw how it ended; then the code is none of its own.
+    #[prost(string, tag = "7")]
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub lost: String,
 }
 
 /// Makes a container up to its first instruction. Carries descriptors of detached mounts: of its root when `has_rootfs`, then `volumes`
@@ -320,6 +324,24 @@ pub struct CheckpointRequest {
     /// The folder for its log.
     #[prost(string, tag = "4")]
     pub work: String,
+}
+
+/// Does what a foreign runtime wants before the first container of the pod, once the pod's network stands.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct BeginPodRequest {
+    /// The OCI spec of the container that stands for the pod, or only its annotations.
+    #[prost(bytes = "vec", tag = "1")]
+    pub spec_json: Vec<u8>,
+}
+
+/// Has the pod's foreign runtime change a container's limits. Those of this program's own runtime are in the cgroup, which is anybody's.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct UpdateRequest {
+    #[prost(string, tag = "1")]
+    pub id: String,
+    /// An OCI `linux.resources` object.
+    #[prost(bytes = "vec", tag = "2")]
+    pub resources_json: Vec<u8>,
 }
 
 /// Opens the log's path anew, as after a rotation. On an error the old file goes on being written and no file was made.

@@ -40,12 +40,14 @@ pub enum Method {
     Pause,
     Resume,
     Checkpoint,
+    Update,
+    BeginPod,
     Shutdown,
 }
 
 impl Method {
     /// Every call.
-    pub const ALL: [Method; 16] = [
+    pub const ALL: [Method; 18] = [
         Method::Info,
         Method::Create,
         Method::Start,
@@ -61,6 +63,8 @@ impl Method {
         Method::Pause,
         Method::Resume,
         Method::Checkpoint,
+        Method::Update,
+        Method::BeginPod,
         Method::Shutdown,
     ];
 
@@ -82,6 +86,8 @@ impl Method {
             Method::Pause => "Pause",
             Method::Resume => "Resume",
             Method::Checkpoint => "Checkpoint",
+            Method::Update => "Update",
+            Method::BeginPod => "BeginPod",
             Method::Shutdown => "Shutdown",
         }
     }

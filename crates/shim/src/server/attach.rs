@@ -58,6 +58,12 @@ impl Shim {
         let (Some(columns), Some(rows)) = (side(request.width), side(request.height)) else {
             return refuse(ErrorCode::InvalidArgument, "width, height: each is 1 to 65535 characters".into());
         };
+        let container = &self.containers[index];
+        if let Some(foreign) =
+            self.foreign.clone().filter(|foreign| foreign.parents() && container.has_terminal)
+        {
+            return self.resize_foreign(foreign, container.target(), columns, rows);
+        }
         let Some(terminal) = self.containers[index].terminal() else {
             let why = format!("container {} has no terminal that could be resized", request.container_id);
             return refuse(ErrorCode::WrongState, why);

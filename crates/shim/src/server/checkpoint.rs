@@ -51,6 +51,10 @@ impl Shim {
             let what = "the pod is being checkpointed already; try again when that is done";
             return Err(CallError::new(ErrorCode::WrongState, what));
         }
+        if self.foreign.is_some() {
+            let what = "the pod's runtime is another program; it is not asked for checkpoints";
+            return Err(CallError::new(ErrorCode::WrongState, what));
+        }
         for id in &request.ids {
             let container = &self.containers[self.find(id)?];
             if !matches!(container.phase, Phase::Running) || container.exit.is_some() {

@@ -3,6 +3,7 @@
 use super::attached::Attached;
 use super::input::Input;
 use super::poller::{Poller, READ, Token};
+use crate::foreign::Target;
 use crate::log::{Line, LogFile, Stream};
 use crate::protocol::{ContainerInfo, ContainerState, ExecInfo, Exit};
 use runtime::StartAttempt;
@@ -68,6 +69,8 @@ pub(super) struct Container {
     pub(super) cgroup: Option<PathBuf>,
     pub(super) own_pid_namespace: bool,
     pub(super) start_in_helper: bool,
+    /// A foreign shim said that its memory ran out.
+    pub(super) oom_told: bool,
     pub(super) execs: Vec<Exec>,
 }
 
@@ -90,6 +93,11 @@ impl Container {
             dropped_log_records: self.log.dropped(),
             execs: self.execs.iter().map(Exec::info).collect(),
         }
+    }
+
+    /// What a foreign runtime has to know of it.
+    pub(super) fn target(&self) -> Target {
+        Target { id: self.id.clone(), bundle: self.bundle.clone() }
     }
 
     /// Its exit, if that may be told.

@@ -3,10 +3,11 @@
 use super::Shim;
 use super::container::{Container, Output, Phase};
 use super::dispatch::Outcome;
-use super::helper::{CreatedReport, Purpose, Report};
+use super::helper::{CreatedReport, Purpose, Report, Speaker};
 use super::input::Input;
 use super::message;
 use super::pending::Key;
+use crate::foreign::{self, Target};
 use crate::log::{LogFile, Stream};
 use crate::messages::warning;
 use crate::protocol::{CallError, CreateRequest, CreateResponse, ErrorCode, Restore};
@@ -107,6 +108,10 @@ impl Shim {
         if descriptors.len() != usize::from(request.has_rootfs) + request.volumes as usize {
             return Err(invalid("has_rootfs, volumes: they do not agree with the number of descriptors"));
         }
+        if self.foreign.is_some() && request.restore.is_some() {
+            let what = "the pod's runtime is another program; it is not asked to restore containers";
+            return Err(CallError::new(ErrorCode::WrongState, what));
+        }
         if self.find(id).is_ok() {
             let what = format!("container {id} exists already");
             return Err(CallError::new(ErrorCode::AlreadyExists, what));
@@ -140,8 +145,13 @@ impl Shim {
             cgroup: None,
             own_pid_namespace: true,
             start_in_helper: false,
+            oom_told: false,
             execs: Vec::new(),
         };
+        if self.foreign.as_ref().is_some_and(|foreign| foreign.parents()) {
+            self.wire_fifos(&mut container, request)?;
+            return Ok((container, handed));
+        }
         if request.terminal {
             let kind = SocketType::STREAM;
             let (ours, theirs) =
@@ -167,16 +177,23 @@ impl Shim {
 
     fn start_create(&mut self, container: u32, request: &CreateRequest, handed: Handed) -> io::Result<()> {
         let state_root = self.runtime_root.clone();
-        let (id, bundle) = (request.id.clone(), PathBuf::from(&request.bundle));
+        let target = Target { id: request.id.clone(), bundle: PathBuf::from(&request.bundle) };
         let (has_terminal, restore) = (request.terminal, request.restore.clone());
         let systemd_cgroup = request.systemd_cgroup;
-        self.start_helper(Purpose::Create { container }, handed, move |handed| {
-            make(&id, &bundle, &state_root, handed, has_terminal, systemd_cgroup, restore.as_ref())
+        let foreign = self.foreign.clone();
+        let waits = foreign.as_ref().is_some_and(|foreign| foreign.parents());
+        let purpose = Purpose::Create { container };
+        self.start_speaking_helper(purpose, handed, waits, move |handed, speaker| match foreign {
+            Some(foreign) => make_foreign(&foreign, &target, handed, speaker),
+            None => {
+                let (id, bundle) = (&target.id, &target.bundle);
+                make(id, bundle, &state_root, handed, has_terminal, systemd_cgroup, restore.as_ref())
+            }
         })
     }
 
     /// What the helper said.
-    pub(super) fn created(&mut self, serial: u32, report: Report) {
+    pub(super) fn created(&mut self, serial: u32, report: Report, buffer: &mut [u8]) {
         let Some(container) = self.container(serial) else {
             return;
         };
@@ -214,7 +231,10 @@ impl Shim {
                 self.answer(Key::Created(serial), Err(error));
                 self.begin_delete(serial, true);
             }
-            Err((error, unclean)) => {
+            Err((mut error, unclean)) => {
+                if self.foreign.is_some() {
+                    self.add_last_words(serial, &mut error, buffer);
+                }
                 if let Some(container) = self.container(serial) {
                     container.log.take_back();
                 }
@@ -226,6 +246,22 @@ impl Shim {
                     self.forget(serial);
                 }
             }
+        }
+    }
+
+    /// A runtime that is another program has the container's streams for its own: what it said there is why it failed, if it has no better
+    /// place to say it.
+    fn add_last_words(&mut self, serial: u32, error: &mut CallError, buffer: &mut [u8]) {
+        let Some(container) = self.containers.iter_mut().find(|container| container.serial == serial) else {
+            return;
+        };
+        container.drain(buffer, &self.poller);
+        container.close_outputs(super::now_ns(), &self.poller);
+        if let Some(words) = container.log.last_words()
+            && !error.message.contains(&words)
+        {
+            error.message.push_str("; it printed: ");
+            error.message.push_str(&words);
         }
     }
 
@@ -254,6 +290,40 @@ impl Container {
         self.start_in_helper = report.start_in_helper;
         Ok(report.pid)
     }
+}
+
+/// Runs in the helper.
+fn make_foreign(
+    foreign: &foreign::Runtime,
+    target: &Target,
+    mut handed: Handed,
+    speaker: Speaker<'_>,
+) -> Report {
+    if let Err(cause) = handed.wire() {
+        return Report::failed(ErrorCode::CreateFailed, "standard streams", cause);
+    }
+    let making = foreign::Making {
+        rootfs: handed.rootfs.take(),
+        volumes: std::mem::take(&mut handed.volumes),
+        console: handed.console.take(),
+    };
+    let made = match foreign.create(target, &making) {
+        Ok(made) => made,
+        Err(error) => return error.into(),
+    };
+    let created = Report::Created(CreatedReport {
+        pid: made.pid,
+        cgroup: made.cgroup,
+        own_pid_namespace: made.own_pid_namespace,
+        start_in_helper: true,
+        slice_oom_kills: None,
+        warnings: Vec::new(),
+    });
+    drop(making);
+    if !foreign.parents() || speaker.say(&created).is_err() {
+        return created;
+    }
+    foreign.wait(target, None, None).into()
 }
 
 /// Runs in the helper.

@@ -72,15 +72,19 @@ impl Shim {
 
     /// Lets a helper remove the container; with `force` whatever its state is.
     pub(super) fn begin_delete(&mut self, serial: u32, force: bool) {
-        self.kill_helpers(serial, |_| true);
+        // Whoever waits for its end is to see it.
+        self.kill_helpers(serial, |purpose| !matches!(purpose, Purpose::Create { .. }));
         let root = self.runtime_root.clone();
         let Some(container) = self.container(serial) else {
             return;
         };
         container.phase = Phase::Deleting;
-        let (id, bundle) = (container.id.clone(), container.bundle.clone());
-        let purpose = Purpose::Delete { container: serial };
-        let work = move |_| remove(&root, &id, &bundle, force);
+        let target = container.target();
+        let (purpose, foreign) = (Purpose::Delete { container: serial }, self.foreign.clone());
+        let work = move |_| match foreign {
+            Some(foreign) => Report::of(foreign.delete(&target)),
+            None => remove(&root, &target.id, &target.bundle, force),
+        };
         if let Err(cause) = self.start_helper(purpose, Handed::default(), work) {
             let error = CallError::new(ErrorCode::DeleteFailed, cause.to_string()).at("helper");
             self.delete_failed(serial, error);
@@ -95,6 +99,14 @@ impl Shim {
                 self.children_changed(buffer);
                 for what in warnings {
                     warning!("{what}");
+                }
+                // A runtime that is another program may say so and have ended nobody.
+                if let Some(pid) = self
+                    .container(serial)
+                    .filter(|container| container.has_init())
+                    .and_then(|container| rustix::process::Pid::from_raw(container.pid))
+                {
+                    let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
                 }
                 self.forget(serial);
             }
@@ -119,6 +131,7 @@ impl Shim {
         let mut container = self.containers.swap_remove(index);
         container.close_outputs(now_ns(), &self.poller);
         container.detach_all(&self.poller);
+        self.kill_helpers(serial, |_| true);
         // A pod that is shut down keeps its exit records: nobody has said yet that he knows them.
         if self.ending.is_none() {
             let _ = rustix::fs::unlink(exit_path(&self.pod.config.pod_dir, &container.id));
@@ -173,7 +186,7 @@ struct ConfigLinux {
 }
 
 /// Kills what is in the cgroup that the bundle names, and removes it. A bundle that cannot be read got nowhere near a cgroup.
-fn remove_cgroup(bundle: &Path) -> Result<(), String> {
+pub(crate) fn remove_cgroup(bundle: &Path) -> Result<(), String> {
     let Some(path) = cgroup_of(bundle) else {
         return Ok(());
     };

@@ -85,6 +85,9 @@ impl Shim {
         descriptors: Vec<OwnedFd>,
         buffer: &mut [u8],
     ) -> Outcome {
+        if request.service == task::events::SERVICE && self.foreign.is_some() {
+            return self.take_event(request);
+        }
         let known = Some(&request.method).filter(|_| request.service == SERVICE);
         let Some(method) = known.and_then(|name| Method::parse(name)) else {
             let what = format!("this shim does not know {}/{}", request.service, request.method);
@@ -112,6 +115,8 @@ impl Shim {
             Method::Pause => decode(payload).and_then(|request| self.pause(request, connection)),
             Method::Resume => decode(payload).and_then(|request| self.resume(request)),
             Method::Checkpoint => decode(payload).and_then(|request| self.checkpoint(request)),
+            Method::Update => decode(payload).and_then(|request| self.update(request)),
+            Method::BeginPod => decode(payload).and_then(|request| self.begin_pod(request)),
             Method::Shutdown => decode(payload).map(|request| self.shutdown(request)),
         };
         outcome.unwrap_or_else(Outcome::from)

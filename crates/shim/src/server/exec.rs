@@ -4,9 +4,10 @@ use super::Shim;
 use super::container::{Exec, Phase};
 use super::create::Handed;
 use super::dispatch::Outcome;
-use super::helper::{Purpose, Report};
+use super::helper::{Purpose, Report, Speaker};
 use super::pending::Key;
 use super::{message, now_ns};
+use crate::foreign::{self, Terminal};
 use crate::messages::warning;
 use crate::protocol::{
     CallError, Empty, ErrorCode, ExecRequest, ExecResponse, Exit, KillExecRequest, WaitExecRequest,
@@ -49,11 +50,14 @@ impl Shim {
         }
         let (container, exec) = (container.serial, self.serial());
         let state_root = self.runtime_root.clone();
-        let (id, process) = (request.container_id, request.process_json);
-        let what = format!("container {id}, exec {}", request.exec_id);
-        let has_terminal = request.terminal;
-        self.start_helper(Purpose::Exec { container, exec }, handed, move |handed| {
-            execute(&id, &process, &state_root, handed, has_terminal)
+        let (target, process) = (self.containers[index].target(), request.process_json);
+        let what = format!("container {}, exec {}", target.id, request.exec_id);
+        let (has_terminal, foreign) = (request.terminal, self.foreign.clone());
+        let waits = foreign.as_ref().is_some_and(|foreign| foreign.parents());
+        let purpose = Purpose::Exec { container, exec };
+        self.start_speaking_helper(purpose, handed, waits, move |handed, speaker| match foreign {
+            Some(foreign) => execute_foreign(&foreign, &target, exec, &process, handed, speaker),
+            None => execute(&target.id, &process, &state_root, handed, has_terminal),
         })
         .map_err(|cause| CallError::new(ErrorCode::ExecFailed, format!("{what}: {cause}")).at("helper"))?;
         self.containers[index].execs.push(Exec {
@@ -126,6 +130,7 @@ impl Shim {
 
     pub(super) fn kill_exec(&mut self, request: KillExecRequest) -> Result<Outcome, CallError> {
         let number = super::kill::signal(request.signal)?;
+        let foreign = self.foreign.clone().filter(|foreign| foreign.parents());
         let exec = self.find_exec(&request.container_id, &request.exec_id)?;
         let failed = |why: String| {
             let what = format!(
@@ -134,6 +139,16 @@ impl Shim {
             );
             CallError::new(ErrorCode::KillFailed, what)
         };
+        if exec.exit.is_none() && foreign.is_some() {
+            let (exec_id, pid) = (exec.serial.to_string(), exec.pid);
+            if pid == 0 {
+                return Err(failed("it is still being started".into()));
+            }
+            let call = self.kill_exec_by_helper(&request.container_id, exec_id, number.as_raw());
+            return call
+                .map(|call| Outcome::Later(Key::Killed(call)))
+                .map_err(|cause| failed(cause.to_string()));
+        }
         if exec.exit.is_none() {
             // It is our child and not reaped, so the number can mean nobody else.
             let pid = Pid::from_raw(exec.pid).ok_or_else(|| failed("it is still being started".into()))?;
@@ -181,6 +196,38 @@ fn hand(request: &ExecRequest, descriptors: Vec<OwnedFd>) -> Result<Handed, Call
     let mut next = |has: bool| if has { descriptors.next() } else { None };
     let (stdin, stdout, stderr) = (next(streams[0]), next(streams[1]), next(streams[2]));
     Ok(Handed { stdin, stdout, stderr, ..Handed::default() })
+}
+
+/// Runs in the helper.
+fn execute_foreign(
+    foreign: &foreign::Runtime,
+    target: &foreign::Target,
+    exec: u32,
+    process: &[u8],
+    mut handed: Handed,
+    speaker: Speaker<'_>,
+) -> Report {
+    if let Err(cause) = handed.wire() {
+        return Report::failed(ErrorCode::ExecFailed, "standard streams", cause);
+    }
+    let console = handed.console.take();
+    let terminal = console.as_ref().filter(|_| foreign.parents()).map(Terminal::open).transpose();
+    let terminal = match terminal {
+        Ok(terminal) => terminal,
+        Err(cause) => return Report::failed(ErrorCode::ExecFailed, "terminal", cause),
+    };
+    let exec_id = exec.to_string();
+    let io = foreign::ExecIo { console: console.as_ref(), terminal: terminal.as_ref() };
+    let pid = match foreign.exec(target, &exec_id, process, io) {
+        Ok(pid) => pid,
+        Err(error) => return error.into(),
+    };
+    drop(console);
+    let executed = Report::Executed { pid, warnings: Vec::new() };
+    if !foreign.parents() || speaker.say(&executed).is_err() {
+        return executed;
+    }
+    foreign.wait(target, Some(&exec_id), terminal).into()
 }
 
 /// Runs in the helper.

@@ -61,7 +61,10 @@ impl Shim {
             self.publish(serial);
             return;
         }
-        let look = container.cgroup.as_ref().map(|cgroup| (cgroup.clone(), !container.own_pid_namespace));
+        // Of one whose end nobody saw, everything may still run.
+        let kill =
+            !container.own_pid_namespace || container.exit.as_ref().is_some_and(|exit| !exit.lost.is_empty());
+        let look = container.cgroup.as_ref().map(|cgroup| (cgroup.clone(), kill));
         let looking = match look {
             None => false,
             Some((cgroup, kill)) => {
@@ -102,7 +105,7 @@ impl Shim {
             *looking = false;
             if let Some(exit) = &mut container.exit {
                 // Somebody who is in the same slice and not of this pod may have been meant.
-                exit.oom_killed = oom_kills > 0 && (exit.code == KILLED || !is_guess);
+                exit.oom_killed = (oom_kills > 0 && (exit.code == KILLED || !is_guess)) || container.oom_told;
             }
         }
         self.memory.tell(oom_kills);

@@ -1,5 +1,7 @@
 //! Short-lived children that do what may hang or what opens cgroups, and report by a pipe. The shim itself never waits for them.
 //!
+//! Only those that wait for processes of a foreign shim live longer, and say two things: that the process runs, and how it ended.
+//!
 //! A helper closes all descriptors that it was not handed. What a library keeps open for later must therefore never be opened in the
 //! shim itself, or a helper would find it closed: nothing of `cgroup` is called outside of helpers.
 
@@ -36,10 +38,19 @@ pub(crate) enum Purpose {
     Delete {
         container: u32,
     },
+    /// What comes before the first container and after the last one of a foreign runtime.
+    BeginPod,
+    EndPod,
+    Resize {
+        call: u32,
+    },
     Pause,
     Resume,
     Checkpoint {
         container: u32,
+    },
+    Update {
+        call: u32,
     },
     /// `call` is what the callers wait for.
     Kill {
@@ -47,7 +58,7 @@ pub(crate) enum Purpose {
     },
 }
 
-/// What a helper says at its end: one line of JSON.
+/// What a helper says: a line of JSON.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Report {
     Created(CreatedReport),
@@ -60,6 +71,12 @@ pub(crate) enum Report {
         oom_kills: u64,
         of_slice: bool,
         warnings: Vec<String>,
+    },
+    /// The end of a process that is not a child of the shim.
+    Ended {
+        code: u32,
+        exited_at_ns: i64,
+        lost: Option<String>,
     },
     Done {
         warnings: Vec<String>,
@@ -103,6 +120,11 @@ impl Report {
         Report::Failed { code: code.name().into(), stage: stage.into(), message: message.to_string() }
     }
 
+    /// Done, or how it failed.
+    pub(super) fn of(result: Result<(), CallError>) -> Report {
+        result.map_or_else(Report::from, |()| Report::Done { warnings: Vec::new() })
+    }
+
     /// The error that a failure, or a report that does not fit the question, is.
     pub(crate) fn into_error(self, otherwise: ErrorCode) -> CallError {
         match self {
@@ -114,11 +136,18 @@ impl Report {
             Report::Created(_)
             | Report::Executed { .. }
             | Report::Looked { .. }
+            | Report::Ended { .. }
             | Report::Done { .. }
             | Report::Payload(_) => {
                 CallError::new(otherwise, "a helper reported something else than it was asked for")
             }
         }
+    }
+}
+
+impl From<CallError> for Report {
+    fn from(error: CallError) -> Report {
+        Report::failed(error.code, error.stage, error.message)
     }
 }
 
@@ -130,8 +159,30 @@ pub(crate) struct Helper<P = Purpose> {
     pub(crate) report: OwnedFd,
     /// What was read of the report.
     bytes: Vec<u8>,
-    /// The report was taken; the process is ending.
+    /// The report was taken; the process is ending, unless it goes on.
     pub(crate) reported: bool,
+    /// Another report follows the first one.
+    pub(crate) goes_on: bool,
+}
+
+/// How a helper says something before its end.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Speaker<'a>(BorrowedFd<'a>);
+
+impl Speaker<'_> {
+    pub(crate) fn say(self, report: &Report) -> io::Result<()> {
+        let mut line = serde_json::to_vec(report)?;
+        line.push(b'\n');
+        let mut rest = &line[..];
+        while !rest.is_empty() {
+            match rustix::io::write(self.0, rest) {
+                Ok(written) => rest = &rest[written..],
+                Err(Errno::INTR) => {}
+                Err(cause) => return Err(cause.into()),
+            }
+        }
+        Ok(())
+    }
 }
 
 impl<P> Helper<P> {
@@ -142,11 +193,22 @@ impl<P> Helper<P> {
         handed: Handed,
         work: impl FnOnce(Handed) -> Report,
     ) -> io::Result<Helper<P>> {
+        Helper::start_speaking(serial, purpose, handed, false, move |handed, _| work(handed))
+    }
+
+    /// The same for one that says something before its end, if it `goes_on`.
+    pub(crate) fn start_speaking(
+        serial: u32,
+        purpose: P,
+        handed: Handed,
+        goes_on: bool,
+        work: impl FnOnce(Handed, Speaker<'_>) -> Report,
+    ) -> io::Result<Helper<P>> {
         let (report, writer) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
         rustix::io::ioctl_fionbio(&report, true)?;
         match sys::process::clone_process(0, None)? {
             Cloned::Parent(child) => {
-                Ok(Helper { serial, purpose, child, report, bytes: Vec::new(), reported: false })
+                Ok(Helper { serial, purpose, child, report, bytes: Vec::new(), reported: false, goes_on })
             }
             Cloned::Child => {
                 // A panic must not return into the shim's loop a second time.
@@ -159,7 +221,7 @@ impl<P> Helper<P> {
 
     /// Reads what is there.
     pub(crate) fn read(&mut self) -> Heard {
-        if self.reported {
+        if self.reported && !self.goes_on {
             return Heard::Nothing;
         }
         let mut buffer = [0; 1024];
@@ -173,17 +235,20 @@ impl<P> Helper<P> {
                 Err(_) => break false,
             }
         };
-        let Some(line) = self.bytes.strip_suffix(b"\n") else {
+        let Some(end) = self.bytes.iter().position(|byte| *byte == b'\n') else {
             return if at_end { Heard::Nothing } else { Heard::NotYet };
         };
-        let report = serde_json::from_slice(line).unwrap_or_else(|cause| {
+        let rest = self.bytes.split_off(end + 1);
+        let report = serde_json::from_slice(&self.bytes[..end]).unwrap_or_else(|cause| {
             Report::failed(
                 ErrorCode::Internal,
                 "report",
                 format!("a helper's report cannot be read: {cause}"),
             )
         });
-        self.bytes = Vec::new();
+        self.bytes = rest;
+        // What follows a first report is the last.
+        self.goes_on &= !self.reported && !matches!(report, Report::Failed { .. });
         self.reported = true;
         Heard::Report(report)
     }
@@ -193,24 +258,14 @@ impl<P> Helper<P> {
     }
 }
 
-fn run(handed: Handed, writer: BorrowedFd<'_>, work: impl FnOnce(Handed) -> Report) -> i32 {
+fn run(handed: Handed, writer: BorrowedFd<'_>, work: impl FnOnce(Handed, Speaker<'_>) -> Report) -> i32 {
     let mut keep = handed.borrowed();
     keep.push(writer);
     // The signals stay as the shim has them: the runtime resets those of init, and a hook that reads nothing must not end us by SIGPIPE.
     let prepared = sys::parent::close_all_except(&keep);
     let report = match prepared {
-        Ok(()) => work(handed),
+        Ok(()) => work(handed, Speaker(writer)),
         Err(cause) => Report::failed(ErrorCode::Internal, "helper", cause),
     };
-    let mut line = serde_json::to_vec(&report).unwrap_or_default();
-    line.push(b'\n');
-    let mut rest = &line[..];
-    while !rest.is_empty() {
-        match rustix::io::write(writer, rest) {
-            Ok(written) => rest = &rest[written..],
-            Err(Errno::INTR) => {}
-            Err(_) => return 1,
-        }
-    }
-    0
+    i32::from(Speaker(writer).say(&report).is_err())
 }

@@ -42,7 +42,8 @@ impl Shim {
             let what = format!("signal {} was not sent to container {}: {why}", request.signal, request.id);
             CallError::new(ErrorCode::KillFailed, what)
         };
-        if request.all || number == Signal::KILL {
+        // A foreign runtime's first process may stand for others that the signal is meant for.
+        if request.all || number == Signal::KILL || self.foreign.is_some() {
             let call = self.kill_by_helper(&request.id, number.as_raw(), request.all);
             return call.map(|call| Outcome::Later(Key::Killed(call))).map_err(|cause| failed(&cause));
         }
@@ -55,14 +56,26 @@ impl Shim {
     /// For what concerns the whole cgroup: its processes, or that it is frozen. The number of the call that is answered then.
     pub(super) fn kill_by_helper(&mut self, id: &str, number: i32, all: bool) -> io::Result<u32> {
         let call = self.serial();
-        let (root, id) = (self.runtime_root.clone(), id.to_string());
-        self.start_helper(Purpose::Kill { call }, Handed::default(), move |_| {
-            match runtime::kill(&root, &id, number, all) {
+        let target = self.find(id).map(|index| self.containers[index].target()).map_err(io::Error::other)?;
+        let (root, foreign) = (self.runtime_root.clone(), self.foreign.clone());
+        self.start_helper(Purpose::Kill { call }, Handed::default(), move |_| match foreign {
+            Some(foreign) => Report::of(foreign.kill(&target, number, all)),
+            None => match runtime::kill(&root, &target.id, number, all) {
                 Ok(()) | Err(runtime::KillError::NotRunning { .. }) => Report::Done { warnings: Vec::new() },
                 Err(error @ (runtime::KillError::Lookup(_) | runtime::KillError::Failed { .. })) => {
                     Report::failed(ErrorCode::KillFailed, "", error)
                 }
-            }
+            },
+        })?;
+        Ok(call)
+    }
+
+    /// For a further process that is somebody else's child.
+    pub(super) fn kill_exec_by_helper(&mut self, id: &str, exec_id: String, number: i32) -> io::Result<u32> {
+        let target = self.find(id).map(|index| self.containers[index].target()).map_err(io::Error::other)?;
+        let (call, foreign) = (self.serial(), self.foreign.clone());
+        self.start_helper(Purpose::Kill { call }, Handed::default(), move |_| {
+            Report::of(foreign.map_or(Ok(()), |foreign| foreign.kill_exec(&target, &exec_id, number)))
         })?;
         Ok(call)
     }

@@ -10,6 +10,7 @@ pub(crate) mod delete;
 mod dispatch;
 pub(crate) mod exec;
 pub(crate) mod exit;
+mod foreign_pod;
 pub(crate) mod helper;
 mod input;
 pub(crate) mod kill;
@@ -19,12 +20,15 @@ pub(crate) mod poller;
 pub(crate) mod reap;
 mod shutdown;
 pub(crate) mod start;
+mod update;
 
+use crate::foreign;
 use crate::messages::{info, warning};
 use crate::protocol::{CallError, Response, Served};
 use crate::setup::{Pod, SetupError};
 use connection::{Connection, Gone};
 use container::Container;
+pub(crate) use delete::remove_cgroup;
 use helper::Helper;
 use pending::{Caller, Key, Pending};
 use poller::{Poller, READ, Token};
@@ -34,6 +38,7 @@ use shutdown::Ending;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
+use std::rc::Rc;
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
@@ -47,6 +52,10 @@ pub(crate) static BUFFER: Mutex<[u8; 32 << 10]> = Mutex::new([0; 32 << 10]);
 struct Shim {
     pod: Pod,
     runtime_root: PathBuf,
+    /// Runs the containers, where that is not this program's own runtime.
+    foreign: Option<Rc<foreign::Runtime>>,
+    foreign_pod: foreign_pod::State,
+    foreign_log: Option<Box<foreign_pod::Log>>,
     poller: Poller,
     children: OwnedFd,
     connections: Vec<Connection>,
@@ -69,9 +78,14 @@ pub(crate) fn serve(pod: Pod, first: OwnedFd) -> io::Result<()> {
     poller.add(&pod.listener, Token::Listener, READ)?;
     poller.add(&children, Token::Children, READ)?;
     let runtime_root = crate::config::runtime_state_root(&pod.config.pod_dir);
+    let runtime = |foreign| foreign::Runtime::new(foreign, &pod.config).map(Rc::new);
+    let foreign = pod.config.foreign.clone().map(runtime).transpose()?;
     let mut shim = Shim {
         pod,
         runtime_root,
+        foreign,
+        foreign_pod: foreign_pod::State::NotBegun,
+        foreign_log: None,
         poller,
         children,
         connections: Vec::new(),
@@ -132,6 +146,7 @@ impl Shim {
                 Token::Input(serial) => self.input_writable(serial),
                 // These are only waited for below containerd.
                 Token::Publisher | Token::Memory(_) => {}
+                Token::ForeignLog => self.foreign_log_readable(buffer),
             }
         }
         self.let_time_pass(buffer);

@@ -26,6 +26,8 @@ pub(crate) enum Token {
     Publisher,
     /// Memory has run out in the control group of that container.
     Memory(u32),
+    /// What a foreign shim says of itself.
+    ForeignLog,
 }
 
 impl Token {
@@ -42,6 +44,7 @@ impl Token {
             Token::Input(serial) => (8, serial, 0),
             Token::Publisher => (9, 0, 0),
             Token::Memory(serial) => (10, serial, 0),
+            Token::ForeignLog => (11, 0, 0),
         };
         EventData::new_u64(u64::from(kind as u8) << 40 | u64::from(index) << 32 | u64::from(serial))
     }
@@ -61,6 +64,7 @@ impl Token {
             8 => Some(Token::Input(serial)),
             9 => Some(Token::Publisher),
             10 => Some(Token::Memory(serial)),
+            11 => Some(Token::ForeignLog),
             _ => None,
         }
     }
@@ -158,6 +162,7 @@ mod tests {
             Token::Input(u32::MAX),
             Token::Publisher,
             Token::Memory(u32::MAX),
+            Token::ForeignLog,
         ] {
             assert_eq!(Token::parse(token.data()), Some(token));
         }

@@ -2,7 +2,7 @@
 
 use super::Shim;
 use super::create::Handed;
-use super::helper::{Heard, Helper, Purpose, Report};
+use super::helper::{Heard, Helper, Purpose, Report, Speaker};
 use super::now_ns;
 use super::poller::{READ, Token};
 use crate::messages::{info, warning};
@@ -29,18 +29,30 @@ impl Shim {
         handed: Handed,
         work: impl FnOnce(Handed) -> Report,
     ) -> io::Result<()> {
+        self.start_speaking_helper(purpose, handed, false, move |handed, _| work(handed))
+    }
+
+    /// The same for one that says something before its end, if it `goes_on`.
+    pub(super) fn start_speaking_helper(
+        &mut self,
+        purpose: Purpose,
+        handed: Handed,
+        goes_on: bool,
+        work: impl FnOnce(Handed, Speaker<'_>) -> Report,
+    ) -> io::Result<()> {
         // What ends a container must always be possible.
         let bounded = matches!(
             purpose,
             Purpose::Create { .. } | Purpose::Exec { .. } | Purpose::Pause | Purpose::Checkpoint { .. }
         );
-        if bounded && self.helpers.len() >= MAX_HELPERS {
+        // Those that only wait are as many as there are processes, and bounded by those.
+        if bounded && self.helpers.iter().filter(|helper| !helper.reported).count() >= MAX_HELPERS {
             return Err(io::Error::other(format!(
                 "{MAX_HELPERS} operations of this pod are under way already"
             )));
         }
         let serial = self.serial();
-        let helper = Helper::start(serial, purpose, handed, work)?;
+        let helper = Helper::start_speaking(serial, purpose, handed, goes_on, work)?;
         if let Err(cause) = self.poller.add(&helper.report, Token::Helper(serial), READ) {
             helper.kill();
             warning!("a helper cannot be listened to: {cause}");
@@ -58,7 +70,9 @@ impl Shim {
             // Its end will be noticed by the reaping.
             Heard::Nothing => self.poller.remove(&helper.report),
             Heard::Report(report) => {
-                self.poller.remove(&helper.report);
+                if !helper.goes_on {
+                    self.poller.remove(&helper.report);
+                }
                 let purpose = helper.purpose;
                 self.done(purpose, report, buffer);
             }
@@ -121,35 +135,58 @@ impl Shim {
         };
         let mut helper = self.helpers.swap_remove(index);
         self.poller.remove(&helper.report);
-        if helper.reported {
+        if helper.reported && !helper.goes_on {
             return;
         }
         let report = match helper.read() {
-            Heard::Report(report) => report,
-            Heard::NotYet | Heard::Nothing => {
-                kill_strays(|pid| self.known(pid).is_some());
-                let exit = exit_of(0, status);
-                let how = match exit.signal {
-                    0 => format!("it exited with code {}", exit.code),
-                    signal => format!("signal {signal} ended it"),
-                };
-                let why = format!("the helper process ended without a word: {how}");
-                Report::failed(ErrorCode::Unknown, Report::DIED, why)
+            Heard::Report(report) if helper.goes_on => {
+                self.done(helper.purpose, report, buffer);
+                match helper.read() {
+                    Heard::Report(report) => report,
+                    Heard::NotYet | Heard::Nothing => self.died(status),
+                }
             }
+            Heard::Report(report) => report,
+            Heard::NotYet | Heard::Nothing => self.died(status),
         };
         self.done(helper.purpose, report, buffer);
     }
 
+    /// What is to be thought of a helper that ended without a report.
+    fn died(&self, status: WaitStatus) -> Report {
+        // A foreign shim is a child of ours too, and not a stray.
+        if !self.foreign.as_ref().is_some_and(|foreign| foreign.parents()) {
+            kill_strays(|pid| self.known(pid).is_some());
+        }
+        let exit = exit_of(0, status);
+        let how = match exit.signal {
+            0 => format!("it exited with code {}", exit.code),
+            signal => format!("signal {signal} ended it"),
+        };
+        let why = format!("the helper process ended without a word: {how}");
+        Report::failed(ErrorCode::Unknown, Report::DIED, why)
+    }
+
     fn done(&mut self, purpose: Purpose, report: Report, buffer: &mut [u8]) {
         match purpose {
-            Purpose::Create { container } => self.created(container, report),
+            Purpose::Create { container } if self.is_being_made(container) => {
+                self.created(container, report, buffer);
+            }
+            Purpose::Create { container } => self.ended_elsewhere(container, report, buffer),
             Purpose::Start { container } => self.started_by_helper(container, report),
+            Purpose::Exec { container, exec } if self.has_begun(container, exec) => {
+                self.exec_ended_elsewhere(container, exec, report);
+            }
             Purpose::Exec { container, exec } => self.executed(container, exec, report),
+            Purpose::BeginPod => self.pod_begun(report),
+            Purpose::EndPod => self.pod_ended(report),
+            Purpose::Resize { call } => self.resized(call, report),
             Purpose::Look { container } => self.looked(container, report),
             Purpose::Delete { container } => self.deleted(container, report, buffer),
             Purpose::Pause => self.paused(report),
             Purpose::Resume => self.resumed(report),
             Purpose::Checkpoint { container } => self.checkpointed(container, report),
+            Purpose::Update { call } => self.updated(call, report),
             Purpose::Kill { call } => self.killed(call, report),
         }
     }

@@ -81,7 +81,7 @@ impl Shim {
         for serial in exited {
             self.begin_delete(serial, true);
         }
-        if self.containers.is_empty() && self.helpers.is_empty() {
+        if self.containers.is_empty() && self.helpers.is_empty() && self.has_ended_foreign_pod() {
             self.finish();
         }
     }

@@ -25,11 +25,15 @@ impl Shim {
             CallError::new(ErrorCode::StartFailed, format!("container {}: {cause}", request.id))
         };
         let phase = if hooks {
-            let (root, id) = (self.runtime_root.clone(), request.id.clone());
+            let (root, target, foreign) =
+                (self.runtime_root.clone(), container.target(), self.foreign.clone());
             let purpose = Purpose::Start { container: serial };
-            self.start_helper(purpose, Handed::default(), move |_| match runtime::start(&root, &id) {
-                Ok(()) => Report::Done { warnings: Vec::new() },
-                Err(error) => Report::failed(ErrorCode::StartFailed, stage(&error), error),
+            self.start_helper(purpose, Handed::default(), move |_| match foreign {
+                Some(foreign) => Report::of(foreign.start(&target)),
+                None => match runtime::start(&root, &target.id) {
+                    Ok(()) => Report::Done { warnings: Vec::new() },
+                    Err(error) => Report::failed(ErrorCode::StartFailed, stage(&error), error),
+                },
             })
             .map_err(failed)?;
             Phase::StartingInHelper

@@ -69,6 +69,9 @@ pub(crate) fn set_up() -> Result<Pod, SetupError> {
     set_level(config.log_level);
     become_parent(&config)?;
     let (users, pid_init) = make_namespaces(&config)?;
+    if config.foreign.is_some() {
+        crate::foreign::prepare(&config.pod_dir).at("root file systems")?;
+    }
     let listener = listen(&config.pod_dir).at("socket")?;
     write_record(&config.pod_dir).at("record")?;
     info!("pod {} is set up", config.pod_id);

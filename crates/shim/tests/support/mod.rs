@@ -62,6 +62,7 @@ pub fn config(pod_dir: &Path) -> ShimConfig {
         sysctls: Default::default(),
         oom_score_adj: None,
         log_level: shim::config::LogLevel::Info,
+        foreign: None,
     }
 }
 

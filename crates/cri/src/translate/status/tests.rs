@@ -30,6 +30,7 @@ pub(in crate::translate) fn pod() -> PodRecord {
             network_owed: false,
             limits: PodLimits::default(),
             selinux_level: None,
+            handler: String::new(),
         },
     }
 }

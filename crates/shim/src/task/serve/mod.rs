@@ -130,6 +130,8 @@ impl Server {
                 Token::Input(serial) => self.input_writable(serial),
                 Token::Publisher => self.publisher.ready(&self.poller, buffer),
                 Token::Memory(serial) => self.memory_ran_out(serial),
+                // Only a pod's shim drives foreign ones.
+                Token::ForeignLog => {}
             }
         }
         self.let_time_pass();

@@ -60,14 +60,16 @@ pub(super) fn make(
             if !fixed {
                 check_proc(mount, root)?;
             }
+            let there = root.directory(&mount.destination).is_ok();
             let place = if fixed {
                 // A link at /proc or /sys of an image could only move the mount to where nobody expects it (CVE-2019-19921).
                 plain_directory(root, &mount.destination).at(Stage::Mounts, name)?
             } else {
                 target(root, mount, Kind::Directory)?
             };
-            // What is seen at a place has the mode of the place, where nothing else is said.
-            let mode = (kind == "tmpfs"
+            // What is seen at a place that was there has the mode of the place, where nothing else is said.
+            let mode = (there
+                && kind == "tmpfs"
                 && !mount.options.data.iter().any(|option| option.starts_with("mode=")))
             .then(|| rustix::fs::fstat(&place))
             .transpose()

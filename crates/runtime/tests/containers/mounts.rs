@@ -97,8 +97,9 @@ fn a_tmpfs_has_the_mode_of_its_place() {
     bundle.mount(
         json!({"destination": "/other", "type": "tmpfs", "source": "tmpfs", "options": ["mode=1700"]}),
     );
-    bundle.shell("stat -c %a /place /other");
-    assert_eq!(bundle.run().ok(), "710\n1700\n");
+    bundle.mount(json!({"destination": "/new", "type": "tmpfs", "source": "tmpfs"}));
+    bundle.shell("stat -c %a /place /other /new");
+    assert_eq!(bundle.run().ok(), "710\n1700\n1777\n");
 }
 
 #[test]

@@ -182,7 +182,7 @@ pub enum StartContainerError {
     )]
     TargetEnded { id: ContainerId, target: String },
     /// The command could not be executed; the container is exited now, with status 128.
-    #[error("container {id}: {why}")]
+    #[error("{}", named(id, why))]
     NotExecuted { id: ContainerId, why: String },
     #[error("container {id}: {source}")]
     Refused { id: ContainerId, source: nri::Refusal },
@@ -222,7 +222,7 @@ pub enum ExecError {
     NotRunning { id: ContainerId, state: &'static str },
     #[error("container {id}: no command was given")]
     NoCommand { id: ContainerId },
-    #[error("container {id}: {why}")]
+    #[error("{}", named(id, why))]
     NotExecuted { id: ContainerId, why: String },
     #[error("container {id}: the command did not end within {timeout:?} and was killed")]
     TimedOut { id: ContainerId, timeout: Duration },
@@ -371,4 +371,9 @@ pub enum ReopenLogError {
 pub enum StatsError {
     #[error(transparent)]
     Lookup(#[from] LookupError),
+}
+
+/// What the runtime says of a container, which mostly names it; else it is named here.
+fn named(id: &ContainerId, why: &str) -> String {
+    if why.contains(id.as_str()) { why.to_owned() } else { format!("container {id}: {why}") }
 }

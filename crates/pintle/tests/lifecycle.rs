@@ -89,6 +89,7 @@ async fn a_command_that_is_not_there_is_named_and_nothing_stays() {
     let id = daemon.create(&pod, &config, &asked).await.unwrap();
     let error = daemon.start_container(&id).await.unwrap_err();
     assert!(error.message().contains("/bin/no-such-thing"), "{error}");
+    assert_eq!(error.message().matches(&id).count(), 1, "the container is named, and once: {error}");
     assert_ne!(error.code(), Code::Unknown);
     let status = daemon.status(&id).await.unwrap();
     assert_eq!((status.exit_code, status.reason.as_str()), (128, "StartError"));

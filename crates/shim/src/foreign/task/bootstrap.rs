@@ -38,6 +38,20 @@ pub(super) enum BootstrapError {
     NotStarted,
 }
 
+impl BootstrapError {
+    /// What is told of two attempts: the first, and what the second had to say beside it.
+    fn and_then(mut self, second: BootstrapError) -> BootstrapError {
+        if let (BootstrapError::Failed { said: first, .. }, BootstrapError::Failed { said: second, .. }) =
+            (&mut self, second)
+            && *first != second
+        {
+            first.push_str("; started as before containerd 2.3: ");
+            first.push_str(&second);
+        }
+        self
+    }
+}
+
 /// What a shim is started for.
 pub(super) struct Start<'a> {
     pub(super) shim: &'a TaskShim,
@@ -65,7 +79,14 @@ pub(super) fn start(start: &Start<'_>) -> Result<TaskRecord, BootstrapError> {
         socket_dir: (socket_dir.len() <= LONGEST_FOLDER).then_some(socket_dir),
         ..BootstrapParams::default()
     };
-    let said = run(start, "start", &params.encode_to_vec())?;
+    // Shims from before containerd 2.3 read their options alone, and some refuse everything else.
+    let said = run(start, "start", &params.encode_to_vec()).or_else(|first| {
+        if !matches!(first, BootstrapError::Failed { .. }) {
+            return Err(first);
+        }
+        let options = start.options.as_ref().map(Message::encode_to_vec).unwrap_or_default();
+        run(start, "start", &options).map_err(|second| first.and_then(second))
+    })?;
     let answer = |why: String| BootstrapError::Answer { path: shim.path.clone(), why };
     let Answer { version, address } = parse(&said).map_err(answer)?;
     let call = |source| BootstrapError::Call { path: shim.path.clone(), source };

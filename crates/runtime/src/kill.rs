@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use rustix::io::Errno;
 use rustix::process::{Signal, pidfd_send_signal};
 
 use crate::error::KillError;
@@ -32,7 +33,11 @@ pub fn kill(state_root: &Path, id: &str, signal: i32, all: bool) -> Result<(), K
     }
     let Some(init) = init else { return Err(KillError::NotRunning { id: id.into() }) };
     let number = named(signal).ok_or_else(|| failed("no such signal".into()))?;
-    pidfd_send_signal(&init, number).map_err(|error| failed(error.to_string()))?;
+    match pidfd_send_signal(&init, number) {
+        // It ended, and its parent has seen that, since its pidfd was opened.
+        Err(Errno::SRCH) => return Err(KillError::NotRunning { id: id.into() }),
+        sent => sent.map_err(|error| failed(error.to_string()))?,
+    }
     if is_kill && crate::cgroups::is_frozen(&record) {
         // On cgroup v1 a frozen process does not die before it is thawed.
         crate::cgroups::thaw(&record).map_err(|error| failed(error.to_string()))?;

@@ -19,7 +19,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let store = Arc::new(Store::open(&folder.join("pintle.db"))?);
     let images = Images::open(ImageConfig::new(folder.join("images")), store)?;
     let began = Instant::now();
-    let pull = images.pull(PullRequest { reference: reference.clone(), credentials });
+    let pull = images.pull(PullRequest { reference: reference.clone(), credentials, platform: None });
     tokio::pin!(pull);
     let id = loop {
         tokio::select! {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use distribution::{Client, Credentials, Plan};
 use model::digest::ImageId;
+use model::platform::Platform;
 use tokio::sync::watch;
 
 use crate::error::{PullCause, PullError};
@@ -17,6 +18,8 @@ pub(crate) struct Course {
     /// As a person wrote it.
     pub asked: String,
     pub credentials: Option<Credentials>,
+    /// For which the image is to be.
+    pub platform: Platform,
     pub progress: Progress,
     pub given_up: watch::Sender<bool>,
 }
@@ -37,6 +40,7 @@ impl Course {
                         client: Arc::clone(&client),
                         session: Arc::new(candidate.session(client, self.credentials.as_ref())),
                         reference: candidate.reference,
+                        platform: self.platform.clone(),
                         progress: self.progress.clone(),
                         given_up: self.given_up.clone(),
                     };

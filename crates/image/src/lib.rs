@@ -105,6 +105,8 @@ pub struct PullRequest {
     pub reference: String,
     /// Sent to the registry only if they are for it.
     pub credentials: Option<Credentials>,
+    /// For which platform; none: this node's. What is for another can be carried on, and not be run.
+    pub platform: Option<Platform>,
 }
 
 /// What images take on disk.
@@ -133,7 +135,7 @@ pub enum OpenError {
     Rootfs(#[from] RootfsError),
 }
 
-type PullKey = (String, Option<Credentials>);
+type PullKey = (String, Option<Credentials>, Option<Platform>);
 type PullResult = Result<ImageId, PullError>;
 
 /// The images of this node.
@@ -215,7 +217,7 @@ impl Images {
             attempts: Vec::new(),
         };
         let reference = ImageReference::parse(&request.reference).map_err(|why| fail(why.into()))?;
-        let key = (catalog::stored_name(&reference), request.credentials.clone());
+        let key = (catalog::stored_name(&reference), request.credentials.clone(), request.platform.clone());
         let mut result = match self.pulls.join(key) {
             Err(running) => running,
             Ok(lead) => {
@@ -337,6 +339,7 @@ impl Images {
             client: Arc::clone(&self.client),
             asked: request.reference.clone(),
             credentials: request.credentials.clone(),
+            platform: request.platform.clone().unwrap_or_else(|| self.shared.config.platform.clone()),
             progress,
             given_up: watch::Sender::new(false),
         }

@@ -72,6 +72,8 @@ pub(crate) struct Pull {
     pub client: Arc<Client>,
     pub session: Arc<Session>,
     pub reference: ImageReference,
+    /// For which the image is to be.
+    pub platform: Platform,
     pub progress: Progress,
     /// Whether nobody wants it any more.
     pub given_up: watch::Sender<bool>,
@@ -116,7 +118,7 @@ impl Pull {
         let body = self.session.blob(&what, id.digest(), limits.config_bytes).await?;
         check_size(&what, &body, &manifest.config)?;
         let config = manifest::parse_config(&what, &body)?;
-        check_config(&what, &config, manifest.layers.len(), &self.shared.config.platform)?;
+        check_config(&what, &config, manifest.layers.len(), &self.platform)?;
         let layers = manifest.layers.into_iter().zip(config.rootfs.diff_ids);
         let sources = layers.map(|(blob, diff_id)| LayerSource { blob, diff_id, file: None }).collect();
         Ok(Plan::Take { id, config: body, sources, origin })
@@ -156,13 +158,13 @@ impl Pull {
         Ok(id)
     }
 
-    /// The manifest for this host's platform, and all that was read on the way to it: first what the reference itself leads to, last it.
+    /// The manifest for the platform, and all that was read on the way to it: first what the reference itself leads to, last it.
     async fn resolve(&self) -> Result<(Manifest, Vec<StoredManifest>), PullCause> {
         let config = &self.shared.config;
         let mut reference = self.reference.manifest().to_owned();
         let mut expected = self.reference.digest().cloned();
         let mut entry: Option<Descriptor> = None;
-        let mut search = Search::new(&config.platform, config.limits.index_depth);
+        let mut search = Search::new(&self.platform, config.limits.index_depth);
         let (mut read, mut depth) = (Vec::new(), 0);
         loop {
             let fetched = self

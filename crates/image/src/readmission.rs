@@ -79,6 +79,7 @@ impl Images {
                 client: Arc::clone(&self.client),
                 session: Arc::new(candidate.session(Arc::clone(&self.client), None)),
                 reference: candidate.reference,
+                platform: self.shared.config.platform.clone(),
                 progress: Progress::new(name.to_string()),
                 given_up: watch::Sender::new(false),
             };

@@ -67,7 +67,8 @@ impl Images {
             let reference = image.name().to_owned();
             return Err(PullError { reference, cause: Box::new(cause), attempts: Vec::new() });
         };
-        self.pull(PullRequest { reference: name.clone(), ..PullRequest::default() }).await.map(drop)
+        let platform = self.cannot_run(image).and(image.platform.clone());
+        self.pull(PullRequest { reference: name.clone(), credentials: None, platform }).await.map(drop)
     }
 }
 

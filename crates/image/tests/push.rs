@@ -84,7 +84,11 @@ async fn the_digest_stays_where_the_blobs_are() {
     assert!(events.iter().filter(|event| matches!(event, PushEvent::Sent { .. })).count() > 3, "{events:?}");
     // Without a tag on this node, so that the pull is one.
     place.images.remove(id.as_str()).await.unwrap();
-    let back = place.images.pull(PullRequest { reference: to.clone(), credentials: login }).await.unwrap();
+    let back = place
+        .images
+        .pull(PullRequest { reference: to.clone(), credentials: login, platform: None })
+        .await
+        .unwrap();
     assert_eq!(back, id, "the configuration, and with it the image's id, is the same");
     assert!(place.images.find(&to).unwrap().unwrap().repo_digests[0].ends_with(pushed.digest.as_str()));
 }
@@ -171,7 +175,7 @@ async fn debians_registry_takes_a_push_and_gives_it_back() {
     let (again, _) = push(&place, id.as_str(), &to).await.unwrap();
     assert_eq!(first.digest, again.digest, "packing is repeatable");
     let other = Place::new().await;
-    let back = other.images.pull(PullRequest { reference: to, credentials: None }).await.unwrap();
+    let back = other.images.pull(PullRequest { reference: to, ..Default::default() }).await.unwrap();
     assert_eq!(back, id);
     // What came from there goes to another repository of it unchanged, without a byte sent.
     let (mounted, events) = push(&other, back.as_str(), &format!("{}/other/app:1", real.host)).await.unwrap();

@@ -223,7 +223,7 @@ async fn failures_are_told_apart() {
     let error = place.pull(&format!("a@{}", image.digest)).await.unwrap_err();
     assert!(matches!(*error.cause, PullCause::Registry(RegistryError::DigestMismatch { .. })), "{error}");
     // Nobody listens.
-    let request = PullRequest { reference: "127.0.0.1:1/a".into(), credentials: None };
+    let request = PullRequest { reference: "127.0.0.1:1/a".into(), ..Default::default() };
     let error = place.images.pull(request).await.unwrap_err();
     assert!(matches!(*error.cause, PullCause::Registry(RegistryError::Unreachable { .. })), "{error}");
     assert!(place.images.list().is_empty());
@@ -280,7 +280,7 @@ async fn every_layer_is_fetched_once() {
     });
     let pull = |tag: usize| {
         let (images, reference) = (Arc::clone(&place.images), place.name(&format!("a:{tag}")));
-        tokio::spawn(async move { images.pull(PullRequest { reference, credentials: None }).await })
+        tokio::spawn(async move { images.pull(PullRequest { reference, ..Default::default() }).await })
     };
     // Each image three times.
     let running: Vec<_> = (0..30).map(|n| pull(n % 10)).collect();

@@ -25,7 +25,11 @@ async fn the_first_registry_that_has_it_serves_it() {
     // The kubelet would have chosen these for Docker Hub.
     let credentials = Some(Credentials::login("alice", "hunter2"));
     let pull = |name: &str| {
-        place.images.pull(PullRequest { reference: name.into(), credentials: credentials.clone() })
+        place.images.pull(PullRequest {
+            reference: name.into(),
+            credentials: credentials.clone(),
+            platform: None,
+        })
     };
     let id = pull("app:1").await.unwrap();
     assert_eq!(id.as_str(), image.id);

@@ -142,7 +142,7 @@ async fn sweep(small: &Small, name: &str, steps: impl Iterator<Item = u64>, leav
     );
     let pull = |name: &str| {
         let reference = format!("{}/{name}:1", listening.host());
-        images.pull(image::PullRequest { reference, credentials: None })
+        images.pull(image::PullRequest { reference, ..Default::default() })
     };
     let base = pull("base").await.unwrap();
     let (mut failed, mut done) = (0, 0);

@@ -126,7 +126,9 @@ fn input_that_is_kept_once_ends_with_the_first_who_leaves() {
     let onlooker = attach_ends(&mut pod, "a", [false, true, true]).unwrap();
     drop(onlooker);
     let mut client = attach(&mut pod, "a");
-    // More than all pipes between hold, and then at once the end.
+    // As much as the daemon has for whoever attaches: a reader that is not let in for a moment misses nothing.
+    rustix::pipe::fcntl_setpipe_size(&client.stdout, 512 << 10).unwrap();
+    // More than all pipes to the container hold, and then at once the end.
     let text: String = (0..40_000).map(|number| format!("{number}\n")).collect();
     let mut stdin = client.stdin.take().unwrap();
     let sent = text.clone();

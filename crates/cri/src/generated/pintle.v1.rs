@@ -538,6 +538,22 @@ pub mod node_server {
     }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PullForPlatformRequest {
+    #[prost(string, tag = "1")]
+    pub image: ::prost::alloc::string::String,
+    /// Such as "linux/arm64" or "linux/arm/v7".
+    #[prost(string, tag = "2")]
+    pub platform: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "3")]
+    pub login: ::core::option::Option<RegistryLogin>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PullForPlatformResponse {
+    /// The image's id.
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct PushImageRequest {
     /// The image by name, id or the beginning of an id.
     #[prost(string, tag = "1")]
@@ -1217,6 +1233,32 @@ pub mod images_client {
                 .insert(GrpcMethod::new("pintle.v1.Images", "ImportImages"));
             self.inner.unary(req, path, codec).await
         }
+        /// PullForPlatform pulls an image for another platform than this machine's, to be carried on. The name it was asked for by is its name
+        /// then, and no container is made of it here. PullImage of CRI pulls what runs here.
+        pub async fn pull_for_platform(
+            &mut self,
+            request: impl tonic::IntoRequest<super::PullForPlatformRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::PullForPlatformResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/pintle.v1.Images/PullForPlatform",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("pintle.v1.Images", "PullForPlatform"));
+            self.inner.unary(req, path, codec).await
+        }
         /// PushImage sends an image to a registry and reports what happens. The last message has the result.
         pub async fn push_image(
             &mut self,
@@ -1372,6 +1414,15 @@ pub mod images_server {
             request: tonic::Request<super::ImportImagesRequest>,
         ) -> std::result::Result<
             tonic::Response<super::ImportImagesResponse>,
+            tonic::Status,
+        >;
+        /// PullForPlatform pulls an image for another platform than this machine's, to be carried on. The name it was asked for by is its name
+        /// then, and no container is made of it here. PullImage of CRI pulls what runs here.
+        async fn pull_for_platform(
+            &self,
+            request: tonic::Request<super::PullForPlatformRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::PullForPlatformResponse>,
             tonic::Status,
         >;
         /// Server streaming response type for the PushImage method.
@@ -1704,6 +1755,51 @@ pub mod images_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ImportImagesSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/pintle.v1.Images/PullForPlatform" => {
+                    #[allow(non_camel_case_types)]
+                    struct PullForPlatformSvc<T: Images>(pub Arc<T>);
+                    impl<
+                        T: Images,
+                    > tonic::server::UnaryService<super::PullForPlatformRequest>
+                    for PullForPlatformSvc<T> {
+                        type Response = super::PullForPlatformResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::PullForPlatformRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Images>::pull_for_platform(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = PullForPlatformSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

@@ -67,6 +67,16 @@ impl images_server::Images for ImageExtras {
         Ok(Response::new(image_moves::import(&self.node, request.into_inner()).await?))
     }
 
+    async fn pull_for_platform(
+        &self,
+        request: Request<PullForPlatformRequest>,
+    ) -> Result<Response<PullForPlatformResponse>, Status> {
+        let mut request = request.into_inner();
+        request.image = bounded("image", request.image)?;
+        let id = image_moves::pull(&self.node, request).await?;
+        Ok(Response::new(PullForPlatformResponse { id }))
+    }
+
     type PushImageStream = Answers<PushProgress>;
 
     async fn push_image(

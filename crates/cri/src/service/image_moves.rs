@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use image::{Credentials, ImportRequest, PushError, PushEvent, PushRequest};
+use image::{Credentials, ImportRequest, PullRequest, PushError, PushEvent, PushRequest};
 use node::Node;
 use tokio::sync::mpsc;
 use tonic::{Code, Status};
@@ -15,6 +15,17 @@ use crate::translate::BadField;
 
 /// How many names one request may have.
 const MOST_IMAGES: usize = 10_000;
+
+pub(super) async fn pull(node: &Node, request: PullForPlatformRequest) -> Result<String, Status> {
+    let wanted = platform("platform", &request.platform)?;
+    if wanted.is_none() {
+        return Err(BadField::missing("platform").into());
+    }
+    let credentials = request.login.map(|login| Credentials::login(&login.username, &login.password));
+    let request = PullRequest { reference: request.image, credentials, platform: wanted };
+    let id = node.images().pull(request).await.map_err(|error| error.status())?;
+    Ok(id.to_string())
+}
 
 pub(super) fn push(node: &Node, request: PushImageRequest) -> Result<Answers<PushProgress>, Status> {
     let credentials = request.login.map(|login| Credentials::login(&login.username, &login.password));

@@ -86,7 +86,7 @@ impl ImageService for Images {
         let request = request.into_inner();
         let reference = name(request.image)?;
         // `sandbox_config` says for whom the image is pulled, in whatever completeness: a pull does not depend on it.
-        let pull = PullRequest { reference, credentials: request.auth.map(credentials) };
+        let pull = PullRequest { reference, credentials: request.auth.map(credentials), platform: None };
         let id = self.node.images().pull(pull).await.map_err(|error| error.status())?;
         Ok(Response::new(PullImageResponse { image_ref: id.to_string() }))
     }

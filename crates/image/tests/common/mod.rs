@@ -74,11 +74,13 @@ impl Place {
     }
 
     pub async fn pull(&self, rest: &str) -> Result<ImageId, PullError> {
-        self.images.pull(PullRequest { reference: self.name(rest), credentials: None }).await
+        self.images.pull(PullRequest { reference: self.name(rest), ..Default::default() }).await
     }
 
     pub async fn pull_as(&self, rest: &str, credentials: Credentials) -> Result<ImageId, PullError> {
-        self.images.pull(PullRequest { reference: self.name(rest), credentials: Some(credentials) }).await
+        self.images
+            .pull(PullRequest { reference: self.name(rest), credentials: Some(credentials), platform: None })
+            .await
     }
 
     /// The same folder with another database handle, as after a restart.

@@ -5,6 +5,7 @@ use super::failure::{Explain, Failure};
 use super::output::write_out;
 use super::pull_progress::Progress;
 use super::several::Several;
+use cri::node_v1::{PullForPlatformRequest, RegistryLogin};
 use cri::runtime_v1 as cri_v1;
 use std::io::Read;
 use std::path::PathBuf;
@@ -18,6 +19,9 @@ pub(crate) struct Args {
     /// Images to pull, such as busybox, quay.io/x/y:1.2 or name@sha256:...
     #[arg(required = true)]
     images: Vec<String>,
+    /// Pull it for another platform than this machine's, such as linux/arm64, to save or push it
+    #[arg(long, value_name = "PLATFORM")]
+    platform: Option<String>,
     /// Print only the ids
     #[arg(short, long)]
     quiet: bool,
@@ -34,7 +38,10 @@ pub(crate) async fn run(args: Args, client: &Client) -> Result<(), Failure> {
     let mut several = Several::default();
     for image in &args.images {
         let progress = if args.quiet { Progress::silent() } else { Progress::for_terminal() };
-        let pulled = pull(client, image, auth.clone(), progress).await;
+        let pulled = match &args.platform {
+            None => pull(client, image, auth.clone(), progress).await,
+            Some(platform) => pull_for(client, image, platform, auth.clone()).await,
+        };
         several.record(pulled.and_then(|id| write_out(&format!("{id}\n"))));
     }
     several.finish()
@@ -85,6 +92,19 @@ pub(crate) async fn pull(
     let answer = answer.explain(|| format!("pulling {image}"));
     progress.end(answer.is_ok());
     Ok(answer?.image_ref)
+}
+
+/// Pulls one image that is not for this machine. Only Pintle's daemon can.
+async fn pull_for(
+    client: &Client,
+    image: &str,
+    platform: &str,
+    auth: Option<cri_v1::AuthConfig>,
+) -> Result<String, Failure> {
+    let login = auth.map(|auth| RegistryLogin { username: auth.username, password: auth.password });
+    let request = PullForPlatformRequest { image: image.into(), platform: platform.into(), login };
+    let answer = client.own_images().pull_for_platform(request).await;
+    Ok(answer.explain(|| format!("pulling {image} for {platform}"))?.id)
 }
 
 /// Shows how far the layers are until there is nothing more to tell. Watching is for show: that it fails says nothing about the pull.

@@ -33,6 +33,8 @@ pub(super) fn put(root: &Root, folder: &Path) -> Result<()> {
     unpack.arg("-xf").arg(&archive).arg("-C").arg(folder).arg("--exclude=./dev/*");
     command::run(&mut unpack)?;
     root.write("etc/systemd/system/pintle-vm.service", include_str!("pintle-vm.service"))?;
+    // Debian's own of this name empties /tmp, where the repository may be.
+    root.write("etc/tmpfiles.d/tmp.conf", "# Nothing is removed at the start.\n")?;
     // It would come to be at the first start, which is every start.
     root.write("etc/machine-id", "0123456789abcdef0123456789abcdef\n")
 }

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use cri::runtime_v1 as v1;
+use tokio::io::AsyncWriteExt;
 
 use crate::needs_a_node;
 use crate::support::{self, Daemon};
@@ -229,6 +230,42 @@ async fn terminals_and_image_volumes_arrive() {
             exec.args(["-qec", &line, "/dev/null"]).stdin(std::process::Stdio::null()).output().unwrap();
         let shown = String::from_utf8_lossy(&done.stdout);
         assert!(shown.contains("/dev/pts/") || shown.contains("/dev/console"), "{handler}: {shown}");
+        daemon.remove_pod(&pod).await.unwrap();
+        assert_eq!(daemon.remains(), before, "{handler}");
+    }
+}
+
+/// Whoever attaches may end the input, and the container notices.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_input_that_ends_has_an_end_in_the_container() {
+    needs_a_node!();
+    for (handler, config) in runtimes() {
+        let daemon = daemon_with(&config).await;
+        let before = daemon.remains();
+        let sandbox = daemon.pod("input");
+        let pod = run_pod(&daemon, &sandbox, handler).await.unwrap();
+        let mut asked = daemon.container("one", "cat; echo end; exit 3");
+        (asked.stdin, asked.stdin_once) = (true, true);
+        let id = daemon.create(&pod, &sandbox, &asked).await.unwrap();
+        daemon.start_container(&id).await.unwrap();
+        let endpoint = format!("unix://{}", daemon.socket().display());
+        let mut attach = tokio::process::Command::new(env!("CARGO_BIN_EXE_pintle"));
+        attach.args(["--endpoint", &endpoint, "attach", "-i", &id]).kill_on_drop(true);
+        let streams = std::process::Stdio::piped;
+        let mut attached = attach.stdin(streams()).stdout(streams()).stderr(streams()).spawn().unwrap();
+        let mut stdin = attached.stdin.take().unwrap();
+        stdin.write_all(b"one line\n").await.unwrap();
+        drop(stdin);
+        let done = tokio::time::timeout(Duration::from_secs(10), attached.wait_with_output()).await;
+        let done = done.unwrap_or_else(|_| panic!("{handler}: the input never ended")).unwrap();
+        let shown = String::from_utf8_lossy(&done.stdout).into_owned();
+        assert_eq!(shown, "one line\nend\n", "{handler}: {}", String::from_utf8_lossy(&done.stderr));
+        let begun = Instant::now();
+        while daemon.status(&id).await.unwrap().state() != v1::ContainerState::ContainerExited {
+            assert!(begun.elapsed() < Duration::from_secs(5), "{handler}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        assert_eq!(daemon.status(&id).await.unwrap().exit_code, 3, "{handler}");
         daemon.remove_pod(&pod).await.unwrap();
         assert_eq!(daemon.remains(), before, "{handler}");
     }

@@ -198,6 +198,14 @@ impl Runtime {
         }
     }
 
+    /// Says that nobody writes to a container's input any more.
+    pub(crate) fn close_input(&self, target: &Target) -> Result<(), CallError> {
+        match self.kind() {
+            Kind::Oci(_) => Ok(()),
+            Kind::Task(task) => task.close_input(target),
+        }
+    }
+
     fn kind(&self) -> Kind<'_> {
         match &self.foreign {
             Foreign::Oci(program) => Kind::Oci(oci::Oci::new(program, &self.pod_dir)),

@@ -63,6 +63,8 @@ pub(super) struct Container {
     pub(super) has_terminal: bool,
     /// It was made to have an input.
     pub(super) wants_input: bool,
+    /// A foreign shim keeps its input open until it is told of the end.
+    pub(super) owes_end_of_input: bool,
     /// Receives the terminal while the container is being created.
     pub(super) console: Option<OwnedFd>,
     pub(super) bundle: PathBuf,

@@ -140,6 +140,7 @@ impl Shim {
             attached: Vec::new(),
             has_terminal: request.terminal,
             wants_input: request.stdin,
+            owes_end_of_input: false,
             console: None,
             bundle: request.bundle.clone().into(),
             cgroup: None,

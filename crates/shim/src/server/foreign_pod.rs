@@ -152,8 +152,44 @@ impl Shim {
             // Open for both, so that nobody has to be there yet who reads.
             let stdin = fifo(bundle, "stdin", OFlags::RDWR)?;
             container.stdin = Some(Input::new(stdin, request.stdin_once && !tty));
+            container.owes_end_of_input = true;
         }
         Ok(())
+    }
+
+    /// Tells the foreign shim of inputs that have ended: it has the fifos open for writing too, so that their end alone is none.
+    pub(super) fn tell_ends_of_input(&mut self) {
+        let Some(foreign) = self.foreign.clone() else { return };
+        let ended: Vec<(u32, Target)> = self
+            .containers
+            .iter_mut()
+            .filter(|container| {
+                container.owes_end_of_input && container.stdin.is_none() && container.has_init()
+            })
+            .map(|container| {
+                container.owes_end_of_input = false;
+                (container.serial, container.target())
+            })
+            .collect();
+        for (container, target) in ended {
+            let foreign = foreign.clone();
+            let work = move |_| Report::of(foreign.close_input(&target));
+            if let Err(cause) = self.start_helper(Purpose::CloseInput { container }, Handed::default(), work)
+            {
+                self.input_closed(container, Report::failed(ErrorCode::Internal, "helper", cause));
+            }
+        }
+    }
+
+    /// What the helper said.
+    pub(super) fn input_closed(&mut self, serial: u32, report: Report) {
+        if let Some(container) = self.container(serial).filter(|container| container.exit.is_none())
+            && !matches!(report, Report::Done { .. })
+        {
+            let id = container.id.clone();
+            let error = report.into_error(ErrorCode::Internal);
+            warning!("container {id}: the end of its input could not be told: {error}");
+        }
     }
 
     pub(super) fn is_being_made(&mut self, serial: u32) -> bool {

@@ -44,6 +44,9 @@ pub(crate) enum Purpose {
     Resize {
         call: u32,
     },
+    CloseInput {
+        container: u32,
+    },
     Pause,
     Resume,
     Checkpoint {

@@ -169,6 +169,7 @@ impl Shim {
                 self.reply(caller, dispatch::expired());
             }
         }
+        self.tell_ends_of_input();
         self.publish_drained(now, buffer);
         self.end_overdue_pause(now);
         self.go_on_ending(now);

@@ -181,6 +181,7 @@ impl Shim {
             Purpose::BeginPod => self.pod_begun(report),
             Purpose::EndPod => self.pod_ended(report),
             Purpose::Resize { call } => self.resized(call, report),
+            Purpose::CloseInput { container } => self.input_closed(container, report),
             Purpose::Look { container } => self.looked(container, report),
             Purpose::Delete { container } => self.deleted(container, report, buffer),
             Purpose::Pause => self.paused(report),

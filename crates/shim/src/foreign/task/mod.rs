@@ -17,10 +17,10 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use task::options::{GenericOptions, Options};
 use task::{
-    Any, CreateTaskRequest, CreateTaskResponse, DeleteRequest, DeleteResponse, Empty, ExecProcessRequest,
-    KillRequest, Method, OCI_PROCESS, OCI_RESOURCES, ResizePtyRequest, ShutdownRequest, StartRequest,
-    StartResponse, StateRequest, StateResponse, Status, UpdateTaskRequest, WaitRequest, WaitResponse, pack,
-    pack_json,
+    Any, CloseIoRequest, CreateTaskRequest, CreateTaskResponse, DeleteRequest, DeleteResponse, Empty,
+    ExecProcessRequest, KillRequest, Method, OCI_PROCESS, OCI_RESOURCES, ResizePtyRequest, ShutdownRequest,
+    StartRequest, StartResponse, StateRequest, StateResponse, Status, UpdateTaskRequest, WaitRequest,
+    WaitResponse, pack, pack_json,
 };
 
 pub(crate) use terminal::Terminal;
@@ -247,6 +247,13 @@ impl<'a> Task<'a> {
         let (width, height) = (width.into(), height.into());
         let request = ResizePtyRequest { id: target.id.clone(), exec_id: String::new(), width, height };
         self.one::<Empty>(Method::ResizePty, &request)
+            .map(drop)
+            .map_err(|cause| self.error(ErrorCode::Internal, target, &cause))
+    }
+
+    pub(super) fn close_input(&self, target: &Target) -> Result<(), CallError> {
+        let request = CloseIoRequest { id: target.id.clone(), exec_id: String::new(), stdin: true };
+        self.one::<Empty>(Method::CloseIo, &request)
             .map(drop)
             .map_err(|cause| self.error(ErrorCode::Internal, target, &cause))
     }

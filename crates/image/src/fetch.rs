@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 
 use crate::artifact;
 use crate::blobs::Keeping;
+use crate::bulk;
 use crate::error::PullCause;
 use crate::layers::{Layers, Partial, Ready};
 use crate::manifest::LayerSource;
@@ -85,17 +86,14 @@ impl Pull {
                 }
             }
         };
-        tokio::task::spawn_blocking(work).await.ok().flatten()
+        bulk::begin(work).ok()?.await.ok().flatten()
     }
 
     async fn fetched(&self, index: usize, expected: &Expected) -> Result<(Directory, Unpacked), PullCause> {
         self.progress.layer(index, |layer| layer.state = LayerState::Downloading);
         let (sender, receiver) = pieces::channel();
         let (shared, of) = (Arc::clone(&self.shared), expected.clone());
-        let unpacking = tokio::task::spawn_blocking(move || {
-            let _long = sys::turns::Usual::begin();
-            unpack_as_configured(&shared, receiver, &of)
-        });
+        let unpacking = bulk::begin(move || unpack_as_configured(&shared, receiver, &of))?;
         let downloaded = self.download(index, &expected.blob, expected.size, &sender).await;
         drop(sender);
         let unpacked = unpacking.await.map_err(|_| PullCause::Interrupted)?;

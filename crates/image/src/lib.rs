@@ -8,6 +8,7 @@
 mod admission;
 mod artifact;
 mod blobs;
+mod bulk;
 mod catalog;
 mod changes;
 mod checksum;

@@ -21,6 +21,7 @@ use model::reference::{BadReference, ImageReference};
 use trust::Place;
 
 use crate::admission::{came_in, distrust};
+use crate::bulk::bulk;
 use crate::catalog;
 use crate::error::PullCause;
 use crate::fetch::is_unsuited;
@@ -155,7 +156,7 @@ impl Images {
         let shared = Arc::clone(&self.shared);
         let runtime = tokio::runtime::Handle::current();
         let work = move || intake::archive(&shared, &runtime, archive, &wish);
-        tokio::task::spawn_blocking(work).await.unwrap_or(Err(PullCause::Interrupted.into()))
+        bulk(work).await
     }
 
     /// Takes images from the store of another runtime on this machine, which may run or not and is not changed.
@@ -183,7 +184,7 @@ impl Images {
                 Ok(import(&shared, &runtime, names, image, &store))
             }
         };
-        tokio::task::spawn_blocking(work).await.unwrap_or(Err(PullCause::Interrupted.into()))
+        bulk(work).await
     }
 
     fn wish(&self, request: LoadRequest) -> Result<Wish, LoadError> {

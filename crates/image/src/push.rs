@@ -15,6 +15,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 
 use crate::Images;
+use crate::bulk;
 use crate::catalog::{self, StoredManifest};
 use crate::error::PullCause;
 use crate::export::{Names, Outgoing, OutgoingLayer, SaveError, digest};
@@ -241,9 +242,9 @@ impl Push {
         let packs = layer.is_plain();
         let (sender, mut pieces) = mpsc::channel::<Bytes>(1);
         let (shared, outgoing) = (Arc::clone(&self.shared), Arc::clone(&self.outgoing));
-        let making = tokio::task::spawn_blocking(move || {
-            make(&shared, &outgoing.id, &outgoing.layers[index], packs, &sender)
-        });
+        let making =
+            bulk::begin(move || make(&shared, &outgoing.id, &outgoing.layers[index], packs, &sender))
+                .map_err(|why| Cause::Image(why.into()))?;
         let mut sent = 0;
         while let Some(piece) = pieces.recv().await {
             sent += piece.len() as u64;

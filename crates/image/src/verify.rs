@@ -6,12 +6,13 @@ use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::bulk::bulk;
 use crate::catalog::Image;
 use crate::checksum::{self, Source, Sum};
 use crate::error::PullCause;
 use crate::form::{FileSum, Form};
 use crate::layers::Layer;
-use crate::pull::{Shared, blocking};
+use crate::pull::Shared;
 use crate::tree::Usage;
 use crate::{ImageError, Images, PullError, PullRequest};
 
@@ -54,7 +55,7 @@ impl Images {
     /// What the database says. A layer that cannot be read is damaged.
     pub async fn check_layer(&self, layer: String, images: Vec<String>) -> Result<Checked, ImageError> {
         let shared = Arc::clone(&self.shared);
-        blocking(move || check(&shared, layer, images)).await.map_err(ImageError::Failed)
+        bulk(move || check(&shared, layer, images)).await.map_err(ImageError::Failed)
     }
 
     /// Pulls an image again by the digest that it was pulled by, so that its damaged layers are fetched and nothing else is.

@@ -1,4 +1,4 @@
-//! How long a thread's turns on a processor are. The kernel lets a thread that wakes and takes short turns interrupt one that takes longer
+//! How long a thread's turns on a processor are, and how many it gets. The kernel lets a thread that wakes and takes short turns interrupt one that takes longer
 //! ones (Linux 6.12 and later, sched_setattr(2): `sched_runtime` of a thread of SCHED_OTHER). Its share of the processor stays the same.
 //! Older kernels take the value and do not use it.
 
@@ -7,6 +7,9 @@ use std::time::Duration;
 
 /// Short enough to be let in before threads with the kernel's usual turns of some milliseconds; the least that the kernel takes.
 const SHORT: Duration = Duration::from_micros(100);
+
+/// The nice value of a thread that gives way (sched(7): each step is a factor of 1.25).
+const GIVES_WAY: i32 = 10;
 
 /// `struct sched_attr` in its first version.
 #[repr(C)]
@@ -26,41 +29,25 @@ const SIZE: u32 = size_of::<Attributes>() as u32;
 
 /// Gives this thread short turns from now on: for threads that answer somebody and soon sleep again.
 pub fn take_short() -> io::Result<()> {
-    set(SHORT.as_nanos() as u64).map(drop)
+    change(|attributes| attributes.runtime = SHORT.as_nanos() as u64)
 }
 
-/// While it lives, its thread has the kernel's usual turns: for long work on a thread that otherwise answers soon.
-#[derive(Debug)]
-pub struct Usual {
-    /// Nanoseconds; none: they could not be changed.
-    before: Option<u64>,
-    // It is about the thread that made it.
-    _here: std::marker::PhantomData<*const ()>,
+/// From now on this thread has the kernel's usual turns and a ninth of the weight of others where there are not processors for all: for
+/// long work that nobody waits for by the millisecond. There is no way back without a privilege, so it is for threads that end with that work.
+pub fn give_way() -> io::Result<()> {
+    change(|attributes| {
+        attributes.runtime = 0;
+        attributes.nice = attributes.nice.max(GIVES_WAY);
+    })
 }
 
-impl Usual {
-    pub fn begin() -> Usual {
-        Usual { before: set(0).ok(), _here: std::marker::PhantomData }
-    }
-}
-
-impl Drop for Usual {
-    fn drop(&mut self) {
-        if let Some(before) = self.before {
-            // What was in force a moment ago is allowed; and nothing but speed depends on it.
-            let _ = set(before);
-        }
-    }
-}
-
-/// Sets how many nanoseconds a turn of this thread lasts, 0 being the kernel's choice, and returns what it was.
-fn set(nanoseconds: u64) -> io::Result<u64> {
+fn change(what: impl FnOnce(&mut Attributes)) -> io::Result<()> {
     let mut attributes = read()?;
-    let before = std::mem::replace(&mut attributes.runtime, nanoseconds);
+    what(&mut attributes);
     attributes.size = SIZE;
     // SAFETY: the kernel reads `size` bytes of a struct that outlives the call.
     let done = unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const attributes, 0) };
-    if done == 0 { Ok(before) } else { Err(io::Error::last_os_error()) }
+    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 fn read() -> io::Result<Attributes> {
@@ -75,7 +62,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn turns_are_a_threads_own_and_come_back() {
+    fn turns_are_a_threads_own() {
         std::thread::spawn(|| {
             let at_first = read().unwrap().runtime;
             take_short().unwrap();
@@ -86,16 +73,16 @@ mod tests {
                 return;
             }
             assert_eq!(short, SHORT.as_nanos() as u64);
-            let usual = Usual::begin();
-            assert_ne!(read().unwrap().runtime, short);
-            drop(usual);
-            assert_eq!(read().unwrap().runtime, short);
             let elsewhere = std::thread::spawn(|| {
-                let _usual = Usual::begin();
-                read().unwrap().runtime
+                give_way().unwrap();
+                let found = read().unwrap();
+                (found.runtime, found.nice)
             });
-            assert_ne!(elsewhere.join().unwrap(), short);
-            assert_eq!(read().unwrap().runtime, short);
+            let (runtime, nice) = elsewhere.join().unwrap();
+            assert_ne!(runtime, SHORT.as_nanos() as u64);
+            assert_eq!(nice, GIVES_WAY);
+            let here = read().unwrap();
+            assert_eq!((here.runtime, here.nice), (short, 0));
         })
         .join()
         .unwrap();

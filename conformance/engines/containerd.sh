@@ -9,7 +9,9 @@ disabled_plugins = ["io.containerd.grpc.v1.cri","io.containerd.cri.v1.images","i
 [grpc]
 address = "$W/c.sock"
 E
-start() { containerd -c $W/config.toml > $W/log.$1 2>&1 & CPID=$!; for i in $(seq 100); do ctr --address $W/c.sock version >/dev/null 2>&1 && break; sleep 0.1; done; }
+start() { containerd -c $W/config.toml > $W/log.$1 2>&1 & CPID=$!; for i in $(seq 600); do ctr --address $W/c.sock version >/dev/null 2>&1 && break; sleep 0.1; done; }
+# Everything that is told from now on is in $W/events; a namespace that is made is told at once, which shows that somebody listens.
+watch() { ctr --address $W/c.sock events > $W/events 2>&1 & EPID=$!; for i in $(seq 600); do ctr --address $W/c.sock namespaces create told$i; sleep 0.1; [ -s $W/events ] && break; done; }
 C="ctr --address $W/c.sock -n pintletest"
 start 1
 $C images import $IMAGE >/dev/null || exit 1
@@ -21,7 +23,7 @@ $C containers rm r3 >/dev/null 2>&1
 out=$($C run -d $R --memory-limit 33554432 $I r4 sleep 50; cat /sys/fs/cgroup/memory/pintletest/r4/memory.limit_in_bytes 2>&1 || cat /sys/fs/cgroup/pintletest/r4/memory.max; $C task rm -f r4 2>/dev/null; $C containers rm r4); check "memory limit" '[[ "$out" = *33554432* ]]'
 out=$($C run --rm $R --cap-add CAP_NET_ADMIN --env A=b --cwd /tmp $I r5 sh -c 'pwd; echo $A' 2>&1); check "folder and environment" '[ "$out" = "$(printf "/tmp\nb")" ]'
 out=$($C run --rm $R --seccomp --privileged=false $I r6 sh -c 'grep Seccomp: /proc/self/status' 2>&1); check "seccomp" '[[ "$out" = *2* ]]'
-out=$(script -qec "$C run --rm -t $R $I r7 tty" /dev/null </dev/null 2>&1); check "terminal" '[[ "$out" = */dev/pts/0* ]]'
+out=$(on_terminal $C run --rm -t $R $I r7 tty 2>&1); check "terminal" '[[ "$out" = */dev/pts/0* ]]'
 out=$($C run -d $R $I d1 sh -c 'trap "exit 3" TERM; while :; do sleep 0.1; done' 2>&1); check "detached" '[ -z "$out" ]'
 out=$($C task exec --exec-id e1 d1 sh -c 'echo in; exit 9' 2>&1; echo "code=$?"); check "exec" '[[ "$out" = *in*code=9* ]]'
 out=$($C task exec --exec-id e2 d1 nosuch 2>&1; echo "code=$?"); check "exec of a missing command" '[[ "$out" = *"executable file not found"* ]]'
@@ -33,12 +35,16 @@ out=$($C task resume d1 2>&1; $C task ls 2>&1); check "resume" '[[ "$out" = *RUN
 kill -9 $CPID; wait $CPID 2>/dev/null; start 2
 out=$($C task ls 2>&1); check "alive after a restart of containerd" '[[ "$out" = *d1*RUNNING* ]]'
 out=$($C task exec --exec-id e4 d1 echo again 2>&1); check "exec after the restart" '[ "$out" = again ]'
-out=$(timeout 3 $C events > $W/events 2>&1 & sleep 0.5; $C task kill -s TERM d1 2>&1; sleep 1; $C task ls); check "kill" '[[ "$out" = *STOPPED* ]]'
-sleep 2; out=$(cat $W/events); check "exit event" '[[ "$out" = */tasks/exit*d1* ]]'
+watch
+$C task kill -s TERM d1; soon '[[ "$out" = *STOPPED* ]]' "$C task ls"; check "kill" '[[ "$out" = *STOPPED* ]]'
+soon '[[ "$out" = */tasks/exit*d1* ]]' "cat $W/events"; check "exit event" '[[ "$out" = */tasks/exit*d1* ]]'
 out=$($C task kill -s KILL d1 2>&1; echo "code=$?"); check "kill of an ended one" '[[ "$out" = *"already finished"* || "$out" = *"not found"* ]]'
 out=$($C task delete d1 2>&1; echo "code=$?"); check "delete gives the exit code" '[[ "$out" = *code=3* || "$out" = *3* ]]'
 $C containers rm d1
-out=$($C run -d $R --memory-limit 8388608 $I o1 sh -c 'sleep 1; dd if=/dev/zero of=/dev/null bs=64M count=1; sleep 100' 2>&1; timeout 4 $C events 2>&1 | grep oom); check "oom event" '[[ "$out" = */tasks/oom*o1* ]]'
+$C run -d $R --memory-limit 8388608 $I o1 sh -c 'while [ ! -e /go ]; do sleep 0.1; done; dd if=/dev/zero of=/dev/null bs=64M count=1; sleep 100'
+$C task exec --exec-id go o1 touch /go
+soon '[[ "$out" = */tasks/oom*o1* ]]' "cat $W/events"; check "oom event" '[[ "$out" = */tasks/oom*o1* ]]'
+kill $EPID
 $C task rm -f o1 >/dev/null 2>&1; $C containers rm o1
 out=$($C run -d $R $I u1 sleep 100 2>&1; $C task metrics u1 >/dev/null; $C tasks rm -f u1 2>&1; $C containers rm u1 2>&1; echo "code=$?"); check "forced removal" '[[ "$out" = *code=0* ]]'
 out=$(ls $W/state/io.containerd.runtime.v2.task/pintletest 2>/dev/null; ls /run/containerd/runc/pintletest 2>/dev/null; find /sys/fs/cgroup -maxdepth 3 -path '*pintletest/*' -type d); check "nothing left" '[ -z "$out" ]'

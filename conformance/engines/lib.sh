@@ -12,6 +12,15 @@ check() {
   if eval "$2"; then GOOD=$((GOOD + 1)); echo "ok     $1"; else echo "FAILED $1: $out"; fi
 }
 
+# on_terminal COMMAND...: the command on a terminal of its own, whose input does not end.
+on_terminal() { python3 "$(dirname "$0")/terminal.py" "$@"; }
+
+# soon CONDITION COMMAND: the command again and again until what it prints, $out, is as it should be, for a minute.
+soon() {
+  local until=$((SECONDS + 60))
+  while out=$(eval "$2" 2>&1); ! eval "$1" && [ "$SECONDS" -lt "$until" ]; do sleep 0.1; done
+}
+
 # has TEXT...: whether $out holds every one of these texts.
 has() { for text in "$@"; do [[ "$out" = *"$text"* ]] || return 1; done; }
 

@@ -12,9 +12,10 @@ P="podman --root $W/root --runroot $W/runroot --cgroup-manager cgroupfs --runtim
 $P load -q -i $IMAGE || exit 1
 out=$($P network ls 2>&1); check "network ls" '[[ "$out" = *pt* ]]'
 out=$($P run --rm --network pt $I ip addr show eth0 2>&1); check "address" '[[ "$out" = *10.94.0.*fd00:94::* ]]'
-out=$($P run -d --network pt --name web -p 8088:80 $I sh -c 'mkdir /w; echo page > /w/index.html; httpd -f -p 80 -h /w' 2>&1; sleep 1; IP=$($P inspect -f '{{(index .NetworkSettings.Networks "pt").IPAddress}}' web); echo ip=$IP; $P run --rm --network pt $I wget -qO- http://$IP/ 2>&1); check "container to container" '[[ "$out" = *page ]]'
-out=$(curl -s -m 3 http://$(ip -4 -o addr show pt0 | sed 's/.*inet \([0-9.]*\).*/\1/'):8088/ 2>&1); check "published port" '[ "$out" = page ]'
-out=$($P network reload web 2>&1; curl -s -m 3 http://10.94.0.1:8088/); check "network reload" '[[ "$out" = *page ]]'
+out=$($P run -d --network pt --name web -p 8088:80 $I sh -c 'mkdir /w; echo page > /w/index.html; httpd -f -p 80 -h /w' 2>&1); IP=$($P inspect -f '{{(index .NetworkSettings.Networks "pt").IPAddress}}' web)
+soon '[[ "$out" = *page ]]' "$P run --rm --network pt $I wget -qO- http://$IP/"; check "container to container" '[[ "$out" = *page ]]'
+out=$(curl -s -m 20 http://$(ip -4 -o addr show pt0 | sed 's/.*inet \([0-9.]*\).*/\1/'):8088/ 2>&1); check "published port" '[ "$out" = page ]'
+out=$($P network reload web 2>&1; curl -s -m 20 http://10.94.0.1:8088/); check "network reload" '[[ "$out" = *page ]]'
 out=$($P rm -f -t 0 web 2>&1; ls $W/pt/networks/pt/addresses | wc -l; ip -o link | grep -c veth); check "nothing left" '[[ "$out" = *0*0 ]]'
 find /sys/fs/cgroup -depth -path '*libpod*' -type d -exec rmdir {} \; 2>/dev/null
 finish "$(podman --version)" $W/root/overlay $W/root $W/runroot

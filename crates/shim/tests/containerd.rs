@@ -310,8 +310,13 @@ fn a_terminal_works_through_ctr() {
     ];
     ctr.extend(run.map(String::from));
     let line = format!("{} /bin/sh -c 'tty; stty size; exit 4'", ctr.join(" "));
-    let script =
-        Command::new("script").args(["-qec", &line, "/dev/null"]).stdin(Stdio::null()).output().unwrap();
+    let mut script = Command::new("script");
+    script.args(["-qec", &line, "/dev/null"]).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut script = script.spawn().unwrap();
+    // It would type ^D where its input ends.
+    let input = script.stdin.take();
+    let script = script.wait_with_output().unwrap();
+    drop(input);
     let out = String::from_utf8_lossy(&script.stdout);
     assert!(out.contains("/dev/"), "{out}\n{}", containerd.log());
     assert_eq!(script.status.code(), Some(4), "{out}");

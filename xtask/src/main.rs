@@ -1,8 +1,9 @@
-//! Project tasks: `cargo xtask test`, `tidy`, `fuzz`, `dist`, `bench`, `conformance`, `vm`, `gen`.
+//! Project tasks: `cargo xtask test`, `tidy`, `fuzz`, `dist`, `bench`, `conformance`, `cluster`, `vm`, `gen`.
 
 #[cfg(feature = "gen")]
 mod apparmor;
 mod bench;
+mod cluster;
 mod command;
 mod conformance;
 mod dist;
@@ -26,6 +27,7 @@ cargo xtask TASK
   fuzz [--seconds N] [TARGET...]  what reads hostile bytes is fed with them, a minute each; --help: what else can be chosen
   dist                            the release: one static file, packed with its unit and an example configuration
   conformance crictl|critest ...  crictl's commands, or Kubernetes' own suite, against a throw-away daemon
+  cluster test|up|down ...        a kubelet, alone or in a cluster, on Pintle; alone: --help
   bench [OPTIONS]                 the release measured through CRI, beside containerd where it is installed; --help: what can be chosen
   vm [-p CRATE] [-- TESTNAME]     the tests as root in an emulated machine with control groups of version 2 alone and a Debian kernel
   gen [--check]                   generated code from the protocol files, and the compiled AppArmor profile; --check: is it current?
@@ -40,6 +42,7 @@ fn main() -> ExitCode {
         Some("fuzz") => fuzz::run(rest),
         Some("dist") => dist::run(rest),
         Some("conformance") => conformance::run(rest),
+        Some("cluster") => cluster::run(rest),
         Some("bench") => bench::run(rest),
         Some("vm") => vm::run(rest),
         Some("gen") => r#gen::run(rest),

@@ -45,7 +45,7 @@ pub(super) fn built() -> Result<Clients> {
 }
 
 /// Where what takes long to build is kept.
-pub(super) fn cache() -> Result<PathBuf> {
+pub(crate) fn cache() -> Result<PathBuf> {
     Ok(match std::env::var_os("PINTLE_CACHE") {
         Some(cache) => PathBuf::from(cache),
         None => PathBuf::from(std::env::var_os("HOME").context("neither PINTLE_CACHE nor HOME is set")?)

@@ -41,7 +41,7 @@ struct Watched {
 }
 
 /// Builds `pintle` as somebody would by hand.
-pub(super) fn build() -> Result<PathBuf> {
+pub(crate) fn build() -> Result<PathBuf> {
     command::run(&mut command::cargo(&["build", "--release", "--locked", "--package", "pintle"]))?;
     Ok(command::target_dir().join("release/pintle"))
 }

@@ -34,14 +34,7 @@ pub(crate) fn patched_critest(clients: &Clients) -> PathBuf {
 /// Makes the images, unless the cache has them.
 pub(super) fn build(clients: &Clients) -> Result<()> {
     let layout = layout(&clients.cache);
-    if !layout.join("index.json").is_file() {
-        let mut make = python("build");
-        make.arg("--out").arg(&layout).arg("--quiet");
-        if let Some(busybox) = busybox(&clients.cache)? {
-            make.arg("--busybox").arg(busybox);
-        }
-        command::run(&mut make)?;
-    }
+    build_set(&layout, "critest")?;
     let mut patch = python("patch-critest");
     patch
         .arg("--layout")
@@ -51,6 +44,19 @@ pub(super) fn build(clients: &Clients) -> Result<()> {
         .arg("--out")
         .arg(patched_critest(clients));
     command::run(patch.stdout(Stdio::null()))
+}
+
+/// Makes the images of one set of the tool's in the folder `layout`, unless they are there.
+pub(crate) fn build_set(layout: &Path, set: &str) -> Result<()> {
+    if layout.join("index.json").is_file() {
+        return Ok(());
+    }
+    let mut make = python("build");
+    make.arg("--out").arg(layout).args(["--sets", set, "--quiet"]);
+    if let Some(busybox) = busybox(&clients::cache()?)? {
+        make.arg("--busybox").arg(busybox);
+    }
+    command::run(&mut make)
 }
 
 fn python(task: &str) -> Command {
@@ -103,19 +109,24 @@ impl Registry {
     /// The same at another address.
     pub(crate) fn start_at(address: &str) -> Result<Registry> {
         let cache = clients::built()?.cache;
+        Registry::of(&layout(&cache), address, None, &cache.join("registry.log"))
+    }
+
+    /// One that serves the images of a folder, to everybody or to those with `name:password`.
+    pub(crate) fn of(layout: &Path, address: &str, user: Option<&str>, log_file: &Path) -> Result<Registry> {
         let mut serve = python("serve");
-        serve.arg("--layout").arg(layout(&cache)).args(["--listen", address]);
-        let log = fs::File::create(cache.join("registry.log"))?;
+        serve.arg("--layout").arg(layout).args(["--listen", address]);
+        if let Some(user) = user {
+            serve.args(["--auth", "basic", "--user", user]);
+        }
+        let log = fs::File::create(log_file)?;
         let child =
             serve.stdout(log.try_clone()?).stderr(log).stdin(Stdio::null()).spawn().context("python3")?;
         let mut registry = Registry { child, address: address.to_owned() };
         let start = Instant::now();
         while !answers(address) {
             if let Some(status) = registry.child.try_wait()? {
-                bail!(
-                    "the registry ended with {status}; its words are in {}",
-                    cache.join("registry.log").display()
-                );
+                bail!("the registry ended with {status}; its words are in {}", log_file.display());
             }
             if start.elapsed() > Duration::from_secs(20) {
                 bail!("the registry does not answer at {address}");

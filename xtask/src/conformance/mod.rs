@@ -17,9 +17,10 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 
+pub(crate) use clients::cache;
 pub(crate) use critest::outcome;
-pub(crate) use daemon::{configuration as daemon_config, network as network_config};
-pub(crate) use images::{HOSTS, Registry, patched_critest};
+pub(crate) use daemon::{build as build_daemon, configuration as daemon_config, network as network_config};
+pub(crate) use images::{HOSTS, Registry, build_set as build_images, patched_critest};
 
 use daemon::Daemon;
 

@@ -1,0 +1,57 @@
+//! What is shown of a kubelet on Pintle: a table of checks in groups.
+
+mod faults;
+mod input;
+mod inside;
+mod life;
+mod settings;
+mod streams;
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::Result;
+
+use super::node::Node;
+use super::programs::Release;
+use super::table::Group;
+
+/// The groups, in the order in which they are run.
+pub(super) fn groups(release: Release) -> &'static [&'static Group] {
+    match release {
+        Release::Newest => {
+            &[&life::GROUP, &inside::GROUP, &streams::GROUP, &input::GROUP, &faults::GROUP, &settings::GROUP]
+        }
+        Release::Last22 => &[],
+    }
+}
+
+/// What is still there of pods, when none is wanted any more.
+pub(super) fn leftovers(node: &Node) -> Result<Vec<String>> {
+    let mut left = Vec::new();
+    for (what, args) in [("pod", ["pods", "-q"]), ("container", ["ps", "-aq"])] {
+        left.extend(node.pintle(&args)?.lines().map(|line| format!("{what} {line}")));
+    }
+    let mounts = fs::read_to_string(node.seen("/proc/self/mountinfo")).unwrap_or_default();
+    let places = mounts.lines().filter_map(|line| line.split(' ').nth(4));
+    let of_pods =
+        places.filter(|place| place.contains("/var/lib/kubelet/pods/") || place.contains("/run/pintle/"));
+    left.extend(of_pods.map(|place| format!("mount {place}")));
+    for hierarchy in fs::read_dir("/sys/fs/cgroup")?.flatten() {
+        groups_of_pods(&hierarchy.path().join(&node.group).join("kubepods"), &mut left);
+    }
+    Ok(left)
+}
+
+fn groups_of_pods(group: &Path, left: &mut Vec<String>) {
+    for entry in fs::read_dir(group).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if name.starts_with("pod") {
+                left.push(format!("control group {}", entry.path().display()));
+            } else {
+                groups_of_pods(&entry.path(), left);
+            }
+        }
+    }
+}

@@ -6,6 +6,7 @@ pub mod protocol;
 
 mod foreign;
 mod messages;
+mod parent;
 mod server;
 mod setup;
 pub mod task;

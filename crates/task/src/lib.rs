@@ -5,6 +5,7 @@
 
 pub mod bootstrap;
 pub mod events;
+mod metrics_shared;
 pub mod metrics_v1;
 pub mod metrics_v2;
 pub mod options;

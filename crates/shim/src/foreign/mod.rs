@@ -275,7 +275,7 @@ fn cgroup_in(text: &str) -> Option<PathBuf> {
 
 /// Ends what is left in the container's cgroup and removes it: a runtime that failed may have left both.
 fn remove_cgroup(target: &Target) -> Result<(), CallError> {
-    crate::server::remove_cgroup(&target.bundle).map_err(|cause| {
+    crate::parent::work::remove_cgroup(&target.bundle).map_err(|cause| {
         let what = format!("container {}: its cgroup: {cause}", target.id);
         CallError::new(ErrorCode::DeleteFailed, what).at("cgroup")
     })

@@ -4,7 +4,7 @@ use super::Shim;
 use super::attached::{Attached, Ends, Still};
 use super::container::Phase;
 use super::dispatch::Outcome;
-use super::message;
+use crate::parent::message;
 use crate::protocol::{AttachRequest, CallError, Empty, ErrorCode, ResizeRequest};
 use std::os::fd::{AsFd, OwnedFd};
 

@@ -3,7 +3,7 @@
 //! His pipes are the only buffer. Once one is full, output is left out until it has room again, and a line in its place says how much: neither
 //! the container nor its log waits for a reader. Whoever closes all his reading ends has left.
 
-use super::poller::{NOTHING, Poller, READ, Token, WRITE};
+use crate::parent::poller::{NOTHING, Poller, READ, Token, WRITE};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use std::os::fd::OwnedFd;

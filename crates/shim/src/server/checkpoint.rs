@@ -3,12 +3,13 @@
 
 use super::Shim;
 use super::container::{Container, Phase};
-use super::create::Handed;
+use super::dispatch::Key;
 use super::dispatch::Outcome;
-use super::helper::{Purpose, Report};
-use super::message;
-use super::pending::Key;
+use super::reap::Purpose;
 use crate::messages::warning;
+use crate::parent::handed::Handed;
+use crate::parent::helper::Report;
+use crate::parent::message;
 use crate::protocol::{CallError, CheckpointRequest, Empty, ErrorCode, PauseRequest, ResumeRequest};
 use std::os::fd::AsFd;
 use std::path::Path;
@@ -110,7 +111,7 @@ impl Shim {
         }
         let serial = self.containers[index].serial;
         let purpose = Purpose::Checkpoint { container: serial };
-        if self.helpers.iter().any(|helper| helper.purpose == purpose) {
+        if self.helpers.has(|other| *other == purpose) {
             let what = format!("container {} is being checkpointed already", request.id);
             return Err(CallError::new(ErrorCode::WrongState, what));
         }
@@ -152,8 +153,13 @@ impl Shim {
     }
 
     /// A client has left. What it had frozen runs again.
-    pub(super) fn end_pause_of(&mut self, connection: u32) {
-        if self.pause.as_ref().is_some_and(|pause| pause.connection == connection) {
+    pub(super) fn end_pause_of_gone(&mut self) {
+        let gone = |pause: &Pause| !self.calls.has_client(pause.connection);
+        if self
+            .pause
+            .as_ref()
+            .is_some_and(|pause| !matches!(pause.phase, PausePhase::Thawing { .. }) && gone(pause))
+        {
             self.end_pause(true);
         }
     }
@@ -178,11 +184,7 @@ impl Shim {
         pause.phase = PausePhase::Thawing { overdue };
         pause.until = None;
         // CRIU ends with its helper, and freezes what it had found frozen: it must be gone first.
-        for helper in &self.helpers {
-            if matches!(helper.purpose, Purpose::Checkpoint { .. }) {
-                helper.kill();
-            }
-        }
+        self.helpers.kill(|purpose| matches!(purpose, Purpose::Checkpoint { .. }));
         self.go_on_thawing();
     }
 
@@ -192,9 +194,8 @@ impl Shim {
         else {
             return;
         };
-        let busy =
-            |purpose: Purpose| matches!(purpose, Purpose::Checkpoint { .. }) || purpose == Purpose::Resume;
-        if self.helpers.iter().any(|helper| busy(helper.purpose) && !helper.reported) {
+        let busy = |purpose: &Purpose| matches!(purpose, Purpose::Checkpoint { .. } | Purpose::Resume);
+        if self.helpers.is_busy(busy) {
             return;
         }
         let (root, ids) = (self.runtime_root.clone(), pause.ids.clone());

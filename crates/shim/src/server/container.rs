@@ -2,9 +2,9 @@
 
 use super::attached::Attached;
 use super::input::Input;
-use super::poller::{Poller, READ, Token};
 use crate::foreign::Target;
 use crate::log::{Line, LogFile, Stream};
+use crate::parent::poller::{Poller, READ, Token};
 use crate::protocol::{ContainerInfo, ContainerState, ExecInfo, Exit};
 use runtime::StartAttempt;
 use rustix::io::Errno;

@@ -2,20 +2,22 @@
 
 use super::Shim;
 use super::container::{Container, Output, Phase};
+use super::dispatch::Key;
 use super::dispatch::Outcome;
-use super::helper::{CreatedReport, Purpose, Report, Speaker};
 use super::input::Input;
-use super::message;
-use super::pending::Key;
+use super::reap::Purpose;
 use crate::foreign::{self, Target};
 use crate::log::{LogFile, Stream};
 use crate::messages::warning;
+use crate::parent::handed::Handed;
+use crate::parent::helper::{CreatedReport, Report, Speaker};
+use crate::parent::message;
+use crate::parent::work::report_of;
 use crate::protocol::{CallError, CreateRequest, CreateResponse, ErrorCode, Restore};
-use rustix::fs::{Mode, OFlags};
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use rustix::pipe::PipeFlags;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 /// An exit record is named after its container, and a file name has 255 bytes.
@@ -23,39 +25,6 @@ const MAX_ID: usize = 200;
 
 /// Containers of one pod at one time, those that have exited and were not deleted included.
 const MAX_CONTAINERS: usize = 1024;
-
-/// Descriptors that a helper takes along. What is absent of the standard streams becomes /dev/null.
-#[derive(Debug, Default)]
-pub(crate) struct Handed {
-    pub(crate) stdin: Option<OwnedFd>,
-    pub(crate) stdout: Option<OwnedFd>,
-    pub(crate) stderr: Option<OwnedFd>,
-    pub(crate) console: Option<OwnedFd>,
-    pub(crate) rootfs: Option<OwnedFd>,
-    pub(crate) volumes: Vec<OwnedFd>,
-    /// By which a program that takes output says that it is ready.
-    pub(crate) ready: Option<OwnedFd>,
-    /// Where it is told that memory has run out.
-    pub(crate) memory: Option<OwnedFd>,
-}
-
-impl Handed {
-    pub(crate) fn borrowed(&self) -> Vec<BorrowedFd<'_>> {
-        let streams = [&self.stdin, &self.stdout, &self.stderr, &self.console];
-        let others = [&self.rootfs, &self.ready, &self.memory];
-        streams.into_iter().chain(others).flatten().chain(&self.volumes).map(AsFd::as_fd).collect()
-    }
-
-    /// Makes the streams the standard streams of this process, which is a helper.
-    pub(crate) fn wire(&mut self) -> io::Result<()> {
-        let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
-        rustix::stdio::dup2_stdin(self.stdin.as_ref().unwrap_or(&null))?;
-        rustix::stdio::dup2_stdout(self.stdout.as_ref().unwrap_or(&null))?;
-        rustix::stdio::dup2_stderr(self.stderr.as_ref().unwrap_or(&null))?;
-        (self.stdin, self.stdout, self.stderr) = (None, None, None);
-        Ok(())
-    }
-}
 
 impl Shim {
     pub(super) fn create(
@@ -80,7 +49,7 @@ impl Shim {
         (handed.rootfs, handed.volumes) = (rootfs, volumes);
         container.log = log;
         if let Err(cause) = self.start_create(serial, &request, handed) {
-            container.close_outputs(super::now_ns(), &self.poller);
+            container.close_outputs(crate::parent::now_ns(), &self.poller);
             container.log.take_back();
             let what = format!("container {}: {cause}", request.id);
             return Err(CallError::new(ErrorCode::CreateFailed, what).at("helper"));
@@ -257,7 +226,7 @@ impl Shim {
             return;
         };
         container.drain(buffer, &self.poller);
-        container.close_outputs(super::now_ns(), &self.poller);
+        container.close_outputs(crate::parent::now_ns(), &self.poller);
         if let Some(words) = container.log.last_words()
             && !error.message.contains(&words)
         {
@@ -374,39 +343,4 @@ fn make(
         }),
     };
     report_of(made, state_root, id, restore.is_some())
-}
-
-/// What a helper reports of a creation.
-pub(crate) fn report_of(
-    made: Result<runtime::Created, runtime::CreateError>,
-    state_root: &Path,
-    id: &str,
-    restored: bool,
-) -> Report {
-    let created = match made {
-        Ok(created) => created,
-        Err(error) => {
-            let stage = match &error {
-                runtime::CreateError::Failed { failure, .. } => failure.stage.to_string(),
-                runtime::CreateError::Id(_) | runtime::CreateError::Exists { .. } => "state".into(),
-            };
-            return Report::failed(ErrorCode::CreateFailed, stage, error);
-        }
-    };
-    let mut warnings: Vec<_> = created.warnings.iter().map(ToString::to_string).collect();
-    let record = runtime::state(state_root, id)
-        .map(|(record, _)| record)
-        .map_err(|error| warnings.push(format!("its record cannot be read: {error}")));
-    let cgroup = record.as_ref().ok().and_then(|record| record.cgroup.clone());
-    Report::Created(CreatedReport {
-        pid: created.pid,
-        slice_oom_kills: cgroup
-            .as_deref()
-            .filter(|path| path.extension().is_some_and(|kind| kind == "scope"))
-            .and_then(|path| super::memory::of_slice(&cgroup::Host::detect().ok()?, path)),
-        cgroup,
-        own_pid_namespace: record.as_ref().is_ok_and(|record| record.own_pid_namespace),
-        start_in_helper: restored || record.is_ok_and(|record| !record.poststart.is_empty()),
-        warnings,
-    })
 }

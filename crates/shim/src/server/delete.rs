@@ -2,23 +2,16 @@
 
 use super::Shim;
 use super::container::Phase;
-use super::create::Handed;
+use super::dispatch::Key;
 use super::dispatch::Outcome;
-use super::helper::{Purpose, Report};
-use super::pending::Key;
-use super::{message, now_ns};
+use super::reap::Purpose;
 use crate::config::exit_path;
 use crate::messages::warning;
+use crate::parent::handed::Handed;
+use crate::parent::helper::Report;
+use crate::parent::work::remove;
+use crate::parent::{message, now_ns};
 use crate::protocol::{CallError, DeleteRequest, DeleteResponse, ErrorCode};
-use std::io::Read;
-use std::path::Path;
-use std::time::Duration;
-
-/// How long killing and removing the cgroup of a half-made container may take.
-const CGROUP_PATIENCE: Duration = Duration::from_secs(5);
-
-/// No bundle's configuration is longer.
-const MAX_BUNDLE_CONFIG: u64 = 16 << 20;
 
 impl Shim {
     pub(super) fn delete(&mut self, request: DeleteRequest, buffer: &mut [u8]) -> Result<Outcome, CallError> {
@@ -56,18 +49,12 @@ impl Shim {
 
     /// Ends what is under way for a container. Otherwise a hook or a path that hangs would keep it for ever.
     pub(super) fn kill_helpers(&self, serial: u32, which: impl Fn(Purpose) -> bool) {
-        for helper in self.helpers.iter().filter(|helper| which(helper.purpose)) {
-            match helper.purpose {
-                Purpose::Create { container }
-                | Purpose::Start { container }
-                | Purpose::Exec { container, .. }
-                    if container == serial =>
-                {
-                    helper.kill();
-                }
-                _ => {}
-            }
-        }
+        self.helpers.kill(|purpose| match *purpose {
+            Purpose::Create { container }
+            | Purpose::Start { container }
+            | Purpose::Exec { container, .. } => container == serial && which(*purpose),
+            _ => false,
+        });
     }
 
     /// Lets a helper remove the container; with `force` whatever its state is.
@@ -144,74 +131,4 @@ impl Shim {
         self.answer(Key::Exited(serial), Err(gone()));
         self.answer(Key::Deleted(serial), message(&DeleteResponse { exit: container.exit }));
     }
-}
-
-/// Runs in the helper.
-pub(crate) fn remove(root: &Path, id: &str, bundle: &Path, force: bool) -> Report {
-    match runtime::delete(root, id, force) {
-        Ok(deleted) => {
-            let warning = |warning: &runtime::Warning| format!("container {id}: {warning}");
-            Report::Done { warnings: deleted.warnings.iter().map(warning).collect() }
-        }
-        // Its creation was cut off before there was a record of it.
-        Err(runtime::DeleteError::Lookup(runtime::Lookup::NotFound { .. })) => match remove_cgroup(bundle) {
-            Ok(()) => {
-                let _ = rustix::fs::rmdir(root.join(id));
-                Report::Done { warnings: Vec::new() }
-            }
-            Err(cause) => {
-                Report::failed(ErrorCode::DeleteFailed, "cgroup", format!("container {id}: {cause}"))
-            }
-        },
-        Err(error) => {
-            let stage = match &error {
-                runtime::DeleteError::Failed { failure, .. } => failure.stage.to_string(),
-                runtime::DeleteError::Lookup(_) | runtime::DeleteError::Running { .. } => "state".into(),
-            };
-            Report::failed(ErrorCode::DeleteFailed, stage, error)
-        }
-    }
-}
-
-/// The part of a bundle's configuration that names its cgroup.
-#[derive(serde::Deserialize)]
-struct Config {
-    linux: Option<ConfigLinux>,
-}
-
-#[derive(serde::Deserialize)]
-struct ConfigLinux {
-    #[serde(rename = "cgroupsPath")]
-    cgroups_path: Option<String>,
-}
-
-/// Kills what is in the cgroup that the bundle names, and removes it. A bundle that cannot be read got nowhere near a cgroup.
-pub(crate) fn remove_cgroup(bundle: &Path) -> Result<(), String> {
-    let Some(path) = cgroup_of(bundle) else {
-        return Ok(());
-    };
-    // What a group of systemd is called is not its path.
-    let path = cgroup::systemd::place(&path).unwrap_or(path);
-    let host = cgroup::Host::detect().map_err(|error| error.to_string())?;
-    match host.open(&path) {
-        Ok(group) => group.kill_all(CGROUP_PATIENCE).map_err(|error| error.to_string())?,
-        Err(cgroup::CgroupError::NotFound { .. }) => {}
-        Err(error) => return Err(error.to_string()),
-    }
-    host.delete(&path, CGROUP_PATIENCE).map_err(|error| error.to_string())
-}
-
-/// The file may be what the creation hung on: only a regular one is read.
-fn cgroup_of(bundle: &Path) -> Option<String> {
-    use rustix::fs::{FileType, Mode, OFlags};
-    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let file = rustix::fs::open(bundle.join("config.json"), flags, Mode::empty()).ok()?;
-    let stat = rustix::fs::fstat(&file).ok()?;
-    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
-        return None;
-    }
-    let mut bytes = Vec::new();
-    std::fs::File::from(file).take(MAX_BUNDLE_CONFIG).read_to_end(&mut bytes).ok()?;
-    let config: Config = serde_json::from_slice(&bytes).ok()?;
-    config.linux?.cgroups_path.filter(|path| !path.is_empty())
 }

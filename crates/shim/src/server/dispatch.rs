@@ -1,80 +1,38 @@
 //! From a frame to the call it asks for.
 
-use super::connection::Gone;
-use super::pending::{Caller, Key};
-use super::{Shim, message, now_ns, response};
-use crate::protocol::{
-    CallError, DESCRIPTORS_KEY, ErrorCode, FrameKind, InfoResponse, MAX_DESCRIPTORS, Method,
-    PROTOCOL_VERSION, Request, Response, SERVICE,
-};
-use prost::Message;
+use super::Shim;
+use crate::parent::{calls, decode, message};
+use crate::protocol::{CallError, ErrorCode, InfoResponse, Method, PROTOCOL_VERSION, Request, SERVICE};
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::time::{Duration, Instant};
 
-/// Calls of one client that may wait for an answer at one time.
-const MAX_OUTSTANDING: usize = 1024;
+/// An event that answers calls. The numbers are serials of containers, execs and calls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Key {
+    Created(u32),
+    Started(u32),
+    Exited(u32),
+    Deleted(u32),
+    Killed(u32),
+    Updated(u32),
+    Resized(u32),
+    PodBegun,
+    ExecStarted(u32),
+    ExecExited(u32),
+    Paused,
+    Resumed,
+    Checkpointed(u32),
+    ShutDown,
+}
 
 /// How a call goes on.
-pub(super) enum Outcome {
-    Now(Result<Vec<u8>, CallError>),
-    /// Answered when the event happens.
-    Later(Key),
-}
-
-impl From<CallError> for Outcome {
-    fn from(error: CallError) -> Outcome {
-        Outcome::Now(Err(error))
-    }
-}
-
-pub(super) fn expired() -> Response {
-    CallError::new(ErrorCode::DeadlineExceeded, "the time the caller gave is over; the operation goes on")
-        .response()
-}
-
-/// Decodes a call's message, or says what is wrong with it.
-pub(super) fn decode<M: Message + Default>(payload: &[u8]) -> Result<M, CallError> {
-    M::decode(payload).map_err(|cause| {
-        CallError::new(ErrorCode::InvalidArgument, format!("the request cannot be decoded: {cause}"))
-    })
-}
+pub(super) type Outcome = calls::Outcome<Key>;
 
 impl Shim {
     /// Serves the whole requests a client has sent, until it has to read its answers first.
-    pub(super) fn serve_frames(&mut self, index: usize, buffer: &mut [u8]) -> Result<(), Gone> {
-        loop {
-            let connection = &mut self.connections[index];
-            if connection.is_held_back() {
-                return Ok(());
-            }
-            let Some(frame) = connection.decoder.next_frame().map_err(|_| Gone::Garbage)? else {
-                connection.decoder.shrink();
-                return Ok(());
-            };
-            let stream = frame.stream;
-            if frame.kind != FrameKind::Request {
-                return Err(Gone::Garbage);
-            }
-            let request = Request::decode(frame.payload).map_err(|_| Gone::Garbage)?;
-            let descriptors = connection.claim(descriptors_of(&request)?)?;
-            let caller = Caller {
-                connection: connection.serial,
-                stream,
-                began_ns: now_ns(),
-                deadline: deadline_of(&request),
-            };
-            let crowded = connection.outstanding >= MAX_OUTSTANDING;
-            connection.outstanding += 1;
-            let outcome = if crowded {
-                let why = format!("this client waits for {MAX_OUTSTANDING} answers already");
-                CallError::new(ErrorCode::Exhausted, why).into()
-            } else {
-                self.call(&request, caller.connection, descriptors, buffer)
-            };
-            match outcome {
-                Outcome::Now(result) => self.reply(caller, response(result)),
-                Outcome::Later(key) => self.pending.add(key, caller),
-            }
+    pub(super) fn serve(&mut self, client: u32, buffer: &mut [u8]) {
+        while let Some(call) = self.calls.next(client, &self.poller) {
+            let outcome = self.call(&call.request, client, call.descriptors, buffer);
+            self.calls.settle(call.caller, outcome);
         }
     }
 
@@ -145,16 +103,4 @@ impl Shim {
             )
         })
     }
-}
-
-fn descriptors_of(request: &Request) -> Result<usize, Gone> {
-    match request.metadata.iter().find(|line| line.key == DESCRIPTORS_KEY) {
-        None => Ok(0),
-        Some(line) => line.value.parse().ok().filter(|n| *n <= MAX_DESCRIPTORS).ok_or(Gone::Garbage),
-    }
-}
-
-fn deadline_of(request: &Request) -> Option<Instant> {
-    let nanoseconds = u64::try_from(request.timeout_nano).ok().filter(|n| *n > 0)?;
-    Instant::now().checked_add(Duration::from_nanos(nanoseconds))
 }

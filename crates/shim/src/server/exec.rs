@@ -2,21 +2,21 @@
 
 use super::Shim;
 use super::container::{Exec, Phase};
-use super::create::Handed;
+use super::dispatch::Key;
 use super::dispatch::Outcome;
-use super::helper::{Purpose, Report, Speaker};
-use super::pending::Key;
-use super::{message, now_ns};
+use super::reap::Purpose;
 use crate::foreign::{self, Terminal};
 use crate::messages::warning;
+use crate::parent::handed::Handed;
+use crate::parent::helper::{Report, Speaker};
+use crate::parent::work::{execute, signal};
+use crate::parent::{message, now_ns};
 use crate::protocol::{
     CallError, Empty, ErrorCode, ExecRequest, ExecResponse, Exit, KillExecRequest, WaitExecRequest,
     WaitResponse,
 };
 use rustix::process::Pid;
-use std::io::ErrorKind;
 use std::os::fd::OwnedFd;
-use std::path::Path;
 
 /// Exits of a container's further processes that are kept after somebody was told of them.
 const KEPT: usize = 64;
@@ -109,7 +109,7 @@ impl Shim {
         };
         exit.started_at_ns = known.started_at_ns;
         known.exit = Some(exit.clone());
-        let waiting = self.pending.has(Key::ExecExited(exec));
+        let waiting = self.calls.has(Key::ExecExited(exec));
         self.answer(Key::ExecExited(exec), message(&WaitResponse { exit: Some(exit) }));
         if let Some(container) = self.container(container) {
             if let Some(known) = container.execs.iter_mut().find(|known| known.serial == exec) {
@@ -129,7 +129,7 @@ impl Shim {
     }
 
     pub(super) fn kill_exec(&mut self, request: KillExecRequest) -> Result<Outcome, CallError> {
-        let number = super::kill::signal(request.signal)?;
+        let number = signal(request.signal)?;
         let foreign = self.foreign.clone().filter(|foreign| foreign.parents());
         let exec = self.find_exec(&request.container_id, &request.exec_id)?;
         let failed = |why: String| {
@@ -228,54 +228,4 @@ fn execute_foreign(
         return executed;
     }
     foreign.wait(target, Some(&exec_id), terminal).into()
-}
-
-/// Runs in the helper.
-pub(crate) fn execute(
-    id: &str,
-    process: &[u8],
-    state_root: &Path,
-    mut handed: Handed,
-    has_terminal: bool,
-) -> Report {
-    let prepared =
-        serde_json::from_slice(process).map_err(|cause| std::io::Error::new(ErrorKind::InvalidInput, cause));
-    let process: runtime::oci_spec::runtime::Process = match prepared {
-        Ok(process) => process,
-        Err(cause) => {
-            let why = format!("process_json: it is no OCI process object: {cause}");
-            return Report::failed(ErrorCode::InvalidArgument, "configuration", why);
-        }
-    };
-    if process.terminal().unwrap_or(false) != has_terminal {
-        let why = "terminal: the request and the process object do not agree";
-        return Report::failed(ErrorCode::InvalidArgument, "configuration", why);
-    }
-    if let Err(cause) = handed.wire() {
-        return Report::failed(ErrorCode::ExecFailed, "standard streams", cause);
-    }
-    let console = handed.console.take().map(runtime::Console::Socket);
-    let request = runtime::ExecRequest {
-        state_root,
-        id,
-        process,
-        console,
-        pid_file: None,
-        preserve_fds: 0,
-        cgroup: None,
-        ignore_paused: false,
-    };
-    match runtime::exec(request) {
-        Ok(executed) => {
-            let warnings = executed.warnings.iter().map(ToString::to_string).collect();
-            Report::Executed { pid: executed.pid, warnings }
-        }
-        Err(error) => {
-            let stage = match &error {
-                runtime::ExecError::Failed { failure, .. } => failure.stage.to_string(),
-                runtime::ExecError::Lookup(_) | runtime::ExecError::NotRunning { .. } => "state".into(),
-            };
-            Report::failed(ErrorCode::ExecFailed, stage, error)
-        }
-    }
 }

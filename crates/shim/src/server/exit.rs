@@ -3,13 +3,14 @@
 
 use super::Shim;
 use super::container::{Container, More, Phase};
-use super::create::Handed;
-use super::helper::{Purpose, Report};
-use super::memory::Beside;
-use super::pending::Key;
-use super::{message, now_ns};
+use super::dispatch::Key;
+use super::reap::Purpose;
 use crate::config::exit_path;
 use crate::messages::warning;
+use crate::parent::handed::Handed;
+use crate::parent::helper::Report;
+use crate::parent::work::look_at;
+use crate::parent::{message, now_ns};
 use crate::protocol::{Exit, WaitResponse};
 use std::io;
 use std::path::Path;
@@ -17,9 +18,6 @@ use std::time::{Duration, Instant};
 
 /// How long an exit is kept back for the rest of the output and for the look at the cgroup.
 const DRAIN: Duration = Duration::from_secs(5);
-
-/// How long the processes that init left behind may take to die of SIGKILL.
-const KILL: Duration = Duration::from_secs(4);
 
 /// What the kernel ends a process with for want of memory, as an exit code.
 const KILLED: u32 = 128 + 9;
@@ -133,7 +131,7 @@ impl Shim {
 
     pub(super) fn publish_if_drained(&mut self, serial: u32) {
         let purpose = Purpose::Start { container: serial };
-        let starting = self.helpers.iter().any(|helper| helper.purpose == purpose && !helper.reported);
+        let starting = self.helpers.is_busy(|other| *other == purpose);
         if let Some(container) = self.container(serial)
             && matches!(container.phase, Phase::Draining { looking: false, .. })
             && container.outputs.iter().all(Option::is_none)
@@ -169,7 +167,7 @@ impl Shim {
 
 impl Container {
     /// Reads what lies in its outputs, and no more than a bound: somebody who is alive may write faster than this reads.
-    pub(super) fn drain(&mut self, buffer: &mut [u8], poller: &super::Poller) {
+    pub(super) fn drain(&mut self, buffer: &mut [u8], poller: &crate::parent::poller::Poller) {
         let now = now_ns();
         for index in 0..self.outputs.len() {
             let mut left = DRAIN_BYTES;
@@ -200,40 +198,4 @@ fn write_record(pod_dir: &Path, id: &str, exit: &Exit) -> io::Result<()> {
         }
         other => other,
     }
-}
-
-/// Runs in a helper, since killing waits and finding cgroups reads the table of mounts.
-pub(crate) fn look_at(path: &Path, kill: bool, beside: &Beside) -> Report {
-    let mut warnings = Vec::new();
-    let mut of_slice = false;
-    let looked = cgroup::Host::detect().map_err(|error| error.to_string()).and_then(|host| {
-        let name = path.to_str().ok_or("it is not UTF-8")?;
-        // A scope may be gone at any moment from now on.
-        let group = match host.open(name) {
-            Err(cgroup::CgroupError::NotFound { .. }) => None,
-            other => Some(other.map_err(|error| error.to_string())?),
-        };
-        let count = group.as_ref().map(cgroup::Cgroup::oom_kills);
-        if kill
-            && let Some(group) = &group
-            && let Err(error) = group.kill_all(KILL)
-        {
-            warnings.push(format!("what its first process left behind was not killed: {error}"));
-        }
-        match count {
-            Some(Ok(count)) => Ok(count),
-            Some(Err(error)) if !matches!(error, cgroup::CgroupError::NotFound { .. }) => {
-                Err(error.to_string())
-            }
-            Some(Err(_)) | None => {
-                of_slice = true;
-                beside.of_gone(&host, path).ok_or_else(|| "it does not exist any more".to_owned())
-            }
-        }
-    });
-    let oom_kills = looked.unwrap_or_else(|error| {
-        warnings.push(format!("whether memory ran out is not known: its cgroup {}: {error}", path.display()));
-        0
-    });
-    Report::Looked { oom_kills, of_slice, warnings }
 }

@@ -3,17 +3,19 @@
 
 use super::Shim;
 use super::container::{Container, Output, Phase};
-use super::create::Handed;
-use super::dispatch::{Outcome, decode};
-use super::helper::{Purpose, Report};
+use super::dispatch::Key;
+use super::dispatch::Outcome;
 use super::input::Input;
-use super::pending::Key;
-use super::poller::{READ, Token};
-use super::{message, now_ns};
+use super::reap::Purpose;
 use crate::config::stream_path;
 use crate::foreign::{Ended, Runtime, Target};
 use crate::log::Stream;
 use crate::messages::{info, warning};
+use crate::parent::decode;
+use crate::parent::handed::Handed;
+use crate::parent::helper::Report;
+use crate::parent::poller::{READ, Token};
+use crate::parent::{message, now_ns};
 use crate::protocol::{BeginPodRequest, CallError, CreateRequest, Empty, ErrorCode, Exit, Request};
 use rustix::fs::{FileType, Mode, OFlags};
 use std::io;

@@ -3,7 +3,7 @@
 
 use super::attached::{Attached, Still};
 use super::container::Container;
-use super::poller::{Poller, READ, Token, WRITE};
+use crate::parent::poller::{Poller, READ, Token, WRITE};
 use rustix::io::Errno;
 use rustix::pipe::SpliceFlags;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};

@@ -2,27 +2,19 @@
 
 use super::Shim;
 use super::container::Phase;
-use super::create::Handed;
+use super::dispatch::Key;
 use super::dispatch::Outcome;
-use super::helper::{Purpose, Report};
-use super::message;
-use super::pending::Key;
+use super::reap::Purpose;
 use crate::messages::warning;
+use crate::parent::handed::Handed;
+use crate::parent::helper::Report;
+use crate::parent::message;
+use crate::parent::work::signal;
 use crate::protocol::{
     CallError, Empty, ErrorCode, KillRequest, ReopenLogRequest, WaitRequest, WaitResponse,
 };
 use rustix::process::{Pid, Signal};
 use std::io;
-
-/// The signal of that number, which is 1 to 64.
-pub(crate) fn signal(number: u32) -> Result<Signal, CallError> {
-    let raw = i32::try_from(number).unwrap_or(0);
-    Signal::from_named_raw(raw)
-        .or_else(|| (34..=64).contains(&raw).then(|| sys::signal::real_time(raw)).flatten())
-        .ok_or_else(|| {
-            CallError::new(ErrorCode::InvalidArgument, format!("signal: there is none with number {number}"))
-        })
-}
 
 impl Shim {
     pub(super) fn kill(&mut self, request: KillRequest) -> Result<Outcome, CallError> {

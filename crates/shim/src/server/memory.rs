@@ -1,12 +1,7 @@
-//! Whether memory ran out in a container whose cgroup is gone.
-//!
-//! Systemd removes a scope of version 2 as soon as nobody is in it, and its counts with it, which may be before anybody has looked. The slice
-//! above goes on counting for all that were ever in it: what neither those who are still there had, nor those who were told of before, the
-//! one that is gone had.
-
-use std::path::{Path, PathBuf};
+//! What is known of the slice that the pod's containers are in, for when one of them is gone before anybody has looked.
 
 use super::container::{Container, Phase};
+use crate::parent::memory::Beside;
 
 /// What is known of the slice that the pod's containers are in.
 #[derive(Debug, Default)]
@@ -15,13 +10,6 @@ pub(super) struct SliceMemory {
     before: Option<u64>,
     /// How often of those that have ended.
     told: u64,
-}
-
-/// What a look at one container needs of the others: nothing, unless told. Made in the shim, used in a helper.
-#[derive(Default)]
-pub(crate) struct Beside {
-    others: Vec<PathBuf>,
-    counted: Option<u64>,
 }
 
 impl SliceMemory {
@@ -43,22 +31,5 @@ impl SliceMemory {
             others: alive.filter_map(|other| other.cgroup.clone()).collect(),
             counted: self.before.map(|before| before.saturating_add(self.told)),
         }
-    }
-}
-
-/// How often memory ran out in the slice that the scope `path` is in, by now; `None` where it is no scope.
-pub(super) fn of_slice(host: &cgroup::Host, path: &Path) -> Option<u64> {
-    if host.mode() != cgroup::Mode::V2 || path.extension()? != "scope" {
-        return None;
-    }
-    host.open(path.parent()?.to_str()?).ok()?.oom_kills().ok()
-}
-
-impl Beside {
-    /// How often memory ran out in the scope `path`, which is gone; `None` where that is not known.
-    pub(super) fn of_gone(&self, host: &cgroup::Host, path: &Path) -> Option<u64> {
-        let all = of_slice(host, path)?;
-        let others = self.others.iter().filter_map(|other| host.open(other.to_str()?).ok()?.oom_kills().ok());
-        Some(all.saturating_sub(self.counted?).saturating_sub(others.sum()))
     }
 }

@@ -3,50 +3,42 @@
 mod attach;
 mod attached;
 mod checkpoint;
-pub(crate) mod connection;
 mod container;
-pub(crate) mod create;
-pub(crate) mod delete;
+mod create;
+mod delete;
 mod dispatch;
-pub(crate) mod exec;
-pub(crate) mod exit;
+mod exec;
+mod exit;
 mod foreign_pod;
-pub(crate) mod helper;
 mod input;
-pub(crate) mod kill;
-pub(crate) mod memory;
-pub(crate) mod pending;
-pub(crate) mod poller;
-pub(crate) mod reap;
+mod kill;
+mod memory;
+mod reap;
 mod shutdown;
-pub(crate) mod start;
+mod start;
 mod update;
 
 use crate::foreign;
-use crate::messages::{info, warning};
-use crate::protocol::{CallError, Response, Served};
+use crate::parent::calls::{Calls, Manners};
+use crate::parent::helpers::Helpers;
+use crate::parent::poller::{Poller, READ, Token};
+use crate::parent::{BUFFER, Serials};
+use crate::protocol::{CallError, Response};
 use crate::setup::{Pod, SetupError};
-use connection::{Connection, Gone};
 use container::Container;
-pub(crate) use delete::remove_cgroup;
-use helper::Helper;
-use pending::{Caller, Key, Pending};
-use poller::{Poller, READ, Token};
-use prost::Message;
-use rustix::net::SocketFlags;
+use dispatch::Key;
+use reap::Purpose;
 use shutdown::Ending;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::rc::Rc;
-use std::sync::{Mutex, PoisonError};
+use std::sync::PoisonError;
 use std::time::Instant;
 
-/// Clients at one time; further ones are turned away.
-const MAX_CONNECTIONS: usize = 64;
-
-/// All reading is done into this one buffer. It is part of the program's zeroed memory, so that only what is used of it takes up room.
-pub(crate) static BUFFER: Mutex<[u8; 32 << 10]> = Mutex::new([0; 32 << 10]);
+/// How the daemon and whoever else is root are treated.
+const MANNERS: Manners =
+    Manners { clients: 64, outstanding: 1024, own_user: false, timed: true, answer: response };
 
 /// A pod's shim at work.
 struct Shim {
@@ -58,13 +50,12 @@ struct Shim {
     foreign_log: Option<Box<foreign_pod::Log>>,
     poller: Poller,
     children: OwnedFd,
-    connections: Vec<Connection>,
+    calls: Calls<Key>,
     containers: Vec<Container>,
     memory: memory::SliceMemory,
-    helpers: Vec<Helper>,
-    pending: Pending,
+    helpers: Helpers<Purpose>,
     pause: Option<checkpoint::Pause>,
-    next_serial: u32,
+    serials: Serials,
     ending: Option<Ending>,
 }
 
@@ -88,16 +79,16 @@ pub(crate) fn serve(pod: Pod, first: OwnedFd) -> io::Result<()> {
         foreign_log: None,
         poller,
         children,
-        connections: Vec::new(),
+        calls: Calls::new(MANNERS),
         containers: Vec::new(),
         memory: memory::SliceMemory::default(),
-        helpers: Vec::new(),
-        pending: Pending::default(),
+        helpers: Helpers::default(),
         pause: None,
-        next_serial: 1,
+        serials: Serials::default(),
         ending: None,
     };
-    shim.admit(first);
+    let serial = shim.serial();
+    shim.calls.admit(first, serial, &shim.poller);
     // One thread: nobody else can hold the lock.
     let mut buffer = BUFFER.lock().unwrap_or_else(PoisonError::into_inner);
     while !shim.has_ended() {
@@ -135,9 +126,12 @@ impl Shim {
         let timeout = self.deadline().map(|at| at.saturating_duration_since(now));
         for token in self.poller.wait(timeout)? {
             match token {
-                Token::Listener => self.accept(),
+                Token::Listener => self.calls.accept(&self.pod.listener, &mut self.serials, &self.poller),
                 Token::Children => self.children_changed(buffer),
-                Token::Connection(serial) => self.serve_connection(serial, buffer),
+                Token::Connection(serial) => {
+                    self.calls.receive(serial, buffer, &self.poller);
+                    self.serve(serial, buffer);
+                }
                 Token::Helper(serial) => self.helper_readable(serial, buffer),
                 Token::Start(serial) => self.start_readable(serial),
                 Token::Output(serial, index) => self.output_readable(serial, index.into(), buffer),
@@ -150,13 +144,14 @@ impl Shim {
             }
         }
         self.let_time_pass(buffer);
-        self.flush_connections(buffer);
+        self.flush(buffer);
+        self.end_pause_of_gone();
         Ok(())
     }
 
     fn deadline(&self) -> Option<Instant> {
         let ending = self.ending.as_ref().and_then(Ending::deadline);
-        [self.pending.deadline(), self.drain_deadline(), self.pause_deadline(), ending]
+        [self.calls.deadline(), self.drain_deadline(), self.pause_deadline(), ending]
             .into_iter()
             .flatten()
             .min()
@@ -164,11 +159,7 @@ impl Shim {
 
     fn let_time_pass(&mut self, buffer: &mut [u8]) {
         let now = Instant::now();
-        if self.pending.deadline().is_some_and(|deadline| deadline <= now) {
-            for caller in self.pending.take_expired(now) {
-                self.reply(caller, dispatch::expired());
-            }
-        }
+        self.calls.expire(now);
         self.tell_ends_of_input();
         self.publish_drained(now, buffer);
         self.end_overdue_pause(now);
@@ -176,9 +167,7 @@ impl Shim {
     }
 
     fn serial(&mut self) -> u32 {
-        let serial = self.next_serial;
-        self.next_serial = self.next_serial.wrapping_add(1).max(1);
-        serial
+        self.serials.next()
     }
 
     fn container(&mut self, serial: u32) -> Option<&mut Container> {
@@ -187,88 +176,17 @@ impl Shim {
 
     /// Answers everybody who waits for `key`.
     fn answer(&mut self, key: Key, result: Result<Vec<u8>, CallError>) {
-        let callers = self.pending.take(key);
-        if callers.is_empty() {
-            return;
-        }
-        let response = response(result);
-        for caller in callers {
-            self.reply(caller, response.clone());
-        }
-    }
-
-    fn reply(&mut self, caller: Caller, mut response: Response) {
-        response.served = Some(Served { began_ns: caller.began_ns, ended_ns: now_ns() });
-        if let Some(connection) = self.connections.iter_mut().find(|c| c.serial == caller.connection) {
-            connection.outstanding = connection.outstanding.saturating_sub(1);
-            connection.push(caller.stream, &response);
-        }
-    }
-
-    fn accept(&mut self) {
-        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        while let Ok(socket) = rustix::net::accept_with(&self.pod.listener, flags) {
-            let root = rustix::net::sockopt::socket_peercred(&socket).is_ok_and(|peer| peer.uid.is_root());
-            if !root {
-                warning!("somebody who is not root was turned away");
-            } else if self.connections.len() >= MAX_CONNECTIONS {
-                warning!("the {MAX_CONNECTIONS} connections are taken, one more was turned away");
-            } else {
-                self.admit(socket);
-            }
-        }
-    }
-
-    fn admit(&mut self, socket: OwnedFd) {
-        let serial = self.serial();
-        match Connection::open(socket, serial, &self.poller) {
-            Ok(connection) => self.connections.push(connection),
-            Err(cause) => warning!("a connection cannot be served: {cause}"),
-        }
-    }
-
-    fn serve_connection(&mut self, serial: u32, buffer: &mut [u8]) {
-        let Some(index) = self.connections.iter().position(|c| c.serial == serial) else {
-            return;
-        };
-        let connection = &mut self.connections[index];
-        if connection.is_held_back() {
-            return;
-        }
-        let outcome = connection.receive(buffer).and_then(|_| self.serve_frames(index, buffer));
-        if let Err(gone) = outcome {
-            self.drop_connection(index, gone);
-        }
-    }
-
-    fn drop_connection(&mut self, index: usize, gone: Gone) {
-        let connection = self.connections.swap_remove(index);
-        match gone {
-            Gone::Closed => info!("client {} left", connection.serial),
-            Gone::Garbage | Gone::Slow => warning!("client {} was let go: {gone}", connection.serial),
-        }
-        self.pending.forget(connection.serial);
-        self.end_pause_of(connection.serial);
-        connection.close(&self.poller);
+        self.calls.answer(key, result);
     }
 
     /// Sends what waits to be sent. A client that took its answers may have further requests lying here.
-    fn flush_connections(&mut self, buffer: &mut [u8]) {
-        let mut index = 0;
-        while index < self.connections.len() {
-            let mut outcome = Ok(());
-            while outcome.is_ok() && self.connections[index].has_output() {
-                let held_back = self.connections[index].is_held_back();
-                outcome = self.connections[index].flush(&self.poller);
-                if outcome.is_err() || !held_back || self.connections[index].is_held_back() {
-                    break;
-                }
-                outcome = self.serve_frames(index, buffer);
+    fn flush(&mut self, buffer: &mut [u8]) {
+        loop {
+            let released = self.calls.flush(&self.poller);
+            if released.is_empty() {
+                return;
             }
-            match outcome {
-                Ok(()) => index += 1,
-                Err(gone) => self.drop_connection(index, gone),
-            }
+            released.into_iter().for_each(|client| self.serve(client, buffer));
         }
     }
 }
@@ -278,14 +196,4 @@ fn response(result: Result<Vec<u8>, CallError>) -> Response {
         Ok(payload) => Response { payload, ..Response::default() },
         Err(error) => error.response(),
     }
-}
-
-pub(crate) fn message(message: &impl Message) -> Result<Vec<u8>, CallError> {
-    Ok(message.encode_to_vec())
-}
-
-/// The time now, in nanoseconds since 1970.
-pub(crate) fn now_ns() -> i64 {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::Realtime);
-    now.tv_sec.saturating_mul(1_000_000_000).saturating_add(now.tv_nsec)
 }

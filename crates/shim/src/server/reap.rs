@@ -1,18 +1,56 @@
 //! Ends of children: containers, further processes, helpers, and whatever was orphaned below the shim.
 
 use super::Shim;
-use super::create::Handed;
-use super::helper::{Heard, Helper, Purpose, Report, Speaker};
-use super::now_ns;
-use super::poller::{READ, Token};
 use crate::messages::{info, warning};
-use crate::protocol::{ErrorCode, Exit};
-use rustix::io::Errno;
-use rustix::process::{WaitOptions, WaitStatus};
+use crate::parent::children::{self, exit_of, kill_strays};
+use crate::parent::handed::Handed;
+use crate::parent::helper::{Report, Speaker};
+use rustix::process::WaitStatus;
 use std::io;
+use std::os::fd::AsFd;
 
-/// Helpers at one time.
-const MAX_HELPERS: usize = 128;
+/// What a helper was started for. The numbers are serials.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Purpose {
+    Create {
+        container: u32,
+    },
+    Start {
+        container: u32,
+    },
+    Exec {
+        container: u32,
+        exec: u32,
+    },
+    /// Kill what init left behind and look why it died.
+    Look {
+        container: u32,
+    },
+    Delete {
+        container: u32,
+    },
+    /// What comes before the first container and after the last one of a foreign runtime.
+    BeginPod,
+    EndPod,
+    Resize {
+        call: u32,
+    },
+    CloseInput {
+        container: u32,
+    },
+    Pause,
+    Resume,
+    Checkpoint {
+        container: u32,
+    },
+    Update {
+        call: u32,
+    },
+    /// `call` is what the callers wait for.
+    Kill {
+        call: u32,
+    },
+}
 
 /// What a process that was reaped is to us.
 enum Known {
@@ -45,50 +83,20 @@ impl Shim {
             purpose,
             Purpose::Create { .. } | Purpose::Exec { .. } | Purpose::Pause | Purpose::Checkpoint { .. }
         );
-        // Those that only wait are as many as there are processes, and bounded by those.
-        if bounded && self.helpers.iter().filter(|helper| !helper.reported).count() >= MAX_HELPERS {
-            return Err(io::Error::other(format!(
-                "{MAX_HELPERS} operations of this pod are under way already"
-            )));
-        }
         let serial = self.serial();
-        let helper = Helper::start_speaking(serial, purpose, handed, goes_on, work)?;
-        if let Err(cause) = self.poller.add(&helper.report, Token::Helper(serial), READ) {
-            helper.kill();
-            warning!("a helper cannot be listened to: {cause}");
-        }
-        self.helpers.push(helper);
-        Ok(())
+        self.helpers.start((serial, purpose), handed, (bounded, goes_on), &self.poller, work)
     }
 
     pub(super) fn helper_readable(&mut self, serial: u32, buffer: &mut [u8]) {
-        let Some(helper) = self.helpers.iter_mut().find(|helper| helper.serial == serial) else {
-            return;
-        };
-        match helper.read() {
-            Heard::NotYet => {}
-            // Its end will be noticed by the reaping.
-            Heard::Nothing => self.poller.remove(&helper.report),
-            Heard::Report(report) => {
-                if !helper.goes_on {
-                    self.poller.remove(&helper.report);
-                }
-                let purpose = helper.purpose;
-                self.done(purpose, report, buffer);
-            }
+        if let Some((purpose, report)) = self.helpers.hear(serial, &self.poller) {
+            self.done(purpose, report, buffer);
         }
     }
 
     /// SIGCHLD: reaps everybody who has ended.
     pub(super) fn children_changed(&mut self, buffer: &mut [u8]) {
-        let mut note = [0; 256];
-        let _ = rustix::io::read(&self.children, &mut note);
-        loop {
-            match rustix::process::wait(WaitOptions::NOHANG) {
-                Ok(Some((pid, status))) => self.reaped(pid.as_raw_nonzero().get(), status, buffer),
-                Err(Errno::INTR) => {}
-                Ok(None) | Err(_) => return,
-            }
+        for (pid, status) in children::ended(self.children.as_fd()) {
+            self.reaped(pid, status, buffer);
         }
     }
 
@@ -96,8 +104,7 @@ impl Shim {
         let mut known = self.known(pid);
         if known.is_none() {
             // It becomes our child only after its helper has ended, and that has reported before it ended.
-            let serials: Vec<_> = self.helpers.iter().map(|helper| helper.serial).collect();
-            for serial in serials {
+            for serial in self.helpers.serials() {
                 self.helper_readable(serial, buffer);
             }
             known = self.known(pid);
@@ -126,45 +133,20 @@ impl Shim {
         if self.pod.pid_init.as_ref().is_some_and(|init| init.pid == pid) {
             return Some(Known::PidInit);
         }
-        self.helpers.iter().find(|helper| helper.child.pid == pid).map(|helper| Known::Helper(helper.serial))
+        self.helpers.of(pid).map(Known::Helper)
     }
 
     fn helper_ended(&mut self, serial: u32, status: WaitStatus, buffer: &mut [u8]) {
-        let Some(index) = self.helpers.iter().position(|helper| helper.serial == serial) else {
+        let Some(ended) = self.helpers.end(serial, status, &self.poller) else {
             return;
         };
-        let mut helper = self.helpers.swap_remove(index);
-        self.poller.remove(&helper.report);
-        if helper.reported && !helper.goes_on {
-            return;
-        }
-        let report = match helper.read() {
-            Heard::Report(report) if helper.goes_on => {
-                self.done(helper.purpose, report, buffer);
-                match helper.read() {
-                    Heard::Report(report) => report,
-                    Heard::NotYet | Heard::Nothing => self.died(status),
-                }
-            }
-            Heard::Report(report) => report,
-            Heard::NotYet | Heard::Nothing => self.died(status),
-        };
-        self.done(helper.purpose, report, buffer);
-    }
-
-    /// What is to be thought of a helper that ended without a report.
-    fn died(&self, status: WaitStatus) -> Report {
         // A foreign shim is a child of ours too, and not a stray.
-        if !self.foreign.as_ref().is_some_and(|foreign| foreign.parents()) {
+        if ended.died && !self.foreign.as_ref().is_some_and(|foreign| foreign.parents()) {
             kill_strays(|pid| self.known(pid).is_some());
         }
-        let exit = exit_of(0, status);
-        let how = match exit.signal {
-            0 => format!("it exited with code {}", exit.code),
-            signal => format!("signal {signal} ended it"),
-        };
-        let why = format!("the helper process ended without a word: {how}");
-        Report::failed(ErrorCode::Unknown, Report::DIED, why)
+        for report in ended.reports {
+            self.done(ended.purpose, report, buffer);
+        }
     }
 
     fn done(&mut self, purpose: Purpose, report: Report, buffer: &mut [u8]) {
@@ -191,26 +173,4 @@ impl Shim {
             Purpose::Kill { call } => self.killed(call, report),
         }
     }
-}
-
-/// A helper that was killed leaves children: a half-made init, a hook. They became ours, and unlike what a container orphans they are in
-/// no container's cgroup but in our own.
-pub(crate) fn kill_strays(is_known: impl Fn(i32) -> bool) {
-    let own = std::fs::read("/proc/self/cgroup").unwrap_or_default();
-    let pid = std::process::id();
-    let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
-    let unknown = |pid: &i32| !is_known(*pid);
-    for pid in children.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).filter(unknown) {
-        let is_stray = std::fs::read(format!("/proc/{pid}/cgroup")).is_ok_and(|cgroup| cgroup == own);
-        if let Some(pid) = rustix::process::Pid::from_raw(pid).filter(|_| is_stray) {
-            let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
-        }
-    }
-}
-
-/// The exit that a status is; 128 + signal is the code a shell would give.
-pub(crate) fn exit_of(pid: i32, status: WaitStatus) -> Exit {
-    let signal = status.terminating_signal().unwrap_or(0).cast_unsigned();
-    let code = status.exit_status().map_or(128 + signal, i32::cast_unsigned);
-    Exit { code, signal, pid: pid.cast_unsigned(), exited_at_ns: now_ns(), ..Exit::default() }
 }

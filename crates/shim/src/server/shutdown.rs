@@ -2,11 +2,11 @@
 
 use super::Shim;
 use super::container::Phase;
+use super::dispatch::Key;
 use super::dispatch::Outcome;
-use super::message;
-use super::pending::Key;
 use crate::config::{record_path, socket_path};
 use crate::messages::{info, warning};
+use crate::parent::message;
 use crate::protocol::{CallError, Empty, ErrorCode, ShutdownRequest};
 use std::time::{Duration, Instant};
 

@@ -2,12 +2,14 @@
 
 use super::Shim;
 use super::container::Phase;
-use super::create::Handed;
+use super::dispatch::Key;
 use super::dispatch::Outcome;
-use super::helper::{Purpose, Report};
-use super::pending::Key;
-use super::poller::{READ, Token};
-use super::{message, now_ns};
+use super::reap::Purpose;
+use crate::parent::handed::Handed;
+use crate::parent::helper::Report;
+use crate::parent::poller::{READ, Token};
+use crate::parent::work::{stage, start_error};
+use crate::parent::{message, now_ns};
 use crate::protocol::{CallError, ErrorCode, StartRequest, StartResponse};
 use std::io;
 
@@ -105,20 +107,5 @@ impl Shim {
         }
         let answer = result.and_then(|()| message(&StartResponse { started_at_ns: now }));
         self.answer(Key::Started(serial), answer);
-    }
-}
-
-pub(crate) fn start_error(error: &runtime::StartError) -> CallError {
-    let code = match error {
-        runtime::StartError::Lookup(_) | runtime::StartError::Failed { .. } => ErrorCode::StartFailed,
-        runtime::StartError::NotCreated { .. } => ErrorCode::WrongState,
-    };
-    CallError::new(code, error.to_string()).at(stage(error))
-}
-
-pub(crate) fn stage(error: &runtime::StartError) -> String {
-    match error {
-        runtime::StartError::Failed { failure, .. } => failure.stage.to_string(),
-        runtime::StartError::Lookup(_) | runtime::StartError::NotCreated { .. } => "state".into(),
     }
 }

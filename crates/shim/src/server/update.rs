@@ -2,11 +2,12 @@
 
 use super::Shim;
 use super::container::Phase;
-use super::create::Handed;
+use super::dispatch::Key;
 use super::dispatch::Outcome;
-use super::helper::{Purpose, Report};
-use super::message;
-use super::pending::Key;
+use super::reap::Purpose;
+use crate::parent::handed::Handed;
+use crate::parent::helper::Report;
+use crate::parent::message;
 use crate::protocol::{CallError, Empty, ErrorCode, UpdateRequest};
 
 impl Shim {

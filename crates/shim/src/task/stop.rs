@@ -2,9 +2,9 @@
 
 use super::flags::Flags;
 use super::{bundle, rootfs};
+use crate::parent::helper::Report;
+use crate::parent::{now_ns, work};
 use crate::protocol::ErrorCode;
-use crate::server::helper::Report;
-use crate::server::{delete, now_ns};
 use prost::Message;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -44,7 +44,7 @@ pub(super) fn delete(flags: &Flags) -> io::Result<()> {
 fn clean(bundle: &Path, id: &str) -> (u32, Result<(), String>) {
     let root = bundle::state_root(bundle);
     let pid = runtime::state(&root, id).map_or(0, |(record, _)| record.pid.cast_unsigned());
-    let removed = match delete::remove(&root, id, bundle, true) {
+    let removed = match work::remove(&root, id, bundle, true) {
         Report::Done { .. } => Ok(()),
         other => Err(other.into_error(ErrorCode::DeleteFailed).message),
     };

@@ -4,11 +4,11 @@ use super::dispatch::Outcome;
 use super::process::{Freezer, Phase};
 use super::reap::Purpose;
 use super::{Key, Server};
+use crate::parent::handed::Handed;
+use crate::parent::helper::Report;
+use crate::parent::message;
+use crate::parent::work::signal;
 use crate::protocol::{CallError, ErrorCode};
-use crate::server::create::Handed;
-use crate::server::helper::Report;
-use crate::server::kill::signal;
-use crate::server::message;
 use crate::task::bundle::state_root;
 use rustix::process::{Pid, Signal};
 use std::path::{Path, PathBuf};
@@ -173,7 +173,7 @@ impl Server {
         let task = &self.tasks[index];
         let saving = |job: &Job| matches!(job, Job::Checkpoint(_));
         let busy = |purpose: &Purpose| matches!(purpose, Purpose::Job { task: serial, job, .. } if *serial == task.serial() && saving(job));
-        if self.helpers.iter().any(|helper| busy(&helper.purpose) && !helper.reported) {
+        if self.helpers.is_busy(busy) {
             let what = format!("task {} is being checkpointed already", task.id);
             return Err(CallError::new(ErrorCode::WrongState, what));
         }

@@ -7,12 +7,12 @@ use super::process::{Phase, Process, exited_at};
 use super::reap::Purpose;
 use super::{Key, Server};
 use crate::messages::warning;
+use crate::parent::handed::Handed;
+use crate::parent::helper::Report;
+use crate::parent::memory::Beside;
+use crate::parent::work::look_at;
+use crate::parent::{message, now_ns};
 use crate::protocol::{CallError, ErrorCode, Exit};
-use crate::server::create::Handed;
-use crate::server::exit::look_at;
-use crate::server::helper::Report;
-use crate::server::memory::Beside;
-use crate::server::{message, now_ns};
 use crate::task::bundle::write_exit;
 use std::time::{Duration, Instant};
 use task::WaitResponse;
@@ -108,7 +108,7 @@ impl Server {
             Purpose::Start { task } | Purpose::Job { task, job: Job::Kill, .. } => *task == serial,
             _ => false,
         };
-        let busy = self.helpers.iter().any(|helper| busy(&helper.purpose) && !helper.reported);
+        let busy = self.helpers.is_busy(busy);
         if let Some((task, _)) = self.process(serial)
             && matches!(task.first().phase, Phase::Ending { looking: false, .. })
             && !task.processes[1..].iter().any(Process::is_alive)

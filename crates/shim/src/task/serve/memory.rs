@@ -6,11 +6,11 @@
 use super::Server;
 use super::reap::Purpose;
 use crate::messages::warning;
-use crate::server::create::Handed;
-use crate::server::exit::look_at;
-use crate::server::helper::Report;
-use crate::server::memory::Beside;
-use crate::server::poller::{READ, Token};
+use crate::parent::handed::Handed;
+use crate::parent::helper::Report;
+use crate::parent::memory::Beside;
+use crate::parent::poller::{READ, Token};
+use crate::parent::work::look_at;
 use rustix::event::EventfdFlags;
 use rustix::fs::inotify;
 use std::os::fd::{BorrowedFd, OwnedFd};

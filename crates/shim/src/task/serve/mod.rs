@@ -19,25 +19,24 @@ mod stdio;
 mod streams;
 
 use super::flags::Flags;
-use crate::messages::{info, warning};
-use crate::protocol::{CallError, Response};
-use crate::server::BUFFER;
-use crate::server::connection::{Connection, Gone};
-use crate::server::helper::Helper;
-use crate::server::pending::{Caller, Pending};
-use crate::server::poller::{Poller, READ, Token};
+use crate::messages::info;
+use crate::parent::calls::{Calls, Manners};
+use crate::parent::helpers::Helpers;
+use crate::parent::poller::{Poller, READ, Token};
+use crate::parent::{BUFFER, Serials};
+use crate::protocol::CallError;
 use process::{Process, Task};
 use publisher::Publisher;
 use reap::Purpose;
-use rustix::net::SocketFlags;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
-/// Clients at one time: containerd has one connection for each task of a pod.
-const MAX_CONNECTIONS: usize = 2048;
+/// How containerd is treated, which has one connection for each task of a pod.
+const MANNERS: Manners =
+    Manners { clients: 2048, outstanding: 4096, own_user: true, timed: false, answer: dispatch::response };
 
 /// How long the last events may take to be delivered once the server was asked to end.
 const PARTING: Duration = Duration::from_secs(3);
@@ -58,12 +57,11 @@ struct Server {
     listener: OwnedFd,
     poller: Poller,
     children: OwnedFd,
-    connections: Vec<Connection>,
+    calls: Calls<Key>,
     tasks: Vec<Task>,
-    helpers: Vec<Helper<Purpose>>,
-    pending: Pending<Key>,
+    helpers: Helpers<Purpose>,
     publisher: Publisher,
-    next_serial: u32,
+    serials: Serials,
     /// It was asked to end, and does so then or when everything is said.
     ending: Option<Instant>,
 }
@@ -96,12 +94,11 @@ pub(super) fn main(flags: &Flags) -> io::Result<()> {
         listener,
         poller,
         children,
-        connections: Vec::new(),
+        calls: Calls::new(MANNERS),
         tasks: Vec::new(),
-        helpers: Vec::new(),
-        pending: Pending::default(),
+        helpers: Helpers::default(),
         publisher: Publisher::new(&events, &flags.namespace),
-        next_serial: 1,
+        serials: Serials::default(),
         ending: None,
     };
     // One thread: nobody else can hold the lock.
@@ -109,7 +106,7 @@ pub(super) fn main(flags: &Flags) -> io::Result<()> {
     while !server.has_ended() {
         server.turn(&mut buffer[..])?;
     }
-    server.flush_connections(&mut buffer[..]);
+    server.flush(&mut buffer[..]);
     Ok(())
 }
 
@@ -119,9 +116,12 @@ impl Server {
         let timeout = self.deadline().map(|at| at.saturating_duration_since(now));
         for token in self.poller.wait(timeout)? {
             match token {
-                Token::Listener => self.accept(),
+                Token::Listener => self.calls.accept(&self.listener, &mut self.serials, &self.poller),
                 Token::Children => self.children_changed(buffer),
-                Token::Connection(serial) => self.serve_connection(serial, buffer),
+                Token::Connection(serial) => {
+                    self.calls.receive(serial, buffer, &self.poller);
+                    self.serve(serial, buffer);
+                }
                 Token::Helper(serial) => self.helper_readable(serial, buffer),
                 Token::Start(serial) => self.start_readable(serial),
                 Token::Output(serial, index) => self.output_readable(serial, index.into(), buffer),
@@ -135,23 +135,19 @@ impl Server {
             }
         }
         self.let_time_pass();
-        self.flush_connections(buffer);
+        self.flush(buffer);
         self.publisher.go_on(&self.poller, Instant::now());
         Ok(())
     }
 
     fn deadline(&self) -> Option<Instant> {
-        let own = [self.pending.deadline(), self.publisher.deadline(), self.ending];
+        let own = [self.calls.deadline(), self.publisher.deadline(), self.ending];
         own.into_iter().flatten().chain(self.processes().filter_map(Process::deadline)).min()
     }
 
     fn let_time_pass(&mut self) {
         let now = Instant::now();
-        if self.pending.deadline().is_some_and(|deadline| deadline <= now) {
-            for caller in self.pending.take_expired(now) {
-                self.reply(caller, dispatch::expired());
-            }
-        }
+        self.calls.expire(now);
         self.end_of_patience(now);
     }
 
@@ -179,9 +175,7 @@ impl Server {
     }
 
     fn serial(&mut self) -> u32 {
-        let serial = self.next_serial;
-        self.next_serial = self.next_serial.wrapping_add(1).max(1);
-        serial
+        self.serials.next()
     }
 
     fn processes(&self) -> impl Iterator<Item = &Process> {
@@ -202,86 +196,17 @@ impl Server {
 
     /// Answers everybody who waits for `key`.
     fn answer(&mut self, key: Key, result: Result<Vec<u8>, CallError>) {
-        let callers = self.pending.take(key);
-        if callers.is_empty() {
-            return;
-        }
-        let response = dispatch::response(result);
-        for caller in callers {
-            self.reply(caller, response.clone());
-        }
-    }
-
-    fn reply(&mut self, caller: Caller, response: Response) {
-        if let Some(connection) = self.connections.iter_mut().find(|c| c.serial == caller.connection) {
-            connection.outstanding = connection.outstanding.saturating_sub(1);
-            connection.push(caller.stream, &response);
-        }
-    }
-
-    fn accept(&mut self) {
-        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        while let Ok(socket) = rustix::net::accept_with(&self.listener, flags) {
-            let own = rustix::process::geteuid();
-            let allowed = rustix::net::sockopt::socket_peercred(&socket)
-                .is_ok_and(|peer| peer.uid.is_root() || peer.uid == own);
-            if !allowed {
-                warning!("somebody else's process was turned away");
-                continue;
-            }
-            if self.connections.len() >= MAX_CONNECTIONS {
-                warning!("the {MAX_CONNECTIONS} connections are taken, one more was turned away");
-                continue;
-            }
-            let serial = self.serial();
-            match Connection::open(socket, serial, &self.poller) {
-                Ok(connection) => self.connections.push(connection),
-                Err(cause) => warning!("a connection cannot be served: {cause}"),
-            }
-        }
-    }
-
-    fn serve_connection(&mut self, serial: u32, buffer: &mut [u8]) {
-        let Some(index) = self.connections.iter().position(|c| c.serial == serial) else {
-            return;
-        };
-        let connection = &mut self.connections[index];
-        if connection.is_held_back() {
-            return;
-        }
-        let outcome = connection.receive(buffer).and_then(|_| self.serve_frames(index, buffer));
-        if let Err(gone) = outcome {
-            self.drop_connection(index, gone);
-        }
-    }
-
-    fn drop_connection(&mut self, index: usize, gone: Gone) {
-        let connection = self.connections.swap_remove(index);
-        match gone {
-            Gone::Closed => info!("client {} left", connection.serial),
-            Gone::Garbage | Gone::Slow => warning!("client {} was let go: {gone}", connection.serial),
-        }
-        self.pending.forget(connection.serial);
-        connection.close(&self.poller);
+        self.calls.answer(key, result);
     }
 
     /// Sends what waits to be sent. A client that took its answers may have further requests lying here.
-    fn flush_connections(&mut self, buffer: &mut [u8]) {
-        let mut index = 0;
-        while index < self.connections.len() {
-            let mut outcome = Ok(());
-            while outcome.is_ok() && self.connections[index].has_output() {
-                let held_back = self.connections[index].is_held_back();
-                outcome = self.connections[index].flush(&self.poller);
-                if outcome.is_err() || !held_back || self.connections[index].is_held_back() {
-                    break;
-                }
-                outcome = self.serve_frames(index, buffer);
+    fn flush(&mut self, buffer: &mut [u8]) {
+        loop {
+            let released = self.calls.flush(&self.poller);
+            if released.is_empty() {
+                return;
             }
-            match outcome {
-                Ok(()) => index += 1,
-                Err(gone) => self.drop_connection(index, gone),
-            }
+            released.into_iter().for_each(|client| self.serve(client, buffer));
         }
     }
 }

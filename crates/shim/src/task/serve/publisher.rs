@@ -3,8 +3,8 @@
 //! containerd may be away for a while or hang: events wait then, and nothing else does. There is a bound; over it the oldest are lost.
 
 use crate::messages::warning;
-use crate::server::now_ns;
-use crate::server::poller::{Poller, READ, READ_AND_WRITE, Token};
+use crate::parent::now_ns;
+use crate::parent::poller::{Poller, READ, READ_AND_WRITE, Token};
 use prost::Message;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags};

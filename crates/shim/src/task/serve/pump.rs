@@ -2,7 +2,7 @@
 //! the process waits in its own pipe, and the server does not.
 
 use crate::messages::warning;
-use crate::server::poller::{Poller, READ, Token, WRITE};
+use crate::parent::poller::{Poller, READ, Token, WRITE};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::pipe::SpliceFlags;

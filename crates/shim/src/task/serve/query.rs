@@ -4,9 +4,9 @@ use super::control::Job;
 use super::dispatch::Outcome;
 use super::process::{Phase, Task, exited_at};
 use super::{Key, Server, metrics};
+use crate::parent::helper::Report;
+use crate::parent::message;
 use crate::protocol::{CallError, ErrorCode};
-use crate::server::helper::Report;
-use crate::server::message;
 use prost::Message;
 use task::options::ProcessDetails;
 use task::{

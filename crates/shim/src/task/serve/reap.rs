@@ -2,18 +2,13 @@
 
 use super::control::Job;
 use super::{Server, streams};
-use crate::messages::{info, warning};
-use crate::protocol::ErrorCode;
-use crate::server::create::Handed;
-use crate::server::helper::{Heard, Helper, Report};
-use crate::server::poller::{READ, Token};
-use crate::server::reap::{exit_of, kill_strays};
-use rustix::io::Errno;
-use rustix::process::{WaitOptions, WaitStatus};
+use crate::messages::info;
+use crate::parent::children::{self, exit_of, kill_strays};
+use crate::parent::handed::Handed;
+use crate::parent::helper::Report;
+use rustix::process::WaitStatus;
 use std::io;
-
-/// Helpers at one time.
-const MAX_HELPERS: usize = 128;
+use std::os::fd::AsFd;
 
 /// What a helper was started for. A task is meant by the serial of its first process.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,50 +58,26 @@ impl Server {
         // What ends a task must always be possible.
         let bounded = matches!(&purpose, Purpose::Create { .. } | Purpose::Exec { .. })
             || matches!(&purpose, Purpose::Job { job, .. } if *job != Job::Kill);
-        if bounded && self.helpers.len() >= MAX_HELPERS {
-            return Err(io::Error::other(format!("{MAX_HELPERS} operations are under way already")));
-        }
         let serial = self.serial();
-        let helper = Helper::start(serial, purpose, handed, work)?;
-        if let Err(cause) = self.poller.add(&helper.report, Token::Helper(serial), READ) {
-            helper.kill();
-            warning!("a helper cannot be listened to: {cause}");
-        }
-        self.helpers.push(helper);
-        Ok(())
+        self.helpers
+            .start((serial, purpose), handed, (bounded, false), &self.poller, |handed, _| work(handed))
     }
 
     /// Ends what is under way and serves that purpose.
     pub(super) fn kill_helpers(&self, which: impl Fn(&Purpose) -> bool) {
-        self.helpers.iter().filter(|helper| which(&helper.purpose)).for_each(Helper::kill);
+        self.helpers.kill(which);
     }
 
     pub(super) fn helper_readable(&mut self, serial: u32, buffer: &mut [u8]) {
-        let Some(helper) = self.helpers.iter_mut().find(|helper| helper.serial == serial) else {
-            return;
-        };
-        match helper.read() {
-            Heard::NotYet => {}
-            // Its end will be noticed by the reaping.
-            Heard::Nothing => self.poller.remove(&helper.report),
-            Heard::Report(report) => {
-                self.poller.remove(&helper.report);
-                let purpose = helper.purpose.clone();
-                self.done(purpose, report, buffer);
-            }
+        if let Some((purpose, report)) = self.helpers.hear(serial, &self.poller) {
+            self.done(purpose, report, buffer);
         }
     }
 
     /// SIGCHLD: reaps everybody who has ended.
     pub(super) fn children_changed(&mut self, buffer: &mut [u8]) {
-        let mut note = [0; 256];
-        let _ = rustix::io::read(&self.children, &mut note);
-        loop {
-            match rustix::process::wait(WaitOptions::NOHANG) {
-                Ok(Some((pid, status))) => self.reaped(pid.as_raw_nonzero().get(), status, buffer),
-                Err(Errno::INTR) => {}
-                Ok(None) | Err(_) => return,
-            }
+        for (pid, status) in children::ended(self.children.as_fd()) {
+            self.reaped(pid, status, buffer);
         }
     }
 
@@ -114,8 +85,7 @@ impl Server {
         let mut known = self.known(pid);
         if known.is_none() {
             // It becomes our child only after its helper has ended, and that has reported before it ended.
-            let serials: Vec<_> = self.helpers.iter().map(|helper| helper.serial).collect();
-            for serial in serials {
+            for serial in self.helpers.serials() {
                 self.helper_readable(serial, buffer);
             }
             known = self.known(pid);
@@ -141,32 +111,19 @@ impl Server {
                 return Some(Known::Logger(process.serial));
             }
         }
-        self.helpers.iter().find(|helper| helper.child.pid == pid).map(|helper| Known::Helper(helper.serial))
+        self.helpers.of(pid).map(Known::Helper)
     }
 
     fn helper_ended(&mut self, serial: u32, status: WaitStatus, buffer: &mut [u8]) {
-        let Some(index) = self.helpers.iter().position(|helper| helper.serial == serial) else {
+        let Some(ended) = self.helpers.end(serial, status, &self.poller) else {
             return;
         };
-        let mut helper = self.helpers.swap_remove(index);
-        self.poller.remove(&helper.report);
-        if helper.reported {
-            return;
+        if ended.died {
+            kill_strays(|pid| self.known(pid).is_some());
         }
-        let report = match helper.read() {
-            Heard::Report(report) => report,
-            Heard::NotYet | Heard::Nothing => {
-                kill_strays(|pid| self.known(pid).is_some());
-                let exit = exit_of(0, status);
-                let how = match exit.signal {
-                    0 => format!("it exited with code {}", exit.code),
-                    signal => format!("signal {signal} ended it"),
-                };
-                let why = format!("the helper process ended without a word: {how}");
-                Report::failed(ErrorCode::Unknown, Report::DIED, why)
-            }
-        };
-        self.done(helper.purpose, report, buffer);
+        for report in ended.reports {
+            self.done(ended.purpose.clone(), report, buffer);
+        }
     }
 
     fn done(&mut self, purpose: Purpose, report: Report, buffer: &mut [u8]) {
@@ -200,7 +157,7 @@ impl Server {
     fn with_streams(
         &mut self,
         serial: u32,
-        mut work: impl FnMut(&mut streams::Streams, &crate::server::poller::Poller),
+        mut work: impl FnMut(&mut streams::Streams, &crate::parent::poller::Poller),
     ) {
         let mut processes = self.tasks.iter_mut().flat_map(|task| &mut task.processes);
         if let Some(process) = processes.find(|process| process.serial == serial) {

@@ -3,8 +3,8 @@
 use super::logger;
 use super::pump::{Moved, Pump, Sink};
 use super::stdio::{Stdio, Target};
-use crate::server::create::Handed;
-use crate::server::poller::{Poller, READ, Token, WRITE};
+use crate::parent::handed::Handed;
+use crate::parent::poller::{Poller, READ, Token, WRITE};
 use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};

@@ -5,7 +5,7 @@
 //! A helper closes all descriptors that it was not handed. What a library keeps open for later must therefore never be opened in the
 //! shim itself, or a helper would find it closed: nothing of `cgroup` is called outside of helpers.
 
-use super::create::Handed;
+use super::handed::Handed;
 use crate::protocol::{CallError, ErrorCode};
 use rustix::io::Errno;
 use rustix::pipe::PipeFlags;
@@ -17,49 +17,6 @@ use sys::process::{Child, Cloned};
 
 /// A report is cut off here.
 const MAX_REPORT: usize = 1 << 20;
-
-/// What a helper was started for. The numbers are serials.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Purpose {
-    Create {
-        container: u32,
-    },
-    Start {
-        container: u32,
-    },
-    Exec {
-        container: u32,
-        exec: u32,
-    },
-    /// Kill what init left behind and look why it died.
-    Look {
-        container: u32,
-    },
-    Delete {
-        container: u32,
-    },
-    /// What comes before the first container and after the last one of a foreign runtime.
-    BeginPod,
-    EndPod,
-    Resize {
-        call: u32,
-    },
-    CloseInput {
-        container: u32,
-    },
-    Pause,
-    Resume,
-    Checkpoint {
-        container: u32,
-    },
-    Update {
-        call: u32,
-    },
-    /// `call` is what the callers wait for.
-    Kill {
-        call: u32,
-    },
-}
 
 /// What a helper says: a line of JSON.
 #[derive(Debug, Serialize, Deserialize)]
@@ -124,7 +81,7 @@ impl Report {
     }
 
     /// Done, or how it failed.
-    pub(super) fn of(result: Result<(), CallError>) -> Report {
+    pub(crate) fn of(result: Result<(), CallError>) -> Report {
         result.map_or_else(Report::from, |()| Report::Done { warnings: Vec::new() })
     }
 
@@ -155,7 +112,7 @@ impl From<CallError> for Report {
 }
 
 #[derive(Debug)]
-pub(crate) struct Helper<P = Purpose> {
+pub(crate) struct Helper<P> {
     pub(crate) serial: u32,
     pub(crate) purpose: P,
     pub(crate) child: Child,
@@ -189,18 +146,9 @@ impl Speaker<'_> {
 }
 
 impl<P> Helper<P> {
-    /// Forks a process that has only the descriptors of `handed`, does `work` with them, reports and ends.
+    /// Forks a process that has only the descriptors of `handed`, does `work` with them, reports and ends. It says something before its
+    /// end if it `goes_on`.
     pub(crate) fn start(
-        serial: u32,
-        purpose: P,
-        handed: Handed,
-        work: impl FnOnce(Handed) -> Report,
-    ) -> io::Result<Helper<P>> {
-        Helper::start_speaking(serial, purpose, handed, false, move |handed, _| work(handed))
-    }
-
-    /// The same for one that says something before its end, if it `goes_on`.
-    pub(crate) fn start_speaking(
         serial: u32,
         purpose: P,
         handed: Handed,

@@ -2,25 +2,6 @@
 
 use std::time::Instant;
 
-/// An event that answers calls. The numbers are serials of containers, execs and calls.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Key {
-    Created(u32),
-    Started(u32),
-    Exited(u32),
-    Deleted(u32),
-    Killed(u32),
-    Updated(u32),
-    Resized(u32),
-    PodBegun,
-    ExecStarted(u32),
-    ExecExited(u32),
-    Paused,
-    Resumed,
-    Checkpointed(u32),
-    ShutDown,
-}
-
 /// A call that waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Caller {
@@ -34,7 +15,7 @@ pub(crate) struct Caller {
 
 /// All of them. Bounded by the connections' own limits.
 #[derive(Debug)]
-pub(crate) struct Pending<K = Key> {
+pub(crate) struct Pending<K> {
     calls: Vec<(K, Caller)>,
 }
 
@@ -91,6 +72,12 @@ impl<K: Copy + PartialEq> Pending<K> {
 mod tests {
     use super::*;
     use std::time::Duration;
+
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    enum Key {
+        Exited(u32),
+        Deleted(u32),
+    }
 
     #[test]
     fn calls_are_answered_once_in_order() {

@@ -15,6 +15,23 @@ use tonic::Code;
 const COUNTER: &str = "echo begun > /tmp/state; exec 7>>/tmp/open; (while true; do echo hello | nc -l -p 8000; done) & \
     i=0; while true; do i=$((i+1)); echo $i; echo $i >&7; echo $i > /tmp/last; sleep 0.05; done";
 
+/// A limit of memory for a container that is restored, in bytes.
+const LIMIT: i64 = 64 << 20;
+
+/// What it is inside, with either version of control groups.
+const MEMORY_LIMIT: &str = "cd /sys/fs/cgroup; cat memory.max memory/memory.limit_in_bytes 2>/dev/null; true";
+
+/// Prints the groups, other than the container's own, of processes that are in the container.
+fn elsewhere(container: &str) -> String {
+    let version_2 = Path::new("/sys/fs/cgroup/cgroup.controllers").exists();
+    let hierarchy = if version_2 { "^0::" } else { ":memory:" };
+    // Other containers of the pod are in the same process namespace; with version 1 groups are seen from the host's root.
+    format!(
+        "for p in /proc/[0-9]*; do [ \"$(readlink $p/ns/mnt)\" = \"$(readlink /proc/self/ns/mnt)\" ] \
+        && grep '{hierarchy}' $p/cgroup; done | grep -v -E ':/$|/{container}$'; true"
+    )
+}
+
 /// CRIU, named by `PINTLE_TEST_CRIU` or in `PATH`, or why there is none.
 fn criu() -> Result<PathBuf, String> {
     let name = std::env::var_os("PINTLE_TEST_CRIU").map_or_else(|| PathBuf::from("criu"), PathBuf::from);
@@ -261,7 +278,13 @@ fn a_pod_is_restored_and_goes_on_where_it_was() {
             }),
             ..daemon.pod("b")
         };
-        let containers = vec![daemon.container("other", other_script), daemon.container("counter", COUNTER)];
+        let mut containers =
+            vec![daemon.container("other", other_script), daemon.container("counter", COUNTER)];
+        // Limits are those of the request, in groups of the new containers' own.
+        for (config, limit) in containers.iter_mut().zip([LIMIT + (1 << 20), LIMIT]) {
+            config.linux.get_or_insert_default().resources =
+                Some(v1::LinuxContainerResources { memory_limit_in_bytes: limit, ..Default::default() });
+        }
         let (pod, names) = restore_pod(&daemon, &folder, &restored_sandbox, containers).await.unwrap();
         assert_eq!(names.keys().collect::<Vec<_>>(), ["counter", "other"]);
         for id in names.values() {
@@ -286,6 +309,11 @@ fn a_pod_is_restored_and_goes_on_where_it_was() {
         assert_eq!(daemon.sh(&names["counter"], "cat /tmp/state").await, "begun\n");
         assert_eq!(daemon.sh(&names["counter"], "cat /dev/shm/note").await, "shared\n");
         assert_eq!(daemon.sh(&names["other"], "test ! -e /bin/cut && echo gone").await, "gone\n");
+        for (name, limit) in [("other", LIMIT + (1 << 20)), ("counter", LIMIT)] {
+            assert_eq!(daemon.sh(&names[name], MEMORY_LIMIT).await.trim(), limit.to_string(), "{name}");
+            // Whoever was restored and whoever is executed.
+            assert_eq!(daemon.sh(&names[name], &elsewhere(&names[name])).await, "", "{name}");
+        }
         let open = daemon.sh(&names["counter"], "cat /tmp/last").await;
         assert!(open.trim().parse::<i64>().unwrap() >= first);
         assert_eq!(daemon.sh(&names["counter"], "nc 127.0.0.1 8000 < /dev/null").await, "hello\n");

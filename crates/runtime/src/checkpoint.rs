@@ -119,8 +119,9 @@ pub(crate) fn open_folder(path: &Path) -> Result<OwnedFd, Failure> {
     rustix::fs::open(path, flags, Mode::empty()).at(Stage::Criu, || path.display().to_string())
 }
 
-/// The namespaces that CRIU is to share with the processes: those that the container shares with others, and that of control groups, which
-/// a restore makes anew.
+/// The namespaces that CRIU is to share with the processes: those that the container shares with others. Not that of control groups: where
+/// the tree of version 2 is mounted with `nsdelegate`, nobody inside may freeze the group that is its root (cgroups(7)). Groups are none of
+/// CRIU's business, and a restore makes the namespace before CRIU starts.
 fn shared_namespaces(pid: i32, spec: &Spec) -> Result<Vec<(OwnedFd, u64, &'static str)>, Failure> {
     let linux = spec.linux().clone().unwrap_or_default();
     let namespaces = Namespaces::of(&linux)?;
@@ -128,7 +129,6 @@ fn shared_namespaces(pid: i32, spec: &Spec) -> Result<Vec<(OwnedFd, u64, &'stati
         (kind::NETWORK, "net", namespaces.joins(kind::NETWORK)),
         (kind::IPC, "ipc", namespaces.joins(kind::IPC)),
         (kind::UTS, "uts", namespaces.joins(kind::UTS)),
-        (kind::CGROUP, "cgroup", namespaces.has(kind::CGROUP)),
     ];
     let shared = names.into_iter().filter(|(.., shared)| *shared);
     shared

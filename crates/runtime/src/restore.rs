@@ -288,7 +288,8 @@ fn set_stage(
     place(&shelf, "root", rootfs, true).at(Stage::Rootfs, || "its place on the stage")?;
     let empty = sys::mount::new_filesystem("tmpfs", &[Parameter::Value("mode", "755")], attribute::RDONLY)
         .at(Stage::Rootfs, object)?;
-    // Part of a tree can be copied, on kernels before 6.15, only where the tree is attached.
+    // What is copied has to be attached, on kernels before 6.15.
+    place(&shelf, "empty", &empty, true).at(Stage::Rootfs, object)?;
     for (number, mount) in mounts.iter().enumerate() {
         if let Source::Bind { tree, directory } = &mount.source {
             let name = || format!("mount {}", mount.destination.display());

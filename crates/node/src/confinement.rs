@@ -30,6 +30,16 @@ pub(crate) struct PodLabels {
     pub(crate) level: Option<String>,
     /// Of the files that its containers share.
     pub(crate) file: Option<String>,
+    /// Of what stands for the pod among its containers.
+    pub(crate) process: Option<String>,
+}
+
+impl PodLabels {
+    /// As the pod's shim takes them.
+    pub(crate) fn for_shim(&self) -> Option<shim::config::PodLabels> {
+        let (process, file) = (self.process.clone()?, self.file.clone()?);
+        Some(shim::config::PodLabels { process, file })
+    }
 }
 
 /// Why a pod has no labels.
@@ -109,7 +119,7 @@ impl Confinement {
         if let Some(level) = named {
             self.levels.keep(id, level);
         }
-        Ok(PodLabels { file: labels.file, level })
+        Ok(PodLabels { file: labels.file, process: labels.process, level })
     }
 
     /// A pod that an earlier daemon made has its level still.

@@ -11,6 +11,7 @@ use shim::config::{PidMode, PodNamespaces, ShimConfig};
 use tracing::info;
 
 use crate::actor::{Actor, Answer};
+use crate::confinement::PodLabels;
 use crate::context::{Context, blocking};
 use crate::error::{Fault, RunPodError};
 use crate::events::EventKind;
@@ -58,7 +59,7 @@ async fn make(context: &Arc<Context>, id: &PodId, request: &Arc<PodRequest>) -> 
     let cgroup = PodCgroup::of(context.config.cgroup_driver, id, request);
     let mut made = Made::default();
     let built = async {
-        let (client, addresses) = build(context, id, request, &handler, labels.file, &mut made).await?;
+        let (client, addresses) = build(context, id, request, &handler, &labels, &mut made).await?;
         let state = PodState {
             pod: Pod::Ready,
             addresses,
@@ -188,7 +189,7 @@ async fn build(
     id: &PodId,
     request: &Arc<PodRequest>,
     handler: &str,
-    label: Option<String>,
+    labels: &PodLabels,
     made: &mut Made,
 ) -> Result<(PodShim, Vec<IpAddr>), RunPodError> {
     let name = &request.name;
@@ -200,7 +201,9 @@ async fn build(
         .map_err(failed("its folder"))?;
     // The shim makes the namespaces while the files are written.
     let handler = context.handlers.find(handler);
+    let label = labels.file.clone();
     let mut config = shim_config(context, id, request, &hostname);
+    config.selinux = labels.for_shim();
     if let Some(handler) = handler {
         let of_pod = PodCgroup::of(context.config.cgroup_driver, id, request);
         let systemd = of_pod.driver() == cgroup::Driver::Systemd;
@@ -351,6 +354,7 @@ fn shim_config(context: &Context, id: &PodId, request: &PodRequest, hostname: &s
             .map(|sysctl| (sysctl.path, sysctl.value))
             .collect(),
         oom_score_adj: Some(SHIM_OOM_SCORE_ADJ),
+        selinux: None,
         log_level: shim::config::LogLevel::Warn,
         foreign: None,
     }

@@ -43,6 +43,7 @@ fn config(pod_dir: &Path) -> ShimConfig {
         users: None,
         sysctls: Default::default(),
         oom_score_adj: Some(-999),
+        selinux: None,
         log_level: LogLevel::Info,
         foreign: None,
     }

@@ -34,6 +34,9 @@ pub struct ShimConfig {
     /// The shim's own; clamped to what the kernel allows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub oom_score_adj: Option<i32>,
+    /// None: what the shim is labelled with is as good.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub selinux: Option<PodLabels>,
     #[serde(default)]
     pub log_level: LogLevel,
     /// Who runs the containers, where that is not this program's own runtime.
@@ -74,6 +77,13 @@ pub struct PodNamespaces {
     pub ipc: NamespaceMode,
     pub uts: NamespaceMode,
     pub pid: PidMode,
+}
+
+/// SELinux' labels of what stands for the pod among its containers: the first process of the pid namespace that they share, and its files.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PodLabels {
+    pub process: String,
+    pub file: String,
 }
 
 /// The id maps of a pod's user namespace, in which its other namespaces are.

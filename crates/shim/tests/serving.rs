@@ -41,6 +41,14 @@ fn it_has_namespaces_of_its_own_and_says_who_it_is() {
     }
     assert_ne!(namespace(info.pid_namespace_init, "pid"), namespace(own, "pid"));
     assert_eq!(namespace(info.pid_namespace_init, "net"), namespace(pid, "net"));
+    // Nothing of the host is in its mounts.
+    let mounts = format!("/proc/{}/mountinfo", info.pid_namespace_init);
+    let alone = || {
+        let mounts = std::fs::read_to_string(&mounts).unwrap();
+        mounts.lines().count() == 1 && mounts.contains(" / / ro,") && mounts.contains(" - tmpfs ")
+    };
+    assert!(within(Duration::from_secs(5), alone), "{}", std::fs::read_to_string(&mounts).unwrap());
+    assert_ne!(namespace(info.pid_namespace_init, "mnt"), namespace(own, "mnt"));
     // A process in its uts, ipc and net namespaces sees what was set.
     let inside = std::process::Command::new("nsenter")
         .args(["-t", &pid.to_string(), "-u", "-i", "-n", "sh", "-c"])

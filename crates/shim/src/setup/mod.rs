@@ -132,7 +132,7 @@ fn make_namespaces(config: &ShimConfig) -> Result<(Option<OwnedFd>, Option<Child
             }
             sysctl::apply(config)?;
             let own = modes.pid == PidMode::Pod;
-            (None, own.then(pid_init::start).transpose().at("pid namespace")?)
+            (None, own.then(|| pid_init::start(config.selinux.as_ref())).transpose().at("pid namespace")?)
         }
     };
     if modes.uts == NamespaceMode::New {

@@ -38,7 +38,8 @@ pub(super) fn make(
     shared: u64,
 ) -> Result<Inside, SetupError> {
     let shared_pids = config.namespaces.pid == PidMode::Pod;
-    let root = if shared_pids { Some(pid_init::empty_root().at("pid namespace")?) } else { None };
+    let labels = config.selinux.as_ref();
+    let root = shared_pids.then(|| pid_init::empty_root(labels)).transpose().at("pid namespace")?;
     let (ours, theirs) = socket::packet_pair().at("user namespace")?;
     let pids = if shared_pids { kind::PID } else { 0 };
     let child = match sys::process::clone_process(kind::USER | shared | pids, None).at("user namespace")? {
@@ -97,7 +98,10 @@ fn first(config: &ShimConfig, channel: BorrowedFd<'_>, root: Option<OwnedFd>) {
     let prepared = sys::users::become_root()
         .at("user namespace")
         .and_then(|()| sysctl::apply(config).map_err(SetupError::from))
-        .and_then(|()| root.map_or(Ok(()), |root| pid_init::confine(root).at("pid namespace")));
+        .and_then(|()| {
+            let labels = config.selinux.as_ref();
+            root.map_or(Ok(()), |root| pid_init::confine(&root, labels).at("pid namespace"))
+        });
     // A change of ids or capabilities takes the wish away that it should end with the shim.
     let _ = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
     let text = match prepared {

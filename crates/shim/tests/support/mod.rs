@@ -61,6 +61,7 @@ pub fn config(pod_dir: &Path) -> ShimConfig {
         users: None,
         sysctls: Default::default(),
         oom_score_adj: None,
+        selinux: None,
         log_level: shim::config::LogLevel::Info,
         foreign: None,
     }

@@ -67,7 +67,15 @@ pub(crate) fn create(
     let name = path.display().to_string();
     let fail = |cause: String| Failure::new(Stage::Cgroup, name.clone(), cause);
     let text = path.to_str().ok_or_else(|| fail("is not valid UTF-8".into()))?;
-    let resources = with_default_devices(linux.resources().clone().unwrap_or_default());
+    let resources = linux.resources().clone().unwrap_or_default();
+    let resources = if crate::rootless::inside() {
+        // Nobody makes devices in a user namespace, and only the host's root may load a program that decides of them.
+        let mut resources = resources;
+        resources.set_devices(None);
+        resources
+    } else {
+        with_default_devices(resources)
+    };
     let holder = match driver {
         Driver::Cgroupfs => None,
         Driver::Systemd => Some(Holder::start().map_err(|error| fail(error.to_string()))?),
@@ -150,7 +158,12 @@ pub(crate) fn path_of(linux: &Linux, id: &str, driver: Driver) -> Result<PathBuf
         Driver::Cgroupfs => format!("/pintle-{id}"),
         Driver::Systemd => format!(":pintle:{id}"),
     });
-    driver.path(&given).map(PathBuf::from).map_err(|error| Failure::new(Stage::Cgroup, given, error))
+    let path = match driver {
+        Driver::Cgroupfs => driver.path(&given),
+        // An ordinary user's container is a unit of that user's own systemd.
+        Driver::Systemd => cgroup::systemd::place_of(cgroup::systemd::manager(), &given),
+    };
+    path.map(PathBuf::from).map_err(|error| Failure::new(Stage::Cgroup, given, error))
 }
 
 /// A container may always use the default devices, its terminals, and make nodes of any device (which it then cannot open). Without

@@ -35,6 +35,11 @@ pub(super) fn put(root: &Root, folder: &Path) -> Result<()> {
     root.write("etc/systemd/system/pintle-vm.service", include_str!("pintle-vm.service"))?;
     // Debian's own of this name empties /tmp, where the repository may be.
     root.write("etc/tmpfiles.d/tmp.conf", "# Nothing is removed at the start.\n")?;
+    // As libpam-systemd does it, of which the machine has nothing else to expect.
+    root.write(
+        "etc/systemd/system/user@.service.d/vm.conf",
+        "[Service]\nEnvironment=XDG_RUNTIME_DIR=/run/user/%i\n",
+    )?;
     // It would come to be at the first start, which is every start.
     root.write("etc/machine-id", "0123456789abcdef0123456789abcdef\n")
 }

@@ -2,12 +2,14 @@
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use dbus::{Call, HEAD_BYTES, Message, MessageKind, Reader, Writer};
 
 use super::error::SystemdError;
+use super::identity;
+use super::names::Manager;
 
 const SERVICE: &str = "org.freedesktop.systemd1";
 const OBJECT: &str = "/org/freedesktop/systemd1";
@@ -17,9 +19,14 @@ const BUS: &str = "org.freedesktop.DBus";
 /// The signals that tell of the end of jobs.
 const MATCH: &str = "type='signal',sender='org.freedesktop.systemd1',interface='org.freedesktop.systemd1.Manager',member='JobRemoved'";
 
-/// Where systemd is found: through the system's bus, and, where there is none, on the socket of systemd's own tools.
-const PLACES: [(&str, Through); 2] =
-    [("/run/dbus/system_bus_socket", Through::Bus), ("/run/systemd/private", Through::Direct)];
+/// Where systemd is found: through a bus, and, where there is none, on the socket of systemd's own tools.
+fn places(manager: Manager) -> [(PathBuf, Through); 2] {
+    let [bus, direct] = match manager {
+        Manager::System => ["/run/dbus/system_bus_socket", "/run/systemd/private"].map(PathBuf::from),
+        Manager::User(uid) => identity::sockets(uid),
+    };
+    [(bus, Through::Bus), (direct, Through::Direct)]
+}
 
 /// The longest line of an authentication.
 const LONGEST_LINE: usize = 1024;
@@ -64,13 +71,21 @@ struct Removed {
 }
 
 impl Connection {
-    /// Connects to the systemd of this machine and says who we are; all that is done with the connection may take `patience`.
-    pub(super) fn open(patience: Duration) -> Result<Connection, SystemdError> {
+    /// Connects to the manager and says who we are; all that is done with the connection may take `patience`.
+    pub(super) fn open(manager: Manager, patience: Duration) -> Result<Connection, SystemdError> {
+        // A bus knows us by our number outside of any user namespace that it is not in itself.
+        let uid = match manager {
+            Manager::System => rustix::process::geteuid().as_raw(),
+            Manager::User(uid) => uid,
+        };
         let mut first = None;
-        for (path, through) in PLACES {
-            match UnixStream::connect(path) {
-                Ok(stream) => return Connection::over(stream, through, patience),
-                Err(source) => first = first.or(Some(SystemdError::Unreachable { path, source })),
+        for (path, through) in places(manager) {
+            match UnixStream::connect(&path) {
+                Ok(stream) => return Connection::over(stream, through, uid, patience),
+                Err(source) => {
+                    first =
+                        first.or(Some(SystemdError::Unreachable { path: path.display().to_string(), source }))
+                }
             }
         }
         Err(first.unwrap_or(SystemdError::Absent))
@@ -80,18 +95,19 @@ impl Connection {
     pub(super) fn over(
         stream: UnixStream,
         through: Through,
+        uid: u32,
         patience: Duration,
     ) -> Result<Connection, SystemdError> {
         let until = Instant::now() + patience;
         let mut connection =
             Connection { stream, through, serial: 0, until, patience, buffer: Vec::new(), version: 0 };
-        connection.begin()?;
+        connection.begin(uid)?;
         Ok(connection)
     }
 
     /// Everything that has to be said first is said in one go.
-    fn begin(&mut self) -> Result<(), SystemdError> {
-        let mut words = dbus::greeting(rustix::process::geteuid().as_raw());
+    fn begin(&mut self, uid: u32) -> Result<(), SystemdError> {
+        let mut words = dbus::greeting(uid);
         if self.through == Through::Bus {
             let (object, interface) = ("/org/freedesktop/DBus", BUS);
             let hello = Call {
@@ -317,7 +333,7 @@ mod tests {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
         theirs.write_all(words).unwrap();
         let kept = stays.then_some(theirs);
-        let error = Connection::over(ours, Through::Direct, PATIENCE).unwrap_err();
+        let error = Connection::over(ours, Through::Direct, 0, PATIENCE).unwrap_err();
         drop(kept);
         error
     }
@@ -372,7 +388,13 @@ mod tests {
             }
             std::thread::sleep(Duration::from_millis(5));
         };
-        let error = Connection::over(stream, Through::Bus, Duration::from_secs(10)).unwrap_err();
+        let error = Connection::over(
+            stream,
+            Through::Bus,
+            rustix::process::geteuid().as_raw(),
+            Duration::from_secs(10),
+        )
+        .unwrap_err();
         assert!(error.is("org.freedesktop.DBus.Error.ServiceUnknown"), "{error}");
         assert!(error.to_string().contains(SERVICE), "{error}");
     }

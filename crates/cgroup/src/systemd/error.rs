@@ -15,12 +15,14 @@ pub enum SystemdError {
     #[error("systemd cannot be reached at {path}: {source}; is dbus.service running?")]
     Unreachable {
         /// The socket.
-        path: &'static str,
+        path: String,
         /// Why.
         source: io::Error,
     },
     /// The bus knows us as somebody else, or not at all.
-    #[error("the system's bus did not let us in: it said {line:?}; the cgroup driver systemd needs root")]
+    #[error(
+        "the bus of systemd did not let us in: it said {line:?}; the cgroup driver systemd needs root, or a systemd of one's own (user@N.service)"
+    )]
     NotLetIn {
         /// What it said.
         line: String,

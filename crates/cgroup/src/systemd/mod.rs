@@ -5,6 +5,7 @@
 
 mod bus;
 mod error;
+mod identity;
 mod names;
 mod properties;
 
@@ -14,8 +15,9 @@ use dbus::{Value, Writer};
 use oci_spec::runtime::LinuxResources;
 
 pub use error::SystemdError;
+pub use identity::manager;
 pub(crate) use names::Unit;
-pub use names::{place, slice_path};
+pub use names::{Manager, place, place_of, slice_path};
 
 use crate::host::Mode;
 use bus::Connection;
@@ -42,7 +44,7 @@ pub(crate) fn start(
     resources: &LinuxResources,
     processes: &[i32],
 ) -> Result<(), SystemdError> {
-    let mut connection = connect()?;
+    let mut connection = connect(unit.manager)?;
     let limits = properties::limits(resources, mode);
     let mut all = properties::of_transient(unit, processes);
     all.extend(limits.iter().cloned());
@@ -67,7 +69,7 @@ pub(crate) fn limit(unit: Unit<'_>, mode: Mode, resources: &LinuxResources) -> R
     if limits.is_empty() {
         return Ok(());
     }
-    match tell(&mut connect()?, unit, limits) {
+    match tell(&mut connect(unit.manager)?, unit, limits) {
         Err(error) if error.is(UNKNOWN) => Ok(()),
         other => other,
     }
@@ -78,17 +80,17 @@ pub(crate) fn stop(unit: Unit<'_>) -> Result<(), SystemdError> {
     let mut body = Writer::new();
     body.text(unit.name);
     body.text("replace");
-    match connect()?.job("stop", unit.name, ("StopUnit", "ss"), &body.finish()) {
+    match connect(unit.manager)?.job("stop", unit.name, ("StopUnit", "ss"), &body.finish()) {
         Err(error) if error.is(UNKNOWN) => Ok(()),
         other => other,
     }
 }
 
-fn connect() -> Result<Connection, SystemdError> {
+fn connect(manager: Manager) -> Result<Connection, SystemdError> {
     if !runs() {
         return Err(SystemdError::Absent);
     }
-    Connection::open(PATIENCE)
+    Connection::open(manager, PATIENCE)
 }
 
 fn tell(connection: &mut Connection, unit: Unit<'_>, limits: Vec<Property>) -> Result<(), SystemdError> {

@@ -5,12 +5,48 @@ use crate::error::CgroupError;
 /// The longest name of a unit (systemd.unit(5)).
 const LONGEST: usize = 255;
 
-/// Where units without a slice go.
-const DEFAULT_SLICE: &str = "system.slice";
+/// Which systemd a unit is one of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Manager {
+    /// The machine's init.
+    System,
+    /// That of the user of this number, which has the groups below its service `user@N.service`.
+    User(u32),
+}
+
+impl Manager {
+    /// Where units without a slice go; for users as runc has it.
+    fn default_slice(self) -> &'static str {
+        match self {
+            Manager::System => "system.slice",
+            Manager::User(_) => "user.slice",
+        }
+    }
+
+    /// The path of the group below which its units are; empty for the root.
+    fn root(self) -> String {
+        match self {
+            Manager::System => String::new(),
+            Manager::User(uid) => format!("/user.slice/user-{uid}.slice/user@{uid}.service"),
+        }
+    }
+
+    /// Whose the group at `path`, which begins without a slash, would be, and the rest of the path, from the manager's root on.
+    fn of(path: &str) -> (Manager, &str) {
+        let of_user = || {
+            let (uid, rest) = path.strip_prefix("user.slice/user-")?.split_once(".slice/user@")?;
+            let rest = rest.strip_prefix(uid)?.strip_prefix(".service/")?;
+            let digits = uid.bytes().all(|byte| byte.is_ascii_digit());
+            Some((Manager::User(uid.parse().ok().filter(|_| digits)?), rest))
+        };
+        of_user().unwrap_or((Manager::System, path))
+    }
+}
 
 /// A unit that a control group belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Unit<'a> {
+    pub(crate) manager: Manager,
     /// With its suffix, `.slice` or `.scope`.
     pub(crate) name: &'a str,
     /// The slice that it is in; `-.slice` is the root.
@@ -20,7 +56,7 @@ pub(crate) struct Unit<'a> {
 impl<'a> Unit<'a> {
     /// The unit whose group would be at `path`; none where systemd would put no scope or slice there.
     pub(crate) fn at(path: &'a str) -> Option<Unit<'a>> {
-        let path = path.trim_start_matches('/');
+        let (manager, path) = Manager::of(path.trim_start_matches('/'));
         let (above, name) = path.rsplit_once('/').unwrap_or(("", path));
         let slice = above.rsplit('/').next().filter(|slice| !slice.is_empty()).unwrap_or("-.slice");
         let lies_in_slice =
@@ -30,7 +66,7 @@ impl<'a> Unit<'a> {
             Some((_, "slice")) => slice_path(name).is_some_and(|expanded| expanded[1..] == *path),
             _ => false,
         };
-        (lies_in_slice && is_unit).then_some(Unit { name, slice })
+        (lies_in_slice && is_unit).then_some(Unit { manager, name, slice })
     }
 
     pub(crate) fn is_slice(&self) -> bool {
@@ -44,6 +80,14 @@ impl<'a> Unit<'a> {
 /// # Errors
 /// It is not of that form.
 pub fn place(cgroups_path: &str) -> Result<String, CgroupError> {
+    place_of(Manager::System, cgroups_path)
+}
+
+/// The same where `manager` makes the group. A user's empty slice is `user.slice`.
+///
+/// # Errors
+/// It is not of that form.
+pub fn place_of(manager: Manager, cgroups_path: &str) -> Result<String, CgroupError> {
     let bad = |why| CgroupError::BadPath { path: cgroups_path.chars().take(300).collect(), why };
     let form = "is not of the form slice:prefix:name, as the systemd driver has it";
     let parts: Vec<&str> = cgroups_path.split(':').collect();
@@ -51,7 +95,7 @@ pub fn place(cgroups_path: &str) -> Result<String, CgroupError> {
     if name.is_empty() {
         return Err(bad(form));
     }
-    let slice = if slice.is_empty() { DEFAULT_SLICE } else { slice };
+    let slice = if slice.is_empty() { manager.default_slice() } else { slice };
     let slice =
         slice_path(slice).ok_or_else(|| bad("does not begin with the name of a slice, such as a-b.slice"))?;
     let unit = match (name.ends_with(".slice"), prefix) {
@@ -59,7 +103,7 @@ pub fn place(cgroups_path: &str) -> Result<String, CgroupError> {
         (false, "") => format!("{name}.scope"),
         (false, prefix) => format!("{prefix}-{name}.scope"),
     };
-    let path = if slice == "/" { format!("/{unit}") } else { format!("{slice}/{unit}") };
+    let path = manager.root() + slice.trim_end_matches('/') + "/" + &unit;
     match Unit::at(&path) {
         Some(_) => Ok(path),
         None => Err(bad(
@@ -128,10 +172,14 @@ mod tests {
 
     #[test]
     fn a_path_is_a_unit_where_systemd_would_have_put_it_there() {
-        let scope = Unit { name: "pintle-x.scope", slice: "a-b.slice" };
+        let manager = Manager::System;
+        let scope = Unit { manager, name: "pintle-x.scope", slice: "a-b.slice" };
         assert_eq!(Unit::at("/a.slice/a-b.slice/pintle-x.scope"), Some(scope));
-        assert_eq!(Unit::at("a.slice/a-b.slice"), Some(Unit { name: "a-b.slice", slice: "a.slice" }));
-        assert_eq!(Unit::at("/a.slice"), Some(Unit { name: "a.slice", slice: "-.slice" }));
+        assert_eq!(
+            Unit::at("a.slice/a-b.slice"),
+            Some(Unit { manager, name: "a-b.slice", slice: "a.slice" })
+        );
+        assert_eq!(Unit::at("/a.slice"), Some(Unit { manager, name: "a.slice", slice: "-.slice" }));
         for other in [
             "/",
             "",
@@ -147,11 +195,33 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_users_units_lie_below_the_users_own_systemd() {
+        let path = place_of(Manager::User(1000), "user.slice:libpod:abc").unwrap();
+        assert_eq!(path, "/user.slice/user-1000.slice/user@1000.service/user.slice/libpod-abc.scope");
+        assert_eq!(place_of(Manager::User(1000), ":libpod:abc").unwrap(), path);
+        let unit = Unit::at(&path).unwrap();
+        assert_eq!(
+            (unit.manager, unit.name, unit.slice),
+            (Manager::User(1000), "libpod-abc.scope", "user.slice")
+        );
+        for other in [
+            "/user.slice/user-1000.slice/user@1001.service/user.slice/x.scope",
+            "/user.slice/user-1000.slice/user@1000.service",
+            "/user.slice/user-+1.slice/user@+1.service/user.slice/x.scope",
+            "/x/user.slice/user-1000.slice/user@1000.service/user.slice/x.scope",
+        ] {
+            assert_eq!(Unit::at(other), None, "{other}");
+        }
+    }
+
     proptest! {
         #[test]
         fn what_has_a_place_is_found_there(text in "[a-c.:/-]{0,24}") {
-            if let Ok(path) = place(&text) {
-                prop_assert!(Unit::at(&path).is_some(), "{path}");
+            for manager in [Manager::System, Manager::User(7)] {
+                if let Ok(path) = place_of(manager, &text) {
+                    prop_assert_eq!(Unit::at(&path).map(|unit| unit.manager), Some(manager));
+                }
             }
         }
     }

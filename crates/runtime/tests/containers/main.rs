@@ -13,5 +13,6 @@ mod net_devices;
 mod newer;
 mod process;
 mod rootless;
+mod rootless_systemd;
 mod security;
 mod terminal;

@@ -9,16 +9,16 @@ use serde_json::{Value, json};
 
 use crate::bundle::{Bundle, Done, bundle};
 
-const NOBODY: u32 = 65534;
+pub(crate) const NOBODY: u32 = 65534;
 
 /// A bundle that belongs to an ordinary user, with the program beside it.
-struct Rootless {
-    bundle: Bundle,
-    program: PathBuf,
+pub(crate) struct Rootless {
+    pub(crate) bundle: Bundle,
+    pub(crate) program: PathBuf,
 }
 
 impl Rootless {
-    fn new(bundle: Bundle) -> Rootless {
+    pub(crate) fn new(bundle: Bundle) -> Rootless {
         let program = bundle.path().join("pintle-oci");
         // By another process: a copy of this one, made by another test meanwhile, would hold the file open for writing, and nobody
         // could execute it.
@@ -48,11 +48,11 @@ impl Rootless {
         self.bundle.to_end(self.command(words))
     }
 
-    fn id(&self) -> &str {
+    pub(crate) fn id(&self) -> &str {
         &self.bundle.id
     }
 
-    fn nothing_left(&self) {
+    pub(crate) fn nothing_left(&self) {
         assert_eq!(self.bundle.leftovers(), Vec::<String>::new());
     }
 }

@@ -21,6 +21,7 @@ pub(crate) use clients::cache;
 pub(crate) use critest::outcome;
 pub(crate) use daemon::{build as build_daemon, configuration as daemon_config, network as network_config};
 pub(crate) use images::{HOSTS, Registry, build_set as build_images, patched_critest};
+pub(crate) use oci::build as validation_programs;
 
 use daemon::Daemon;
 

@@ -53,7 +53,7 @@ pub(super) fn run(options: &Options) -> Result<()> {
     programs.sort();
     let wanted = |name: &String| options.focus.as_ref().is_none_or(|focus| name.contains(focus.as_str()));
     let text = fs::read_to_string(command::root().join(KNOWN))?;
-    let known = known(&text);
+    let known = known(&text, cgroup_version());
     let (mut unexpected, mut passed) = (0, (0, 0));
     println!("{:32} {:10} {:10}", "", "runc", "ours");
     for name in programs.iter().filter(|name| wanted(name)) {
@@ -81,7 +81,7 @@ pub(super) fn run(options: &Options) -> Result<()> {
 }
 
 /// The folder with the programs in `bin`, and beside it what they use in containers.
-fn build() -> Result<PathBuf> {
+pub(crate) fn build() -> Result<PathBuf> {
     let cache = clients::cache()?;
     let folder = cache.join(format!("runtime-tools-{VERSION}"));
     if folder.join("runtimetest").is_file() {
@@ -149,9 +149,22 @@ fn read(text: &str, success: bool, status: &str) -> Verdict {
     verdict
 }
 
-fn known(text: &str) -> BTreeMap<&str, &str> {
+/// The programs that fail where control groups are of `version`: of lines `name -- why`, and `name (v2) -- why` for those of one version.
+fn known<'a>(text: &'a str, version: &str) -> BTreeMap<&'a str, &'a str> {
     let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
-    lines.map(|line| line.split_once(" -- ").unwrap_or((line, "no reason given"))).collect()
+    let lines = lines.map(|line| line.split_once(" -- ").unwrap_or((line, "no reason given")));
+    lines
+        .filter_map(|(name, why)| match name.split_once(" (") {
+            None => Some((name, why)),
+            Some((name, only)) => (only.trim_end_matches(')') == version).then_some((name, why)),
+        })
+        .collect()
+}
+
+/// Which control groups containers get here.
+fn cgroup_version() -> &'static str {
+    let version_2 = Path::new("/sys/fs/cgroup/cgroup.controllers").exists();
+    if version_2 { "v2" } else { "v1" }
 }
 
 #[cfg(test)]
@@ -166,6 +179,7 @@ mod tests {
         assert_eq!(read("ok 1\n1..3\n", true, "").failed.len(), 1);
         assert_eq!(read("panic: oh\n", false, "exit status: 2").failed, ["no plan: panic: oh"]);
         assert_eq!(read("ok 1\n1..1\nlater\n", false, "signal: 9").failed, ["signal: 9: later"]);
-        assert_eq!(known("# c\na -- why\n")["a"], "why");
+        let text = "# c\na -- why\nb (v2) -- new\nc (v1) -- old\n";
+        assert_eq!(known(text, "v2"), BTreeMap::from([("a", "why"), ("b", "new")]));
     }
 }

@@ -78,6 +78,7 @@ pub(super) fn make(
     } else {
         root.plain(cached)?;
     }
+    root.criu()?;
     root.repository()?;
     for file in built.executables() {
         root.program(file, file.strip_prefix("/").unwrap_or(file))?;
@@ -92,8 +93,10 @@ pub(super) fn make(
     if options.selinux {
         super::selinux::put(&root)?;
     }
-    if let (Some(outside), Some(suite)) = (outside, &options.suite) {
-        outside.put(&root, built, suite)?;
+    match (outside, &options.suite) {
+        (Some(outside), Some(suite)) => outside.put(&root, built, suite, options.systemd)?,
+        (None, Some(_)) => super::validation::put(&root, built)?,
+        (_, None) => {}
     }
 
     if image.exists() {
@@ -195,14 +198,15 @@ impl Root {
         self.busybox(cached)?;
         self.modules(cached)?;
         self.tools(TOOLS)?;
-        self.criu()?;
         self.write("etc/passwd", PASSWD)?;
         self.write("etc/group", GROUP)?;
         self.script("sbin/init", include_str!("init.sh"))
     }
 
-    /// Debian's CRIU, which fits Debian's kernel, with what it needs and this machine may not have.
+    /// Debian's CRIU, which fits Debian's kernel, with what it needs and this machine may not have; and GNU's tar, with options that
+    /// busybox's has not.
     fn criu(&self) -> Result<()> {
+        self.tools(&["tar", "gzip"])?;
         for package in CRIU {
             self.put_tree(&cache::package(package)?.join("usr"), Path::new("usr"))?;
         }

@@ -25,6 +25,8 @@ enum Kind {
     Plain,
     /// Ends with the report of critest.
     Suite,
+    /// Says itself what passed and failed; status 0 is success.
+    Validation,
 }
 
 /// Every test program, and the demonstration where its program was built.
@@ -56,12 +58,24 @@ impl Job {
         Job { name: "critest".into(), folder, program, words: Vec::new(), kind: Kind::Suite }
     }
 
+    /// A program whose output is its report.
+    pub(super) fn validation(folder: PathBuf, program: PathBuf, words: Vec<String>) -> Job {
+        Job { name: "oci".into(), folder, program, words, kind: Kind::Validation }
+    }
+
+    /// Whether what it says is to be seen also where nothing fails.
+    pub(super) fn speaks(&self) -> bool {
+        self.kind == Kind::Validation
+    }
+
     /// What `status` and `output` mean.
     pub(super) fn outcome(&self, status: i32, output: &str) -> Outcome {
         let mut outcome = match self.kind {
             Kind::Tests => Outcome::read(output),
             Kind::Suite => suite::outcome(output),
-            Kind::Plain => Outcome { passed: usize::from(status == 0), complete: true, ..Outcome::default() },
+            Kind::Plain | Kind::Validation => {
+                Outcome { passed: usize::from(status == 0), complete: true, ..Outcome::default() }
+            }
         };
         match (status, outcome.complete, outcome.failed.is_empty()) {
             (0, true, true) => {}

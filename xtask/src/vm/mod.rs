@@ -10,6 +10,7 @@ mod options;
 mod selinux;
 mod suite;
 mod system;
+mod validation;
 
 use anyhow::{Result, bail};
 
@@ -17,7 +18,7 @@ use crate::command;
 use crate::test::outcome::Totals;
 use crate::test::program::{self, Built};
 use machine::{Ended, Event};
-use options::Options;
+use options::{Options, Suite, SuiteKind};
 
 /// The crates whose tests ask a kernel for something.
 const CRATES: &[&str] =
@@ -26,21 +27,11 @@ const CRATES: &[&str] =
 /// `cargo xtask test --vm`: everything in the plain machine, and then what is about systemd under systemd.
 pub(crate) fn all(args: &[String]) -> Result<()> {
     let plain = run(args);
-    let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
-    let under_systemd = run(&words(&[
-        "--systemd",
-        "-p",
-        "cgroup",
-        "-p",
-        "pintle",
-        "-t",
-        "systemd",
-        "-t",
-        "life",
-        "-t",
-        "lifecycle",
-    ]));
-    plain.and(under_systemd)
+    let words = |line: &str| line.split(' ').map(str::to_owned).collect::<Vec<_>>();
+    let files = "--systemd -p cgroup -p pintle -t systemd -t life -t lifecycle -t checkpoint";
+    let under_systemd = run(&words(files));
+    let of_users = run(&words("--systemd -p runtime -- rootless checkpoint"));
+    plain.and(under_systemd).and(of_users)
 }
 
 /// Builds, boots, runs, reports. An error means that something failed, which has been printed.
@@ -66,9 +57,13 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
     let cached = cache::Cached::get()?;
     let folder = command::target_dir().join("vm");
     let (disk, initramfs) = (folder.join("root.img"), folder.join("initramfs.cpio"));
-    let outside = options.suite.as_ref().map(|_| suite::Outside::prepare()).transpose()?;
-    let jobs = match &outside {
-        Some(_) => vec![suite::job()],
+    let outside = match options.suite.as_ref().map(|suite| suite.kind) {
+        Some(SuiteKind::Critest) => Some(suite::Outside::prepare()?),
+        Some(SuiteKind::Oci) | None => None,
+    };
+    let jobs = match &options.suite {
+        Some(Suite { kind: SuiteKind::Critest, .. }) => vec![suite::job()],
+        Some(suite) => vec![validation::job(suite)],
         None => jobs::jobs(&built, &options),
     };
     disk::make(&folder, &disk, &cached, &built, &jobs, &options, outside.as_ref())?;
@@ -90,7 +85,7 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
             seen += 1;
             let Some(job) = jobs.get(index) else { return };
             let outcome = job.outcome(status, &output);
-            if !outcome.failed.is_empty() {
+            if !outcome.failed.is_empty() || job.speaks() {
                 println!("{}", suite::words(&output));
             }
             totals.add(&job.name, outcome, took);

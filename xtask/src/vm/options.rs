@@ -6,7 +6,8 @@ use anyhow::{Context, Result, bail};
 
 pub(super) const USAGE: &str = "\
 cargo xtask vm [-p CRATE]... [-t FILE]... [--systemd [--cgroup-v1]] [--selinux] [-j JOBS] [--keep] [--kvm] [-- TESTNAME...]
-cargo xtask vm critest [--focus REGEX] [--skip REGEX] [--binary FILE] [--systemd] [--selinux] [--keep] [--kvm]
+cargo xtask vm critest [--focus REGEX] [--skip REGEX] [--handler PROGRAM] [--binary FILE] [--systemd] [--selinux] [--keep] [--kvm]
+cargo xtask vm oci [--focus NAME] [--binary FILE] [--systemd [--cgroup-v1]] [--keep] [--kvm]
 
   -p CRATE    only this crate's tests; may be repeated
   -t FILE     only tests of these files of `tests/`; may be repeated
@@ -14,8 +15,11 @@ cargo xtask vm critest [--focus REGEX] [--skip REGEX] [--binary FILE] [--systemd
   --keep      afterwards a shell in the machine, on this terminal; `poweroff -f` ends it
   --kvm       let the processor run the machine, where /dev/kvm can; otherwise it is emulated
   critest     Kubernetes' own suite against a daemon in the machine, in place of the tests; AppArmor is on there
+  oci         the OCI's validation programs with `pintle oci`, and with runc where this machine has it
   --focus, --skip
-              which specs of critest
+              which specs of critest, or which programs
+  --handler PROGRAM
+              pods without a handler are run by this OCI runtime of this machine, as crun, in place of the built-in one
   --binary FILE
               the pintle to test; without it, one is built
   --systemd   systemd is the machine's init, and makes control groups where it is asked to
@@ -38,12 +42,22 @@ pub(super) struct Options {
     pub(super) cgroup_v1: bool,
 }
 
-/// Which specs of critest.
+/// A suite in place of the tests, and how much of it.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Suite {
+    pub(super) kind: SuiteKind,
+    /// The OCI runtime that runs pods.
+    pub(super) handler: Option<String>,
     pub(super) focus: Option<String>,
     pub(super) skip: Option<String>,
     pub(super) binary: Option<PathBuf>,
+}
+
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(super) enum SuiteKind {
+    #[default]
+    Critest,
+    Oci,
 }
 
 impl Options {
@@ -62,13 +76,15 @@ impl Options {
                 "--selinux" => options.selinux = true,
                 "--systemd" => options.systemd = true,
                 "--cgroup-v1" => options.cgroup_v1 = true,
-                "critest" => options.suite = Some(options.suite.take().unwrap_or_default()),
-                "--focus" | "--skip" | "--binary" => {
+                "critest" => options.suite = Some(Suite::default()),
+                "oci" => options.suite = Some(Suite { kind: SuiteKind::Oci, ..Suite::default() }),
+                "--focus" | "--skip" | "--binary" | "--handler" => {
                     let value = value()?;
-                    let suite = options.suite.as_mut().with_context(|| format!("{arg} is for `critest`"))?;
+                    let suite = options.suite.as_mut().with_context(|| format!("{arg} is for a suite"))?;
                     match arg.as_str() {
                         "--focus" => suite.focus = Some(value),
                         "--skip" => suite.skip = Some(value),
+                        "--handler" => suite.handler = Some(value),
                         _ => suite.binary = Some(std::path::absolute(value)?),
                     }
                 }
@@ -82,8 +98,14 @@ impl Options {
         if options.cgroup_v1 && !options.systemd {
             bail!("--cgroup-v1 goes with --systemd, which mounts them");
         }
+        if let Some(Suite { kind: SuiteKind::Oci, skip, handler, .. }) = &options.suite
+            && (skip.is_some() || handler.is_some())
+        {
+            bail!("--skip and --handler are for `critest`");
+        }
         // A shell script in the machine splits them into words.
-        if let Some(odd) = options.filters.iter().find(|name| !name.chars().all(plain)) {
+        let focus = options.suite.iter().filter(|suite| suite.kind == SuiteKind::Oci).flat_map(|s| &s.focus);
+        if let Some(odd) = options.filters.iter().chain(focus).find(|name| !name.chars().all(plain)) {
             bail!("`{odd}` is no part of a test's name: letters, digits, `_` and `:`");
         }
         Ok(options)
@@ -127,6 +149,10 @@ mod tests {
         let options = parse("critest --focus AppArmor --kvm").unwrap();
         assert_eq!(options.suite, Some(Suite { focus: Some("AppArmor".into()), ..Suite::default() }));
         assert!(parse("--focus AppArmor").is_err());
+        let options = parse("critest --handler crun --systemd").unwrap();
+        assert_eq!(options.suite.unwrap().handler.as_deref(), Some("crun"));
+        assert_eq!(parse("oci --focus kill").unwrap().suite.unwrap().kind, SuiteKind::Oci);
+        assert!(parse("oci --handler crun").is_err());
     }
 
     #[test]

@@ -44,7 +44,7 @@ impl Outside {
     }
 
     /// Puts everything that the suite needs on the machine's disk.
-    pub(super) fn put(&self, root: &Root, built: &Built, suite: &Suite) -> Result<()> {
+    pub(super) fn put(&self, root: &Root, built: &Built, suite: &Suite, systemd: bool) -> Result<()> {
         let place = Path::new("payload/suite");
         let pintle = built.executables().next().context("no pintle was built")?;
         root.program(pintle, Path::new("usr/bin/pintle"))?;
@@ -52,7 +52,13 @@ impl Outside {
         root.tools(TOOLS)?;
         let nri = Path::new("/run/suite/nri.sock");
         let nets = Path::new("/payload/suite/net.d");
-        root.write("payload/suite/config.toml", &conformance::daemon_config(nets, nri))?;
+        let mut config = conformance::daemon_config(nets, nri);
+        if let Some(program) = &suite.handler {
+            command::need(program, program)?;
+            root.tools(&[program])?;
+            config.push_str(&handler(program, systemd));
+        }
+        root.write("payload/suite/config.toml", &config)?;
         let network = conformance::network_config(Path::new("/var/lib/pintle-state/network"));
         root.write("payload/suite/net.d/10-pintle.conflist", &network)?;
         root.write("payload/suite/arguments", &arguments(suite))?;
@@ -63,6 +69,14 @@ impl Outside {
         )?;
         apparmor(root)
     }
+}
+
+/// Has pods run by that OCI runtime, with the daemon's own driver of control groups.
+fn handler(program: &str, systemd: bool) -> String {
+    let driver = if systemd { "systemd" } else { "cgroupfs" };
+    format!(
+        "[runtime]\ndefault_handler = {program:?}\ncgroup_driver = {driver:?}\n[runtimes.{program}]\nkind = \"oci\"\npath = {program:?}\n"
+    )
 }
 
 /// The suite loads profiles of its own by `sudo apparmor_parser`.

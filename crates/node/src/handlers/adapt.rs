@@ -80,6 +80,10 @@ fn without_host_devices(spec: &mut Spec, container: &ContainerRequest) {
     spec.set_linux(Some(linux));
 }
 
+/// What other runtimes are told that the spec is of. It only declares: crun before 1.8.3 refuses newer ones, and who knows newer fields
+/// reads them whatever it says.
+const OLDEST_VERSION: &str = "1.0.2";
+
 /// Descriptors are passed to the runtime of this program only; others find what is attached by its path.
 fn for_foreign(handler: &Handler, spec: &mut Spec, of: &Adapted<'_>) -> Result<(), HandlerError> {
     if let Some(variable) = raw_variable(of.container) {
@@ -95,6 +99,7 @@ fn for_foreign(handler: &Handler, spec: &mut Spec, of: &Adapted<'_>) -> Result<(
     if wants("ridmap") {
         handler.need(of.builtin, "mounts with mapped owners", |has| has.user_namespaces)?;
     }
+    spec.set_version(OLDEST_VERSION.into());
     let mut root = spec.root().clone().unwrap_or_default();
     root.set_path(shim::config::root_path(of.pod_dir, of.id.as_str()));
     spec.set_root(Some(root));

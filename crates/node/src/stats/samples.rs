@@ -165,8 +165,11 @@ mod tests {
         let mut times: Vec<Duration> = (0..31).map(|_| look()).collect();
         times.sort_unstable();
         println!("100 groups: first {first:?}, median {:?}, most {:?}", times[15], times[30]);
+        // An emulated processor, as that of `cargo xtask vm`, takes about ten times as long.
+        let emulated = std::fs::read_to_string("/proc/cpuinfo").is_ok_and(|text| text.contains("QEMU TCG"));
+        let bound = Duration::from_millis(if emulated { 100 } else { 10 });
         // Of what others do on this machine the quickest look knows least.
-        assert!(times[0] <= Duration::from_millis(10), "{times:?}");
+        assert!(times[0] <= bound, "{times:?}");
         samples.keep_only(|number| *number == 7);
         assert_eq!(samples.lock().len(), 1);
     }

@@ -12,19 +12,32 @@ use crate::error::{Failure, Stage};
 
 const KEPT_STDERR: u64 = 4096;
 
-/// Runs `hooks` in order, each to its end or its timeout.
+/// Runs `hooks` in order, each to its end or its timeout, with the environment that it names and no other.
 ///
 /// # Errors
 /// The first hook that cannot be executed, does not end with 0, or is killed for its timeout; with the end of what it wrote.
 pub(crate) fn run(hooks: &[Hook], kind: &str, state: &serde_json::Value) -> Result<(), Failure> {
+    run_in(hooks, kind, state, &[])
+}
+
+/// The same, where a hook that names no environment gets `environment`.
+///
+/// # Errors
+/// Those of [`run`].
+pub(crate) fn run_in(
+    hooks: &[Hook],
+    kind: &str,
+    state: &serde_json::Value,
+    environment: &[String],
+) -> Result<(), Failure> {
     if hooks.is_empty() {
         return Ok(());
     }
     let state = state.to_string();
-    hooks.iter().try_for_each(|hook| run_one(hook, kind, state.as_bytes()))
+    hooks.iter().try_for_each(|hook| run_one(hook, kind, state.as_bytes(), environment))
 }
 
-fn run_one(hook: &Hook, kind: &str, state: &[u8]) -> Result<(), Failure> {
+fn run_one(hook: &Hook, kind: &str, state: &[u8], environment: &[String]) -> Result<(), Failure> {
     let name = format!("{kind} hook {}", hook.path().display());
     let fail = |cause: String| Failure::new(Stage::Hooks, name.clone(), cause);
     let mut command = Command::new(hook.path());
@@ -32,7 +45,7 @@ fn run_one(hook: &Hook, kind: &str, state: &[u8]) -> Result<(), Failure> {
         command.arg0(first).args(rest);
     }
     command.env_clear();
-    for pair in hook.env().iter().flatten() {
+    for pair in hook.env().as_deref().unwrap_or(environment) {
         if let Some((key, value)) = pair.split_once('=') {
             command.env(key, value);
         }

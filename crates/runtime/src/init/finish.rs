@@ -81,7 +81,9 @@ impl Waiting {
 
     fn last_steps(&self, plan: &Plan<'_>) -> Result<(), Failure> {
         if let Some(hooks) = plan.spec.hooks().as_ref().and_then(|hooks| hooks.start_container().as_ref()) {
-            crate::hooks::run(hooks, "startContainer", &state(plan, "created"))?;
+            // They run in the container, and in its environment unless they name one.
+            let environment = plan.process.env().as_deref().unwrap_or_default();
+            crate::hooks::run_in(hooks, "startContainer", &state(plan, "created"), environment)?;
         }
         sys::process::close_on_exec_from(3).at(Stage::Command, || "closing descriptors")?;
         sys::process::inherit_descriptors(3, plan.preserve_fds)

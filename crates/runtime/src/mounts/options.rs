@@ -63,7 +63,8 @@ impl Options {
             // Of mount(2), which told file systems so by flags that fsconfig(2) does not have.
             "silent" | "loud" | "acl" | "noacl" | "iversion" | "noiversion" => {}
             "remount" => self.remount = true,
-            "bind" => self.bind = Some(false),
+            // Beside `rbind` it says nothing: CRI-O adds it to every bind.
+            "bind" => self.bind = self.bind.or(Some(false)),
             "rbind" => self.bind = Some(true),
             "shared" => self.propagation = Some((Shared, false)),
             "rshared" => self.propagation = Some((Shared, true)),
@@ -210,6 +211,7 @@ mod tests {
         assert_eq!(options.deep_set, attribute::RDONLY);
         assert_eq!(options.propagation, Some((Propagation::Slave, true)));
         assert_eq!(options.data, ["mode=755", "newinstance"]);
+        assert_eq!(parse(&["rbind", "bind"]).bind, parse(&["bind", "rbind"]).bind);
         // "relatime" and "rbind" start with an r and are no recursive forms; "rw" is not a recursive "w".
         let options = parse(&["relatime", "rrelatime"]);
         assert_eq!((options.clear, options.deep_clear), (attribute::ATIME, attribute::ATIME));

@@ -46,6 +46,19 @@ fn all_hooks_run_in_order_with_the_state() {
 }
 
 #[test]
+fn a_hook_inside_gets_the_environment_of_the_process_unless_it_names_one() {
+    let mut bundle = bundle!();
+    bundle.config["process"]["env"] = json!(["PATH=/bin:/usr/bin", "OF=process"]);
+    let hook =
+        |file: &str| json!({"path": "/bin/sh", "args": ["sh", "-c", format!("echo $OF$ITS > /tmp/{file}")]});
+    let (plain, mut own) = (hook("plain"), hook("own"));
+    own["env"] = json!(["ITS=own"]);
+    bundle.config["hooks"] = json!({"startContainer": [plain, own]});
+    bundle.shell("cat /tmp/plain /tmp/own");
+    assert_eq!(bundle.run().ok(), "process\nown\n");
+}
+
+#[test]
 fn a_failing_hook_stops_create_with_its_words_and_leaves_nothing() {
     for kind in ["prestart", "createRuntime", "createContainer"] {
         let mut bundle = bundle!();

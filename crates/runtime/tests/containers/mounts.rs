@@ -26,6 +26,16 @@ fn directories_and_files_are_bound_and_targets_made() {
 }
 
 #[test]
+fn what_is_mounted_below_comes_along_whatever_else_is_said() {
+    let mut bundle = bundle!();
+    // As CRI-O writes a volume's options. Every host has its terminals mounted below /dev.
+    let options = ["rbind", "rprivate", "ro", "bind"];
+    bundle.mount(json!({"destination": "/volume", "type": "bind", "source": "/dev", "options": options}));
+    bundle.shell("grep -q ' /volume/pts devpts rw' /proc/mounts && test -c /volume/pts/ptmx && echo there");
+    assert_eq!(bundle.run().ok(), "there\n");
+}
+
+#[test]
 fn recursive_attributes_reach_mounts_below() {
     let mut bundle = bundle!();
     // Two mounts, one below the other, inside the container: the second tmpfs covers a directory of the first bind.

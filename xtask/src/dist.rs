@@ -72,7 +72,10 @@ fn build_pintle(target: &str, shim: &Path) -> Result<PathBuf> {
     let mut cargo =
         command::cargo(&["build", "--locked", "--profile", "dist", "--package", "pintle", "--bin", "pintle"]);
     cargo.args(["--target", target, "--target-dir"]).arg(&dir);
-    cargo.env("RUSTFLAGS", flags("-C target-feature=+crt-static")).env("PINTLE_SHIM_ELF", shim);
+    // The addresses that such a program puts right when it starts are written down as a bitmap: 8 kB in place of a megabyte and more to read.
+    let packed = "-C link-arg=-Wl,-z,pack-relative-relocs";
+    cargo.env("RUSTFLAGS", flags(&format!("-C target-feature=+crt-static {packed}")));
+    cargo.env("PINTLE_SHIM_ELF", shim);
     command::run(&mut cargo)?;
     let file = dir.join(target).join("dist/pintle");
     check(&file, elf::Linking { dynamic: false, position_independent: true })?;

@@ -291,7 +291,7 @@ fn set_stage(
     // What is copied has to be attached, on kernels before 6.15.
     place(&shelf, "empty", &empty, true).at(Stage::Rootfs, object)?;
     for (number, mount) in mounts.iter().enumerate() {
-        if let Source::Bind { tree, directory } = &mount.source {
+        if let Source::Bind { tree, directory, .. } = &mount.source {
             let name = || format!("mount {}", mount.destination.display());
             place(&shelf, &format!("bind{number}"), tree, *directory).at(Stage::Mounts, name)?;
         }

@@ -1,6 +1,6 @@
 //! Making and attaching one mount.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 
 use rustix::fs::{Mode, OFlags};
@@ -10,7 +10,7 @@ use sys::root::Root;
 use super::target::{Kind, open_or_make, plain_directory};
 use super::{Plan, cgroup_mount, copy_up};
 use crate::error::{At, Failure, Stage};
-use crate::mounts::{Prepared, Source};
+use crate::mounts::{Live, Prepared, Source, set_tree_attributes};
 
 pub(super) const PROC_SUPER_MAGIC: u64 = 0x9fa0;
 
@@ -49,11 +49,14 @@ pub(super) fn make(
             cgroup.join()?;
             cgroup_mount::make(plan, root, mount)
         }
-        Source::Bind { tree, directory } => {
+        Source::Bind { tree, directory, .. } => {
             check_proc(mount, tree)?;
             let kind = if *directory { Kind::Directory } else { Kind::File };
             let target = target(root, mount, kind)?;
-            sys::mount::attach(tree.as_fd(), target.as_fd()).at(Stage::Mounts, name)
+            match live(plan, mount) {
+                None => sys::mount::attach(tree.as_fd(), target.as_fd()).at(Stage::Mounts, name),
+                Some(live) => bind_live(root, mount, live, tree, &target),
+            }
         }
         Source::New { kind, source } => {
             let fixed = kind == "proc" || kind == "sysfs";
@@ -84,6 +87,42 @@ pub(super) fn make(
             sys::mount::attach(made.as_fd(), place.as_fd()).at(Stage::Mounts, name)
         }
     }
+}
+
+/// How the mount is bound live, if it is. With users of the container's own init may not reach the source, and its copy of the host's
+/// tree receives in any case; such a mount is attached as it was prepared.
+pub(super) fn live<'a>(plan: &Plan<'_>, mount: &'a Prepared) -> Option<&'a Live> {
+    match &mount.source {
+        Source::Bind { live, .. } if !plan.namespaces.has_user() => live.as_ref(),
+        _ => None,
+    }
+}
+
+/// Binds the source as this mount namespace has it, which is a slave of the host's mount, by the one call that leaves no gap.
+fn bind_live(
+    root: &Root,
+    mount: &Prepared,
+    live: &Live,
+    prepared: &OwnedFd,
+    target: &OwnedFd,
+) -> Result<(), Failure> {
+    let name = || format!("source {} of {}", live.path.to_string_lossy(), mount.destination.display());
+    let source = rustix::fs::open(&live.path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty());
+    let source = source.at(Stage::Mounts, name)?;
+    let [now, then] = [&source, prepared].map(rustix::fs::fstat);
+    let (now, then) = (now.at(Stage::Mounts, name)?, then.at(Stage::Mounts, name)?);
+    if (now.st_dev, now.st_ino) != (then.st_dev, then.st_ino) {
+        return Err(Failure::new(Stage::Mounts, name(), "was exchanged for something else meanwhile"));
+    }
+    // This process's root is the old one still, which has a procfs.
+    let [from, to] = [&source, target].map(|fd| format!("/proc/self/fd/{}", fd.as_raw_fd()));
+    let bound = match live.recursive {
+        true => rustix::mount::mount_bind_recursive(from, to),
+        false => rustix::mount::mount_bind(from, to),
+    };
+    bound.at(Stage::Mounts, name)?;
+    let made = root.open_at(&mount.destination, OFlags::PATH, Mode::empty()).at(Stage::Mounts, name)?;
+    set_tree_attributes(&made, live.recursive, &mount.options).at(Stage::Mounts, name)
 }
 
 fn target(root: &Root, mount: &Prepared, kind: Kind) -> Result<OwnedFd, Failure> {

@@ -8,13 +8,15 @@ use sys::mount::{Change, Propagation, attribute};
 use super::Plan;
 use crate::error::{At, Failure, Stage};
 
-/// Cuts this mount namespace off from the host's, and attaches the detached root file system on top of the old root, where it has a
+/// Cuts this mount namespace off from the host's, or lets it only receive where mounts are to be bound live, and attaches the detached root file system on top of the old root, where it has a
 /// place whatever the host looks like. The old root stays reachable until [`finish`].
 pub(super) fn attach(plan: &Plan<'_>) -> Result<(), Failure> {
     let old = rustix::fs::open("/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
         .at(Stage::Rootfs, || "old root")?;
-    let private = Change { propagation: Some(Propagation::Private), ..Change::default() };
-    sys::mount::set_attributes(old.as_fd(), true, &private).at(Stage::Rootfs, || "private mounts")?;
+    let live = plan.mounts.iter().any(|mount| super::mount::live(plan, mount).is_some());
+    let propagation = if live { Propagation::Slave } else { Propagation::Private };
+    let cut = Change { propagation: Some(propagation), ..Change::default() };
+    sys::mount::set_attributes(old.as_fd(), true, &cut).at(Stage::Rootfs, || "cutting the mounts off")?;
     sys::mount::attach(plan.rootfs.as_fd(), old.as_fd()).at(Stage::Rootfs, || "attaching")
 }
 

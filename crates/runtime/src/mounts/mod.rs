@@ -17,14 +17,24 @@ use options::Options;
 /// Where a mount's content comes from.
 #[derive(Debug)]
 pub(crate) enum Source {
-    /// A copy of a tree of the host, detached, with all its attributes set.
-    Bind { tree: OwnedFd, directory: bool },
+    /// A copy of a tree of the host, detached, with all its attributes set; and, where it is to receive what the host mounts, how init
+    /// binds it anew.
+    Bind { tree: OwnedFd, directory: bool, live: Option<Live> },
     /// A new file system, which init makes in the container's namespaces.
     New { kind: String, source: String },
     /// What is at the destination already; its attributes change.
     Present,
     /// The container's own cgroup; which form depends on the host and the namespaces.
     Cgroup,
+}
+
+/// A bind that receives what is mounted on its source from now on. A detached mount receives nothing, so that something mounted between
+/// its making and its attaching would never be seen: init binds it by one call instead, from its own copy of the host's tree.
+#[derive(Debug)]
+pub(crate) struct Live {
+    /// Where the source is on the host.
+    pub(crate) path: CString,
+    pub(crate) recursive: bool,
 }
 
 /// One mount, ready to be attached.
@@ -106,14 +116,19 @@ fn bind(
     let stat = rustix::fs::fstat(&tree).at(Stage::Mounts, name)?;
     let directory = rustix::fs::FileType::from_raw_mode(stat.st_mode) == rustix::fs::FileType::Directory;
     set_tree_attributes(&tree, recursive, options).at(Stage::Mounts, name)?;
+    // What a mount with shared propagation is for is sending: being a peer of the host's from the start, it cannot be a copy of a slave.
+    let receives = matches!(options.propagation, Some((Propagation::Slave, _)));
+    let mut live = receives.then_some(Live { path, recursive });
     if let Some((namespace, deep)) = sources.id_maps.of_mount(mount, options.id_map)? {
+        // Only a detached mount can be given an id map.
+        live = None;
         let change = Change { id_map: Some(namespace.as_fd()), ..Change::default() };
         sys::mount::set_attributes(tree.as_fd(), deep, &change).map_err(|error| {
             Failure::io(Stage::Mounts, format!("id map on the {}", name()), &error)
                 .remedy("the file system of the source must support id-mapped mounts")
         })?;
     }
-    Ok(Source::Bind { tree, directory })
+    Ok(Source::Bind { tree, directory, live })
 }
 
 /// A mount that the caller made and gave along.
@@ -131,11 +146,11 @@ fn given(
     let stat = rustix::fs::fstat(&tree).at(Stage::Mounts, name)?;
     let directory = rustix::fs::FileType::from_raw_mode(stat.st_mode) == rustix::fs::FileType::Directory;
     set_tree_attributes(&tree, false, options).at(Stage::Mounts, name)?;
-    Ok(Source::Bind { tree, directory })
+    Ok(Source::Bind { tree, directory, live: None })
 }
 
 /// Attributes of a copied tree. Without a wish for propagation it is private: what is mounted or unmounted on either side stays there.
-fn set_tree_attributes(tree: &OwnedFd, recursive: bool, options: &Options) -> std::io::Result<()> {
+pub(crate) fn set_tree_attributes(tree: &OwnedFd, recursive: bool, options: &Options) -> std::io::Result<()> {
     let (propagation, deep) = options.propagation.unwrap_or((Propagation::Private, true));
     let deep = deep && recursive;
     let top = Change { set: options.set, clear: options.clear, ..Change::default() };

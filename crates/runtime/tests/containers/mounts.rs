@@ -136,6 +136,49 @@ fn propagation_is_as_asked() {
     }
 }
 
+/// Mounts made on the source while the container is made, when its other mounts take long, are seen like any made later.
+#[test]
+fn nothing_that_is_mounted_meanwhile_is_missed() {
+    let mut bundle = bundle!();
+    // Of this thread, and of the programs that it starts.
+    sys::namespace::leave(sys::namespace::kind::MOUNT).unwrap();
+    let mount = |args: &[&std::ffi::OsStr]| {
+        assert!(std::process::Command::new("mount").args(args).status().unwrap().success(), "{args:?}");
+    };
+    let source = bundle.path().join("volume");
+    std::fs::create_dir_all(&source).unwrap();
+    mount(&["--make-rprivate".as_ref(), "/".as_ref()]);
+    mount(&["-t".as_ref(), "tmpfs".as_ref(), "volume".as_ref(), source.as_os_str()]);
+    mount(&["--make-shared".as_ref(), source.as_os_str()]);
+    // Copying this is what takes long.
+    let slow = bundle.rootfs().join("slow");
+    std::fs::create_dir_all(&slow).unwrap();
+    for number in 0..1500 {
+        std::fs::write(slow.join(number.to_string()), "x").unwrap();
+    }
+    bundle
+        .mount(json!({"destination": "/slow", "type": "tmpfs", "source": "tmpfs", "options": ["tmpcopyup"]}));
+    bundle.mount(json!({"destination": "/data", "type": "bind", "source": source, "options": ["rbind", "rslave", "nosuid"]}));
+    bundle.shell("grep -c ' /data .*nosuid' /proc/mounts; i=0; while [ $i -lt 100 ]; do ls /data; [ $(ls /data/*/late | wc -l) = 12 ] && exit 0; i=$((i+1)); sleep 0.1; done; exit 1");
+    let places: Vec<_> = (0..12).map(|number| source.join(number.to_string())).collect();
+    places.iter().for_each(|place| std::fs::create_dir(place).unwrap());
+    let done = std::thread::scope(|scope| {
+        // A thread of this one has its mount namespace.
+        let mounting = scope.spawn(|| {
+            for place in &places {
+                std::thread::sleep(std::time::Duration::from_millis(10));
+                mount(&["-t".as_ref(), "tmpfs".as_ref(), "late".as_ref(), place.as_os_str()]);
+                std::fs::write(place.join("late"), "").unwrap();
+            }
+        });
+        let done = bundle.run();
+        mounting.join().unwrap();
+        done
+    });
+    assert_eq!(done.code, 0, "{}{}", done.text(), done.err);
+    assert!(done.text().starts_with("1\n"), "its own attributes: {}", done.text());
+}
+
 #[test]
 fn the_cgroup_view_is_the_containers_own_and_not_writable() {
     let mut bundle = bundle!();

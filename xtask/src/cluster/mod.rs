@@ -5,6 +5,7 @@ mod images;
 mod kubelet;
 mod manifests;
 mod node;
+mod plane;
 mod programs;
 mod sandbox;
 mod table;
@@ -17,11 +18,11 @@ use sandbox::Place;
 
 const USAGE: &str = "\
 cargo xtask cluster test [--node] [--kubelet VERSION] [--binary FILE] [--focus PART] [--keep]
-cargo xtask cluster up   [--kubelet VERSION] [--binary FILE]
+cargo xtask cluster up   [--node] [--kubelet VERSION] [--binary FILE]
 cargo xtask cluster down
 
-  test             what a kubelet does with Pintle, each thing a line with ok or FAILED
-  up               a node that stays, and how to speak with it; Ctrl-C or `down` ends it
+  test             three nodes under a control plane: each thing that is shown is a line with ok or FAILED
+  up               what stays, and how to speak with it; Ctrl-C or `down` ends it
   down             ends what `up` began, and removes what a killed run has left
 
   --node           one node, no control plane: static pods, asked about by the kubelet's own API
@@ -94,6 +95,12 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
         return sandbox::remove_all();
     }
     programs::build(options.kubelet)?;
+    if !options.node {
+        if options.kubelet != programs::Release::Newest {
+            bail!("the cluster has the newest release; another kubelet is tested with --node");
+        }
+        programs::build_plane()?;
+    }
     images::build()?;
     let binary = match &options.binary {
         Some(binary) => binary.clone(),
@@ -106,8 +113,10 @@ fn inside(options: &Options, folder: &std::path::Path) -> Result<()> {
     let binary = options.binary.as_deref().context("inside, the binary is named")?;
     let place = Place::open(folder, binary, options.kubelet)?;
     match options.task {
-        Task::Up => table::stay(&place),
-        Task::Test | Task::Down => table::one_node(&place, options.focus.as_deref()),
+        Task::Up if options.node => table::stay(&place),
+        Task::Up => table::stay_as_cluster(&place),
+        Task::Test | Task::Down if options.node => table::one_node(&place, options.focus.as_deref()),
+        Task::Test | Task::Down => table::cluster(&place, options.focus.as_deref()),
     }
 }
 

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use super::images::{HOSTS, PINNED};
 use super::kubelet;
+use super::programs::Release;
 use super::sandbox::{GATEWAY, Place, ip, make_groups};
 use crate::command;
 
@@ -52,6 +53,8 @@ pub(super) struct Node {
     pub(super) folder: PathBuf,
     /// Its control group, from the root of the hierarchies.
     pub(super) group: String,
+    /// Which kubelet it has.
+    pub(super) release: Release,
     binary: PathBuf,
     kubelet: PathBuf,
     /// Keeps the namespaces.
@@ -91,7 +94,8 @@ impl Node {
         ip(&format!("route add {} via {address}", pod_range(number)))?;
         let kubelet = super::programs::place(place.release)?.join("kubelet");
         let (binary, programs) = (place.binary.clone(), RefCell::default());
-        let node = Node { name, address, folder, group, binary, kubelet, holder, programs };
+        let node =
+            Node { name, address, folder, group, release: place.release, binary, kubelet, holder, programs };
         node.ip(&format!("addr add {}/24 dev eth0", node.address))?;
         node.ip("link set eth0 up")?;
         node.ip(&format!("route add default via {GATEWAY}"))?;
@@ -103,8 +107,10 @@ impl Node {
         let hosts = HOSTS.map(|host| format!("{host:?}")).join(", ");
         let config = format!(
             "[network]\nconf_dir = {:?}\n[nri]\nenabled = false\n[cdi]\ndirs = []\n[runtime]\ncgroup_driver = \"cgroupfs\"\n\
-             [image]\ninsecure_registries = [{hosts}]\ncerts_dirs = []\nregistries_conf = \"\"\nauth_files = []\npinned = [{PINNED:?}]\n[log]\nlevel = \"debug\"\n",
-            self.folder.join("net.d")
+             [image]\ninsecure_registries = [{hosts}]\ncerts_dirs = []\nregistries_conf = \"\"\nauth_files = []\npinned = [{PINNED:?}]\n[log]\nlevel = \"debug\"\n\
+             [runtimes.second]\nkind = \"oci\"\npath = {:?}\narguments = [\"oci\"]\n",
+            self.folder.join("net.d"),
+            self.binary,
         );
         fs::write(self.folder.join("config.toml"), config)?;
         self.give_network()
@@ -164,18 +170,33 @@ impl Node {
         end(self.programs.borrow_mut().daemon.take(), signal)
     }
 
-    /// Starts the kubelet, with `more` in its configuration, and waits until it answers.
+    /// Starts the kubelet alone, with `more` in its configuration, and waits until it answers.
     pub(super) fn start_kubelet(&self, more: &Value) -> Result<()> {
+        self.launch_kubelet(None, more)
+    }
+
+    /// Starts the kubelet of a cluster, which it knows from a kubeconfig.
+    pub(super) fn start_kubelet_of(&self, cluster: &Path, more: &Value) -> Result<()> {
+        self.launch_kubelet(Some(cluster), more)
+    }
+
+    fn launch_kubelet(&self, cluster: Option<&Path>, more: &Value) -> Result<()> {
         let config = kubelet::configuration(self, more);
         fs::write(self.folder.join("kubelet.json"), serde_json::to_string_pretty(&config)?)?;
         let mut kubelet = self.inside(&self.kubelet);
         kubelet.args(kubelet::arguments(self));
+        if let Some(cluster) = cluster {
+            kubelet.arg("--kubeconfig").arg(cluster);
+        }
         self.programs.borrow_mut().kubelet = Some(self.begin(kubelet, "kubelet.log")?);
         until("the kubelet", Duration::from_secs(60), || {
             if let Some(status) = self.kubelet_ended()? {
                 bail!("the kubelet ended with {status}:\n{}", self.last_words());
             }
-            Ok((self.get("/healthz").ok().as_deref() == Some("ok")).then_some(()))
+            let healthz = format!("http://{}:10248/healthz", self.address);
+            let healthy =
+                said(Command::new("curl").args(["--silent", "--fail", "--max-time", "10", &healthz]));
+            Ok((healthy.ok().as_deref() == Some("ok")).then_some(()))
         })
     }
 

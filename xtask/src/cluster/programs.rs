@@ -47,7 +47,9 @@ impl Release {
     pub(super) fn version(self) -> Result<String> {
         let file = self.module().join("go.mod");
         let text = fs::read_to_string(&file).with_context(|| file.display().to_string())?;
-        let line = text.lines().find_map(|line| line.trim().strip_prefix("k8s.io/kubernetes "));
+        // In a block of its own, or the only one.
+        let mut lines = text.lines().map(|line| line.trim().trim_start_matches("require "));
+        let line = lines.find_map(|line| line.strip_prefix("k8s.io/kubernetes "));
         Ok(line
             .with_context(|| format!("{} requires no k8s.io/kubernetes", file.display()))?
             .trim()
@@ -76,9 +78,20 @@ pub(super) fn build(release: Release) -> Result<()> {
     go_build(&Release::Newest.module(), &version, &agent()?, "./agent")
 }
 
+/// Builds the control plane, unless it is there.
+pub(super) fn build_plane() -> Result<()> {
+    for name in ["kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-proxy", "kubectl"] {
+        program(Release::Newest, &format!("k8s.io/kubernetes/cmd/{name}"))?;
+    }
+    built_as(Release::Newest, "etcd", "go.etcd.io/etcd/server/v3")
+}
+
 /// Builds one program, unless it is there.
 fn program(release: Release, package: &str) -> Result<()> {
-    let name = package.rsplit('/').next().unwrap_or(package);
+    built_as(release, package.rsplit('/').next().unwrap_or(package), package)
+}
+
+fn built_as(release: Release, name: &str, package: &str) -> Result<()> {
     let to = place(release)?.join(name);
     if to.is_file() {
         return Ok(());

@@ -8,6 +8,8 @@ use serde_json::{Value, json};
 
 use super::checks;
 use super::node::{Node, until};
+use super::plane::Cluster;
+use super::programs::Release;
 use super::sandbox::Place;
 
 /// One thing that is shown.
@@ -23,6 +25,12 @@ pub(super) struct Check {
 pub(super) struct Group {
     pub(super) name: &'static str,
     pub(super) checks: &'static [Check],
+}
+
+/// One thing that is shown of a cluster; it makes its objects itself, and removes them.
+pub(super) struct Shown {
+    pub(super) name: &'static str,
+    pub(super) shown: fn(&Cluster) -> Result<()>,
 }
 
 /// How many went how.
@@ -64,7 +72,7 @@ pub(super) fn one_node(place: &Place, focus: Option<&str>) -> Result<()> {
     node.start_kubelet(&json!({}))?;
     let mut tally = Tally::default();
     for group in checks::groups(place.release) {
-        run(&node, group, focus, &mut tally);
+        run(&node, group, |check| chosen(place, focus, group, check), &mut tally);
     }
     let begun = Instant::now();
     tally.note("nothing is left", begun, nothing_left(&node));
@@ -73,9 +81,36 @@ pub(super) fn one_node(place: &Place, focus: Option<&str>) -> Result<()> {
     tally.end()
 }
 
-fn run(node: &Node, group: &Group, focus: Option<&str>, tally: &mut Tally) {
-    let chosen = |check: &&Check| focus.is_none_or(|focus| check.name.contains(focus) || group.name == focus);
-    let chosen: Vec<&Check> = group.checks.iter().filter(chosen).collect();
+/// Three nodes under a control plane.
+pub(super) fn cluster(place: &Place, focus: Option<&str>) -> Result<()> {
+    let begun = Instant::now();
+    let cluster = Cluster::begin(place, 3)?;
+    println!("the cluster is up after {:.1} s", begun.elapsed().as_secs_f64());
+    let mut tally = Tally::default();
+    for check in checks::WORKLOADS
+        .iter()
+        .chain(checks::STORMS)
+        .filter(|check| focus.is_none_or(|focus| check.name.contains(focus)))
+    {
+        let begun = Instant::now();
+        tally.note(check.name, begun, (check.shown)(&cluster));
+    }
+    let begun = Instant::now();
+    for node in &cluster.nodes {
+        tally.note(&format!("nothing is left on {}", node.name), begun, nothing_left(node));
+    }
+    cluster.all_run()?;
+    tally.end()
+}
+
+/// Whether a check is of this run.
+fn chosen(place: &Place, focus: Option<&str>, group: &Group, check: &Check) -> bool {
+    let later = place.release == Release::Last22 && checks::LATER.contains(&check.name);
+    !later && focus.is_none_or(|focus| check.name.contains(focus) || group.name == focus)
+}
+
+fn run(node: &Node, group: &Group, chosen: impl Fn(&Check) -> bool, tally: &mut Tally) {
+    let chosen: Vec<&Check> = group.checks.iter().filter(|check| chosen(check)).collect();
     if chosen.is_empty() {
         return;
     }
@@ -129,5 +164,22 @@ pub(super) fn stay(place: &Place) -> Result<()> {
         if let Some(status) = node.kubelet_ended()? {
             bail!("the kubelet ended with {status}:\n{}", node.last_words());
         }
+    }
+}
+
+/// Three nodes that stay until they are ended from outside.
+pub(super) fn stay_as_cluster(place: &Place) -> Result<()> {
+    let cluster = Cluster::begin(place, 3)?;
+    println!("{}", cluster.kubectl(&["get", "nodes", "-o", "wide"])?);
+    println!("in its network, from another terminal:");
+    println!(
+        "  nsenter -t $(pgrep -f 'etcd --data-dir {}') -n -m {}",
+        place.folder.display(),
+        cluster.kubectl_line()
+    );
+    println!("end it by Ctrl-C, or by `cargo xtask cluster down` in another terminal");
+    loop {
+        std::thread::sleep(Duration::from_secs(1));
+        cluster.all_run()?;
     }
 }

@@ -309,8 +309,9 @@ const CHECKS: &[Check] = &[
                 |how: &str| json!({ "name": "shared", "mountPath": "/shared", "mountPropagation": how });
             let mounting = "mkdir -p /shared/m; mount -t tmpfs t /shared/m && echo mounted >/shared/m/f; trap 'umount /shared/m; exit 0' TERM; while :; do sleep 0.1; done";
             let spec = json!({ "volumes": [shared(node)], "terminationGracePeriodSeconds": 10, "containers": [
+                // First, so that it runs when the other one mounts.
+                with(shell("b", "until cat /shared/m/f; do sleep 0.2; done; sleep 1000"), json!({ "volumeMounts": [deep("HostToContainer")] })),
                 with(shell("a", mounting), json!({ "securityContext": { "privileged": true }, "volumeMounts": [deep("Bidirectional")] })),
-                with(shell("b", "until cat /shared/m/f; do sleep 0.2; done; sleep 1000"), json!({ "volumeMounts": [deep("HostToContainer")] }))
             ] });
             let none = with(shell("c", "sleep 1000"), json!({ "volumeMounts": [at_shared()] }));
             vec![

@@ -2,12 +2,12 @@
 
 use std::fs;
 
-use anyhow::ensure;
+use anyhow::{Result, ensure};
 use serde_json::{Value, json};
 
 use super::super::kubelet::{PATIENCE, is, part};
 use super::super::manifests::{at_shared, once, pod, shared, shell, simple, with};
-use super::super::node::until;
+use super::super::node::{Node, until};
 use super::super::programs;
 use super::super::table::{Check, Group};
 
@@ -104,7 +104,7 @@ const CHECKS: &[Check] = &[
         },
     },
     Check {
-        name: "liveness by exec, HTTP, TCP and gRPC: what fails is started again",
+        name: "liveness by exec, HTTP and TCP: what fails is started again",
         pods: |_| {
             let live = |name: &str, script: &str, probe: Value| {
                 let probe =
@@ -131,25 +131,14 @@ const CHECKS: &[Check] = &[
                     &format!("{serve} killall httpd; sleep 1000"),
                     json!({ "tcpSocket": { "port": 80 }, "initialDelaySeconds": 1 }),
                 ),
-                grpc("live-grpc", "4", "livenessProbe"),
             ]
         },
         shown: |node| {
-            for name in ["live-exec", "live-http", "live-tcp", "live-grpc"] {
-                let again = |pod: &Value| {
-                    pod.pointer(&format!("{STATUS}/restartCount")).is_some_and(|n| n.as_i64() >= Some(1))
-                };
-                let pod = node.when(name, "started again", again)?;
-                // A shell that is process 1 does not end on SIGTERM.
-                let code = part(&pod, &format!("{STATUS}/lastState/terminated/exitCode"))?;
-                ensure!([137, 143, 2].contains(&code.as_i64().unwrap_or(0)), "{name} ended with {code}");
-                node.event(name, &["Unhealthy", "Liveness probe failed"])?;
-            }
-            Ok(())
+            ["live-exec", "live-http", "live-tcp"].iter().try_for_each(|name| started_again(node, name))
         },
     },
     Check {
-        name: "readiness by exec, HTTP, TCP and gRPC: ready when it is said, and not before",
+        name: "readiness by exec, HTTP and TCP: ready when it is said, and not before",
         pods: |_| {
             let when = |name: &str, script: &str, probe: Value| {
                 let probe = with(probe, json!({ "periodSeconds": 1 }));
@@ -167,18 +156,27 @@ const CHECKS: &[Check] = &[
                 ),
                 when("ready-http", serve, json!({ "httpGet": { "path": "/p", "port": 80 } })),
                 when("ready-tcp", serve, json!({ "tcpSocket": { "port": 80 } })),
-                grpc("ready-grpc", "100000", "readinessProbe"),
                 when("ready-never", "sleep 1000", json!({ "tcpSocket": { "port": 80 } })),
             ]
         },
         shown: |node| {
-            for name in ["ready-exec", "ready-http", "ready-tcp", "ready-grpc"] {
+            for name in ["ready-exec", "ready-http", "ready-tcp"] {
                 node.ready(name)?;
             }
             node.event("ready-never", &["Unhealthy", "Readiness probe failed"])?;
             let pod = node.when("ready-never", "running", |pod| pod["status"]["phase"] == "Running")?;
             is(&pod, &format!("{STATUS}/ready"), false)?;
             is(&pod, &format!("{STATUS}/restartCount"), 0)
+        },
+    },
+    Check {
+        name: "liveness and readiness by gRPC",
+        pods: |_| {
+            vec![grpc("live-grpc", "4", "livenessProbe"), grpc("ready-grpc", "100000", "readinessProbe")]
+        },
+        shown: |node| {
+            node.ready("ready-grpc")?;
+            started_again(node, "live-grpc")
         },
     },
     Check {
@@ -318,6 +316,17 @@ const CHECKS: &[Check] = &[
         },
     },
 ];
+
+/// Its liveness failed, and it was ended and started again.
+fn started_again(node: &Node, name: &str) -> Result<()> {
+    let again =
+        |pod: &Value| pod.pointer(&format!("{STATUS}/restartCount")).is_some_and(|n| n.as_i64() >= Some(1));
+    let pod = node.when(name, "started again", again)?;
+    // A shell that is process 1 does not end on SIGTERM.
+    let code = part(&pod, &format!("{STATUS}/lastState/terminated/exitCode"))?;
+    ensure!([137, 143, 2].contains(&code.as_i64().unwrap_or(0)), "{name} ended with {code}");
+    node.event(name, &["Unhealthy", "Liveness probe failed"]).map(drop)
+}
 
 /// A pod that serves gRPC health checking for so many seconds, and the probe that asks.
 fn grpc(name: &str, seconds: &str, probe: &str) -> Value {

@@ -5,7 +5,9 @@ mod input;
 mod inside;
 mod life;
 mod settings;
+mod storms;
 mod streams;
+mod workloads;
 
 use std::fs;
 use std::path::Path;
@@ -16,15 +18,34 @@ use super::node::Node;
 use super::programs::Release;
 use super::table::Group;
 
+pub(in crate::cluster) use storms::TABLE as STORMS;
+pub(in crate::cluster) use workloads::TABLE as WORKLOADS;
+
 /// The groups, in the order in which they are run.
 pub(super) fn groups(release: Release) -> &'static [&'static Group] {
     match release {
         Release::Newest => {
             &[&life::GROUP, &inside::GROUP, &streams::GROUP, &input::GROUP, &faults::GROUP, &settings::GROUP]
         }
-        Release::Last22 => &[],
+        Release::Last22 => &[&life::GROUP, &inside::GROUP, &streams::GROUP, &input::GROUP, &faults::GROUP],
     }
 }
+
+/// What a kubelet of 1.22 does not have.
+pub(super) const LATER: &[&str] = &[
+    "a sidecar begins before and ends after the others",
+    "liveness and readiness by gRPC",
+    "an image as a volume",
+    "users of the pod's own",
+    // One whose manifest went while no runtime answered is ended once, in vain, and forgotten by that kubelet.
+    "pods made and deleted while the daemon is killed again and again",
+    // Its `logs -f` ends with the file that it began with (kubernetes#115701).
+    "logs -f across rotations: every line, once, in order",
+    // It knows no pinned images.
+    "garbage collection takes what nobody needs, and no pinned image",
+    // It takes those of the network from its cAdvisor, which knows no pod without a pause container.
+    "statistics of pods, containers, network and images",
+];
 
 /// What is still there of pods, when none is wanted any more.
 pub(super) fn leftovers(node: &Node) -> Result<Vec<String>> {

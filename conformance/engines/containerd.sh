@@ -13,6 +13,7 @@ start() { containerd -c $W/config.toml > $W/log.$1 2>&1 & CPID=$!; for i in $(se
 # Everything that is told from now on is in $W/events; a namespace that is made is told at once, which shows that somebody listens.
 watch() { ctr --address $W/c.sock events > $W/events 2>&1 & EPID=$!; for i in $(seq 600); do ctr --address $W/c.sock namespaces create told$i; sleep 0.1; [ -s $W/events ] && break; done; }
 C="ctr --address $W/c.sock -n pintletest"
+[ -n "${PINTLE_TEST_CRIU:-}" ] && mkdir $W/criu && ln -s "$PINTLE_TEST_CRIU" $W/criu/criu && PATH=$W/criu:$PATH
 start 1
 $C images import $IMAGE >/dev/null || exit 1
 R="--runc-binary $RT"
@@ -47,6 +48,17 @@ soon '[[ "$out" = */tasks/oom*o1* ]]' "cat $W/events"; check "oom event" '[[ "$o
 kill $EPID
 $C task rm -f o1 >/dev/null 2>&1; $C containers rm o1
 out=$($C run -d $R $I u1 sleep 100 2>&1; $C task metrics u1 >/dev/null; $C tasks rm -f u1 2>&1; $C containers rm u1 2>&1; echo "code=$?"); check "forced removal" '[[ "$out" = *code=0* ]]'
+if [ -n "${PINTLE_TEST_CRIU:-}" ]; then
+# What it says of itself it made up when it began: only the same process can say it again.
+$C run -d $R $I k1 sh -c 't=$(cat /proc/sys/kernel/random/uuid); i=0; while :; do i=$((i+1)); echo $t $i > /said; sleep 0.1; done'
+soon '[[ "$out" = *-*-*-*-*" "* ]]' "$C task exec --exec-id s1 k1 sh -c 'cat /said 2>/dev/null'"; SAID=${out% *}
+out=$($C containers checkpoint --task --rw --image k1 localhost/saved:1 2>&1; $C task ls); check "checkpoint" '[[ "$out" = *k1*RUNNING* ]]'
+$C task kill -s KILL k1; soon '[[ "$out" = *STOPPED* ]]' "$C task ls"; $C task rm k1 >/dev/null 2>&1; $C containers rm k1
+$C containers restore --live --rw k2 localhost/saved:1 > $W/restored 2>&1 &
+soon '[[ "$out" = *k2*RUNNING* ]]' "$C task ls"; out=$(cat $W/restored; $C task exec --exec-id s2 k2 rm /said)
+soon '[[ "$out" = *-*-*-*-*" "* ]]' "$C task exec --exec-id s3 k2 sh -c 'cat /said 2>/dev/null'"; check "restore" '[ "${out% *}" = "$SAID" ]'
+$C task kill -s KILL k2; soon '[[ "$out" != *k2*RUNNING* ]]' "$C task ls"; $C task rm -f k2 >/dev/null 2>&1; $C containers rm k2
+fi
 out=$(ls $W/state/io.containerd.runtime.v2.task/pintletest 2>/dev/null; ls /run/containerd/runc/pintletest 2>/dev/null; find /sys/fs/cgroup -maxdepth 3 -path '*pintletest/*' -type d); check "nothing left" '[ -z "$out" ]'
 kill $CPID; wait $CPID 2>/dev/null
 find /sys/fs/cgroup -depth -path '*/pintletest*' -type d -exec rmdir {} \; 2>/dev/null

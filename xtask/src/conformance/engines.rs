@@ -1,5 +1,5 @@
-//! Engines that were written for runc, run on our OCI runtime: containerd with its shim, Docker, Podman with conmon, buildah; and Podman
-//! on our network plugin.
+//! Engines that were written for runc, run on our OCI runtime: containerd with its shim, Docker, Podman with conmon, buildah; nerdctl on our
+//! shim; and Podman and nerdctl on our network plugin.
 
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -13,6 +13,7 @@ use crate::command;
 /// A script beside the others, and the programs that it cannot do without.
 const ENGINES: &[(&str, &[&str])] = &[
     ("containerd", &["containerd", "ctr", "containerd-shim-runc-v2"]),
+    ("nerdctl", &["containerd", "nerdctl", "iptables"]),
     ("docker", &["dockerd", "docker"]),
     ("podman", &["podman", "conmon"]),
     ("podman-cni", &["podman", "conmon", "iptables"]),

@@ -30,7 +30,7 @@ cargo xtask conformance crictl [--crictl FILE] [--binary FILE | --endpoint SOCKE
 cargo xtask conformance v1alpha2 [--binary FILE | --endpoint SOCKET] [--keep]
 cargo xtask conformance critest [--critest FILE] [--binary FILE | --endpoint SOCKET | --containerd FOLDER] [--focus REGEX] [--skip REGEX] [--websocket] [--keep]
 cargo xtask conformance oci [--binary FILE] [--focus PART]
-cargo xtask conformance engines [--binary FILE] [--focus containerd|docker|podman|podman-cni]
+cargo xtask conformance engines [--binary FILE] [--focus containerd|nerdctl|docker|podman|podman-cni]
 
   --binary FILE       the pintle to test; without it, the one that `cargo build --release` makes
   --endpoint SOCKET   another runtime's CRI socket, already running, in place of a throw-away daemon; the images it pulls come from

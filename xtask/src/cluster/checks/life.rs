@@ -84,7 +84,7 @@ const CHECKS: &[Check] = &[
             let side = with(
                 shell("side", side),
                 json!({
-                    "restartPolicy": "Always", "startupProbe": { "exec": { "command": ["ls", "/tmp/up"] }, "periodSeconds": 1 }
+                    "restartPolicy": "Always", "startupProbe": { "exec": { "command": ["ls", "/tmp/up"] }, "periodSeconds": 1, "failureThreshold": 60, "timeoutSeconds": 10 }
                 }),
             );
             let spec = json!({
@@ -108,7 +108,7 @@ const CHECKS: &[Check] = &[
         pods: |_| {
             let live = |name: &str, script: &str, probe: Value| {
                 let probe =
-                    with(probe, json!({ "periodSeconds": 1, "failureThreshold": 1, "timeoutSeconds": 5 }));
+                    with(probe, json!({ "periodSeconds": 1, "failureThreshold": 1, "timeoutSeconds": 10 }));
                 pod(
                     name,
                     json!({ "containers": [with(shell("c", script), json!({ "livenessProbe": probe }))] }),
@@ -183,8 +183,8 @@ const CHECKS: &[Check] = &[
         name: "a startup probe holds the others back",
         pods: |_| {
             let more = json!({
-                "startupProbe": { "exec": { "command": ["ls", "/tmp/ok"] }, "periodSeconds": 1, "failureThreshold": 60 },
-                "livenessProbe": { "exec": { "command": ["ls", "/tmp/ok"] }, "periodSeconds": 1, "failureThreshold": 1 }
+                "startupProbe": { "exec": { "command": ["ls", "/tmp/ok"] }, "periodSeconds": 1, "failureThreshold": 60, "timeoutSeconds": 10 },
+                "livenessProbe": { "exec": { "command": ["ls", "/tmp/ok"] }, "periodSeconds": 1, "failureThreshold": 1, "timeoutSeconds": 10 }
             });
             let script = "sleep 3; touch /tmp/ok; sleep 1000";
             vec![pod("startup", json!({ "containers": [with(shell("c", script), more)] }))]
@@ -334,7 +334,7 @@ fn grpc(name: &str, seconds: &str, probe: &str) -> Value {
     let more = json!({
         "command": ["/agent", "health", ":9000", seconds],
         "volumeMounts": [{ "name": "agent", "mountPath": "/agent", "readOnly": true }],
-        probe: { "grpc": { "port": 9000 }, "periodSeconds": 1, "failureThreshold": 1, "initialDelaySeconds": 1, "timeoutSeconds": 5 }
+        probe: { "grpc": { "port": 9000 }, "periodSeconds": 1, "failureThreshold": 1, "initialDelaySeconds": 1, "timeoutSeconds": 10 }
     });
     let volume = json!([{ "name": "agent", "hostPath": { "path": agent, "type": "File" } }]);
     pod(name, json!({ "containers": [with(shell("c", ""), more)], "volumes": volume }))

@@ -15,12 +15,23 @@ pub(crate) struct Beside {
     pub(crate) counted: Option<u64>,
 }
 
-/// How often memory ran out in the slice that the scope `path` is in, by now; `None` where it is no scope.
-pub(super) fn of_slice(host: &cgroup::Host, path: &Path) -> Option<u64> {
-    if host.mode() != cgroup::Mode::V2 || path.extension()? != "scope" {
+/// How often memory ran out in the slice that the container's group `path` is in, when the container was made; `None` where it is in none.
+pub(crate) fn at_first(path: &Path) -> Option<u64> {
+    scope(path)?;
+    of_slice(&cgroup::Host::detect().ok()?, path)
+}
+
+/// The scope of systemd that the group `path` is, or lies in: crun has its containers in a group below theirs.
+fn scope(path: &Path) -> Option<&Path> {
+    path.ancestors().find(|above| above.extension().is_some_and(|kind| kind == "scope"))
+}
+
+/// By now.
+fn of_slice(host: &cgroup::Host, path: &Path) -> Option<u64> {
+    if host.mode() != cgroup::Mode::V2 {
         return None;
     }
-    host.open(path.parent()?.to_str()?).ok()?.oom_kills().ok()
+    host.open(scope(path)?.parent()?.to_str()?).ok()?.oom_kills().ok()
 }
 
 impl Beside {

@@ -2,7 +2,7 @@
 
 use super::handed::Handed;
 use super::helper::{CreatedReport, Report};
-use super::memory::{Beside, of_slice};
+use super::memory::{Beside, at_first};
 use crate::protocol::{CallError, ErrorCode};
 use rustix::process::Signal;
 use std::io::{ErrorKind, Read};
@@ -42,10 +42,7 @@ pub(crate) fn report_of(
     let cgroup = record.as_ref().ok().and_then(|record| record.cgroup.clone());
     Report::Created(CreatedReport {
         pid: created.pid,
-        slice_oom_kills: cgroup
-            .as_deref()
-            .filter(|path| path.extension().is_some_and(|kind| kind == "scope"))
-            .and_then(|path| of_slice(&cgroup::Host::detect().ok()?, path)),
+        slice_oom_kills: cgroup.as_deref().and_then(at_first),
         cgroup,
         own_pid_namespace: record.as_ref().is_ok_and(|record| record.own_pid_namespace),
         start_in_helper: restored || record.is_ok_and(|record| !record.poststart.is_empty()),

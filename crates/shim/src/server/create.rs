@@ -11,6 +11,7 @@ use crate::log::{LogFile, Stream};
 use crate::messages::warning;
 use crate::parent::handed::Handed;
 use crate::parent::helper::{CreatedReport, Report, Speaker};
+use crate::parent::memory::at_first;
 use crate::parent::message;
 use crate::parent::work::report_of;
 use crate::protocol::{CallError, CreateRequest, CreateResponse, ErrorCode, Restore};
@@ -283,10 +284,10 @@ fn make_foreign(
     };
     let created = Report::Created(CreatedReport {
         pid: made.pid,
+        slice_oom_kills: made.cgroup.as_deref().and_then(at_first),
         cgroup: made.cgroup,
         own_pid_namespace: made.own_pid_namespace,
         start_in_helper: true,
-        slice_oom_kills: None,
         warnings: Vec::new(),
     });
     drop(making);

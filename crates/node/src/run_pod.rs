@@ -15,7 +15,7 @@ use crate::confinement::PodLabels;
 use crate::context::{Context, blocking};
 use crate::error::{Fault, RunPodError};
 use crate::events::EventKind;
-use crate::handlers::{self, Handler, HandlerError, HandlerKind};
+use crate::handlers::{self, Handler, HandlerError};
 use crate::pod_files::{self, PodFileError};
 use crate::pod_shim::PodShim;
 use crate::record::{PodCgroup, PodRecord, PodState};
@@ -256,7 +256,7 @@ async fn build(
     Ok((client, addresses))
 }
 
-/// Has a foreign shim begun, which may look at the pod's network when it is.
+/// Has a foreign runtime begun, which may look at the pod's network when it is.
 async fn begin_foreign(
     context: &Context,
     id: &PodId,
@@ -265,11 +265,13 @@ async fn begin_foreign(
     client: &PodShim,
     cgroup: &PodCgroup,
 ) -> Result<(), RunPodError> {
-    let Some(handler) = handler.filter(|handler| matches!(handler.config.kind, HandlerKind::Shim(_))) else {
+    let Some(handler) = handler.filter(|handler| handler.is_begun()) else {
         return Ok(());
     };
     let state_dir = &context.config.state_dir;
-    let of = handlers::PauseOf { id, request, shim: client, cgroup, state_dir };
+    let own_name = request.namespaces.network != NamespaceMode::Host;
+    let hostname = own_name.then(|| pod_files::hostname(id, request, &context.host.hostname));
+    let of = handlers::PauseOf { id, request, shim: client, cgroup, state_dir, hostname };
     let failed = |fault| RunPodError::Failed { name: request.name.clone(), stage: "its runtime", fault };
     let spec = handlers::spec_of_pod(handler, &of)
         .map_err(|source| failed(Fault::File { path: state_dir.join("pause"), source }))?;

@@ -140,6 +140,7 @@ pub(crate) async fn pod(
         unmount(&pod_dir.join("shm"))?;
         // Of a foreign runtime's containers, with all that is attached below.
         unmount(&shim::config::roots_path(&pod_dir))?;
+        shim::unmount_below(&shim::config::runtime_state_root(&pod_dir));
         remove_tree(&pod_dir).map_err(|source| Fault::File { path: pod_dir, source })
     })
     .await;
@@ -174,7 +175,18 @@ pub(crate) async fn end_shim(context: &Context, id: &PodId, shim: Option<&PodShi
 pub(crate) fn end_foreign_shim(pod_dir: &Path) {
     let Ok(bytes) = std::fs::read(shim::config::task_record_path(pod_dir)) else { return };
     let Ok(record) = serde_json::from_slice::<shim::config::TaskRecord>(&bytes) else { return };
-    if let Ok(pidfd) = sys::process::open_pidfd(record.pid.cast_signed(), record.start_time) {
+    kill(record.pid.cast_signed(), record.start_time);
+}
+
+/// Ends the process that stands for a pod in a foreign runtime, and with some runs all its containers: it may be in no cgroup of its own.
+fn end_foreign_sandbox(pod_dir: &Path) {
+    let Ok(bytes) = std::fs::read(shim::config::sandbox_record_path(pod_dir)) else { return };
+    let Ok(record) = serde_json::from_slice::<shim::config::SandboxRecord>(&bytes) else { return };
+    kill(record.pid, record.start_time);
+}
+
+fn kill(pid: i32, start_time: u64) {
+    if let Ok(pidfd) = sys::process::open_pidfd(pid, start_time) {
         let _ = rustix::process::pidfd_send_signal(&pidfd, rustix::process::Signal::KILL);
         sys::process::wait_for_end(pidfd.as_fd(), 2000);
     }
@@ -190,6 +202,7 @@ pub(crate) fn end_orphans(
 ) {
     const KILLING: Duration = Duration::from_secs(5);
     end_foreign_shim(pod_dir);
+    end_foreign_sandbox(pod_dir);
     for path in containers {
         if let Ok(cgroup) = cgroups.open(path) {
             let _ = cgroup.kill_all(KILLING);

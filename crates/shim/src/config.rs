@@ -66,6 +66,10 @@ pub struct OciProgram {
     pub root: PathBuf,
     #[serde(default)]
     pub systemd_cgroup: bool,
+    /// Whether one process runs all containers of a pod, made with a container that stands for the pod: gVisor's way. The ends of the others are
+    /// asked for by its command `wait`.
+    #[serde(default)]
+    pub pause: bool,
     /// How long one call of it may take.
     pub deadline_secs: u64,
 }
@@ -204,6 +208,19 @@ pub struct TaskRecord {
 /// The [`TaskRecord`].
 pub fn task_record_path(pod_dir: &Path) -> PathBuf {
     pod_dir.join("task.json")
+}
+
+/// `sandbox.json`: the process that stands for a pod in a foreign runtime.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SandboxRecord {
+    pub pid: i32,
+    /// Field 22 of `/proc/<pid>/stat`, in clock ticks since boot.
+    pub start_time: u64,
+}
+
+/// The [`SandboxRecord`].
+pub fn sandbox_record_path(pod_dir: &Path) -> PathBuf {
+    pod_dir.join("sandbox.json")
 }
 
 /// The fifo that is a container's standard stream of that name, for a foreign shim.

@@ -11,6 +11,7 @@ mod server;
 mod setup;
 pub mod task;
 
+pub use foreign::unmount_below;
 use std::process::ExitCode;
 
 /// The command `shim`: serves one pod until it is shut down.

@@ -28,7 +28,7 @@ struct Report {
     skipped: Vec<Spec>,
 }
 
-/// Runs the suite one spec at a time. An error where a spec fails that `conformance/critest-failing.txt` does not name.
+/// Runs the suite one spec at a time. An error where a spec fails that the list of those known to does not name.
 pub(super) fn run(clients: &Clients, daemon: &Daemon, options: &Options) -> Result<()> {
     let scratch = tempfile::tempdir()?;
     let file = scratch.path().join("report.json");
@@ -53,13 +53,15 @@ pub(super) fn run(clients: &Clients, daemon: &Daemon, options: &Options) -> Resu
     let report =
         fs::read(&file).with_context(|| format!("critest ended with {status} and left no report"))?;
     let report = read(&serde_json::from_slice(&report)?);
-    let known = known(&command::root().join("conformance/critest-failing.txt"))?;
-    let unexpected = print(&report, &known);
+    let failing =
+        options.failing.clone().unwrap_or_else(|| command::root().join("conformance/critest-failing.txt"));
+    let known = known(&failing)?;
+    let unexpected = print(&report, &known, &failing);
     if report.passed.is_empty() {
         bail!("no spec passed");
     }
     if unexpected > 0 {
-        bail!("{unexpected} specs failed that conformance/critest-failing.txt does not name");
+        bail!("{unexpected} specs failed that {} does not name", failing.display());
     }
     Ok(())
 }
@@ -122,7 +124,7 @@ fn known(file: &Path) -> Result<Vec<String>> {
 }
 
 /// Prints everything but what passed, and returns how many failed unexpectedly.
-fn print(report: &Report, known: &[String]) -> usize {
+fn print(report: &Report, known: &[String], failing: &Path) -> usize {
     let is_known = |spec: &Spec| known.iter().any(|part| spec.name.contains(part));
     for spec in &report.skipped {
         println!("skipped  {}: {}", spec.name, shortened(&spec.why));
@@ -132,7 +134,7 @@ fn print(report: &Report, known: &[String]) -> usize {
         println!("{mark} {}: {}", spec.name, shortened(&spec.why));
     }
     for spec in report.passed.iter().filter(|spec| is_known(spec)) {
-        println!("passes now, take it out of conformance/critest-failing.txt: {}", spec.name);
+        println!("passes now, take it out of {}: {}", failing.display(), spec.name);
     }
     println!(
         "critest: {} passed, {} failed, {} skipped",
@@ -178,7 +180,7 @@ mod tests {
     fn a_known_failure_is_none() {
         let report =
             Report { failed: vec![Spec { name: "a b c".into(), why: String::new() }], ..Report::default() };
-        assert_eq!(print(&report, &[]), 1);
-        assert_eq!(print(&report, &["b".to_owned()]), 0);
+        assert_eq!(print(&report, &[], Path::new("f")), 1);
+        assert_eq!(print(&report, &["b".to_owned()], Path::new("f")), 0);
     }
 }

@@ -55,7 +55,8 @@ impl Daemon {
     }
 
     /// Starts one and waits until it accepts connections.
-    pub(super) fn start(binary: &Path, keep: bool) -> Result<Daemon> {
+    /// `more` follows in its configuration.
+    pub(super) fn start(binary: &Path, more: &str, keep: bool) -> Result<Daemon> {
         let orphans = orphans::Orphans::adopt()?;
         let before = host::Snapshot::take();
         let folder = tempfile::Builder::new().prefix("pintle-c-").disable_cleanup(keep).tempdir()?;
@@ -64,7 +65,7 @@ impl Daemon {
             fs::create_dir(place)?;
         }
         let nri = folder.path().join("nri.sock");
-        fs::write(folder.path().join("config.toml"), configuration(&nets, &nri))?;
+        fs::write(folder.path().join("config.toml"), configuration(&nets, &nri) + more)?;
         fs::write(nets.join("10-pintle.conflist"), network(&state.join("network")))?;
 
         let socket = folder.path().join("pintle.sock");

@@ -28,7 +28,7 @@ use daemon::Daemon;
 const USAGE: &str = "\
 cargo xtask conformance crictl [--crictl FILE] [--binary FILE | --endpoint SOCKET] [--keep]
 cargo xtask conformance v1alpha2 [--binary FILE | --endpoint SOCKET] [--keep]
-cargo xtask conformance critest [--critest FILE] [--binary FILE | --endpoint SOCKET | --containerd FOLDER] [--focus REGEX] [--skip REGEX] [--websocket] [--keep]
+cargo xtask conformance critest [--critest FILE] [--binary FILE | --endpoint SOCKET | --containerd FOLDER] [--handler KIND:PATH [--setting LINE]... [--failing FILE]] [--focus REGEX] [--skip REGEX] [--websocket] [--keep]
 cargo xtask conformance oci [--binary FILE] [--focus PART]
 cargo xtask conformance engines [--binary FILE] [--focus containerd|nerdctl|docker|podman|podman-cni]
 
@@ -37,6 +37,9 @@ cargo xtask conformance engines [--binary FILE] [--focus containerd|nerdctl|dock
                       a registry at 127.77.0.80:80, which stands in for registry.k8s.io, k8s.gcr.io and gcr.io
   --containerd FOLDER a throw-away containerd with the programs of this folder, with --runtime TYPE as its default runtime:
                       io.containerd.pintle.v2 (the shim that --binary is), or io.containerd.runc.v2 with --oci FILE in place of runc
+  --handler KIND:PATH all pods of the throw-away daemon are run by this handler: oci:/usr/sbin/runc, shim:containerd-shim-runc-v2
+  --setting LINE      a further line of the handler's section, such as pause='always'
+  --failing FILE      the specs that are known to fail, in place of conformance/critest-failing.txt
   --crictl FILE       another crictl than the current one, for instance an older one
   --critest FILE      another critest than the current one, for instance a newer one, which has specs of NRI
   --focus, --skip     which specs of critest; a part of the names of the OCI's programs
@@ -59,6 +62,9 @@ struct Options {
     containerd: Option<PathBuf>,
     runtime: Option<String>,
     oci: Option<PathBuf>,
+    handler: Option<String>,
+    settings: Vec<String>,
+    failing: Option<PathBuf>,
     crictl: Option<PathBuf>,
     critest: Option<PathBuf>,
     focus: Option<String>,
@@ -80,6 +86,9 @@ impl Options {
                 "--containerd" => options.containerd = Some(std::path::absolute(value()?)?),
                 "--runtime" => options.runtime = Some(value()?),
                 "--oci" => options.oci = Some(std::path::absolute(value()?)?),
+                "--handler" => options.handler = Some(value()?),
+                "--setting" => options.settings.push(value()?),
+                "--failing" => options.failing = Some(std::path::absolute(value()?)?),
                 "--crictl" => options.crictl = Some(std::path::absolute(value()?)?),
                 "--critest" => options.critest = Some(std::path::absolute(value()?)?),
                 "--focus" => options.focus = Some(value()?),
@@ -97,6 +106,18 @@ impl Options {
             bail!("which suite?\n{USAGE}");
         }
         Ok(options)
+    }
+
+    /// The configuration of the handler that runs all pods; nothing without one.
+    fn handler_config(&self) -> Result<String> {
+        let Some(handler) = &self.handler else { return Ok(String::new()) };
+        let (kind, path) = handler
+            .split_once(':')
+            .with_context(|| format!("--handler {handler}: it is KIND:PATH, as oci:/usr/sbin/runc"))?;
+        let settings = self.settings.join("\n");
+        Ok(format!(
+            "[runtime]\ndefault_handler = 'other'\n[runtimes.other]\nkind = {kind:?}\npath = {path:?}\n{settings}\n"
+        ))
     }
 
     /// The clients, with those that were named in place of the current ones.
@@ -138,7 +159,8 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
             Daemon::containerd(programs, runtime, oci, binary, options.keep)?
         }
         (None, None) => {
-            Daemon::start(options.binary.as_deref().context("inside, the binary is named")?, options.keep)?
+            let binary = options.binary.as_deref().context("inside, the binary is named")?;
+            Daemon::start(binary, &options.handler_config()?, options.keep)?
         }
     };
     let result = match options.suite.as_str() {

@@ -39,6 +39,9 @@ pub(super) fn enter(options: &Options) -> Result<()> {
     pass("--containerd", options.containerd.as_deref().map(|path| path.as_os_str()));
     pass("--runtime", options.runtime.as_deref().map(str::as_ref));
     pass("--oci", options.oci.as_deref().map(|path| path.as_os_str()));
+    pass("--handler", options.handler.as_deref().map(str::as_ref));
+    options.settings.iter().for_each(|line| pass("--setting", Some(line.as_ref())));
+    pass("--failing", options.failing.as_deref().map(|path| path.as_os_str()));
     pass("--crictl", options.crictl.as_deref().map(|path| path.as_os_str()));
     pass("--critest", options.critest.as_deref().map(|path| path.as_os_str()));
     pass("--focus", options.focus.as_deref().map(str::as_ref));

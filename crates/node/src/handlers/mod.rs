@@ -53,10 +53,22 @@ pub struct OciHandler {
     pub program: PathBuf,
     /// Words for every call, before everything else.
     pub arguments: Vec<String>,
+    /// Whether one process runs all containers of a pod, begun with a container that stands for the pod.
+    pub pause: Pause,
     /// Where it keeps its state, a folder for each pod below; none: in the pods' own folders.
     pub root: Option<PathBuf>,
     /// How long one call of it may take.
     pub deadline: Duration,
+}
+
+impl OciHandler {
+    fn wants_pause(&self) -> bool {
+        match self.pause {
+            Pause::Auto => self.program.file_name().is_some_and(|name| name == "runsc"),
+            Pause::Always => true,
+            Pause::Never => false,
+        }
+    }
 }
 
 /// A containerd shim v2.
@@ -78,10 +90,10 @@ pub struct ShimHandler {
     pub deadline: Duration,
 }
 
-/// Whether a foreign shim gets a container that stands for the pod.
+/// Whether a foreign runtime gets a container that stands for the pod.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pause {
-    /// All get one but runc's, which needs none.
+    /// All shims get one but runc's, which needs none; of the OCI runtimes gVisor's does.
     Auto,
     Always,
     Never,
@@ -211,6 +223,15 @@ impl Handler {
         }
     }
 
+    /// Whether there is something to begin for a pod before its first container.
+    pub(crate) fn is_begun(&self) -> bool {
+        match &self.config.kind {
+            HandlerKind::Builtin => false,
+            HandlerKind::Oci(oci) => oci.wants_pause(),
+            HandlerKind::Shim(_) => true,
+        }
+    }
+
     /// What the shim of a pod is told of it; none: nothing, as it is the runtime of this program.
     pub(crate) fn for_shim(
         &self,
@@ -228,6 +249,7 @@ impl Handler {
                     .as_ref()
                     .map_or_else(|| runtime_state_root(pod_dir), |root| root.join(pod.as_str())),
                 systemd_cgroup,
+                pause: oci.wants_pause(),
                 deadline_secs: oci.deadline.as_secs(),
             }))),
             HandlerKind::Shim(shim) => {

@@ -25,6 +25,8 @@ pub(crate) struct PauseOf<'a> {
     /// Where the pod's containers' cgroups are.
     pub(crate) cgroup: &'a PodCgroup,
     pub(crate) state_dir: &'a Path,
+    /// The pod's host name, where that is not the host's.
+    pub(crate) hostname: Option<String>,
 }
 
 /// The spec of what stands for the pod. Also a shim that wants no such container reads its annotations.
@@ -37,7 +39,7 @@ pub(crate) fn spec_of_pod(handler: &Handler, of: &PauseOf<'_>) -> std::io::Resul
     let mut spec = Spec::default();
     spec.set_version("1.1.0".into())
         .set_root(Some(root))
-        .set_hostname(None)
+        .set_hostname(of.hostname.clone())
         .set_process(Some(process()))
         .set_mounts(Some(mounts()))
         .set_annotations(Some(annotations(handler, of)))
@@ -83,8 +85,10 @@ fn linux(of: &PauseOf<'_>) -> Linux {
         namespace.set_typ(kind).set_path(path);
         namespace
     };
+    // By the path that the containers have: gVisor knows by it that they share one, whose first process this is.
+    let processes = of.shim.pid_namespace_init().map(|init| format!("/proc/{init}/ns/pid").into());
     let mut namespaces =
-        vec![namespace(LinuxNamespaceType::Mount, None), namespace(LinuxNamespaceType::Pid, None)];
+        vec![namespace(LinuxNamespaceType::Mount, None), namespace(LinuxNamespaceType::Pid, processes)];
     let modes = &of.request.namespaces;
     for (mode, kind, name) in [
         (modes.network, LinuxNamespaceType::Network, "net"),

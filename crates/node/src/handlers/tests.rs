@@ -16,7 +16,13 @@ fn config(name: &str, kind: HandlerKind) -> HandlerConfig {
 
 fn oci(program: &str) -> HandlerKind {
     let deadline = Duration::from_secs(1);
-    HandlerKind::Oci(OciHandler { program: program.into(), arguments: Vec::new(), root: None, deadline })
+    HandlerKind::Oci(OciHandler {
+        program: program.into(),
+        arguments: Vec::new(),
+        pause: Pause::Auto,
+        root: None,
+        deadline,
+    })
 }
 
 #[test]

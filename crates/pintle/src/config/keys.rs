@@ -188,7 +188,8 @@ table! {
         runtime: Option<PathBuf> = None, OrNone(Program), AtRestart;
         /// The file by which a shim's runtime is configured, such as gVisor's `runsc.toml` or Kata's `configuration.toml`.
         config_path: Option<PathBuf> = None, OrNone(AbsolutePath), AtRestart;
-        /// Whether a shim gets a container that stands for the pod before all others. `auto`: all do but runc's.
+        /// Whether a container that stands for the pod is made before all others. `auto`: for all shims but runc's, and for gVisor's `runsc`, also as an OCI runtime. One that
+        /// gets it runs all containers of a pod in one process, and has a command `wait` by which their ends are asked for.
         pause: PauseContainer = PauseContainer::Auto, OneOf::new(), AtRestart;
         /// How long one call of the program may take before it is killed and the request fails.
         deadline_secs: Duration = Duration::from_secs(60), Seconds(1..=600), AtRestart;
@@ -218,7 +219,7 @@ impl Choice for HandlerKind {
         &[("builtin", HandlerKind::Builtin), ("oci", HandlerKind::Oci), ("shim", HandlerKind::Shim)];
 }
 
-/// Whether a shim gets a container that stands for the pod.
+/// Whether a container that stands for the pod is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PauseContainer {
     Auto,

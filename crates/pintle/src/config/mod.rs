@@ -109,11 +109,12 @@ impl RuntimeHandler {
                 Some("`arguments` are for `kind = \"oci\"`: a shim is called as it always is")
             }
             (HandlerKind::Oci | HandlerKind::Builtin, _)
-                if self.runtime.is_some()
-                    || self.config_path.is_some()
-                    || self.pause != PauseContainer::Auto =>
+                if self.runtime.is_some() || self.config_path.is_some() =>
             {
-                Some("`runtime`, `config_path` and `pause` are for `kind = \"shim\"`")
+                Some("`runtime` and `config_path` are for `kind = \"shim\"`")
+            }
+            (HandlerKind::Builtin, _) if self.pause != PauseContainer::Auto => {
+                Some("`pause` is for a program, and `kind = \"builtin\"` runs none")
             }
             (HandlerKind::Builtin, Some(_)) => Some(
                 "`path` is a program, and `kind = \"builtin\"` runs none; did you mean `kind = \"oci\"`?",

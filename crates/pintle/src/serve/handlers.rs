@@ -25,6 +25,7 @@ fn one(config: &Config, name: &str, handler: &RuntimeHandler) -> Result<HandlerC
             config::HandlerKind::Oci => HandlerKind::Oci(OciHandler {
                 program: handler.path.clone().unwrap_or_default(),
                 arguments: handler.arguments.clone(),
+                pause: pause(handler.pause),
                 root: handler.root.clone(),
                 deadline: handler.deadline_secs,
             }),
@@ -32,11 +33,7 @@ fn one(config: &Config, name: &str, handler: &RuntimeHandler) -> Result<HandlerC
                 program: handler.path.clone().unwrap_or_default(),
                 runtime: handler.runtime.clone(),
                 config_path: handler.config_path.clone(),
-                pause: match handler.pause {
-                    PauseContainer::Auto => Pause::Auto,
-                    PauseContainer::Always => Pause::Always,
-                    PauseContainer::Never => Pause::Never,
-                },
+                pause: pause(handler.pause),
                 root: handler.root.clone(),
                 socket_dir: config.daemon.state.join("s"),
                 deadline: handler.deadline_secs,
@@ -52,6 +49,14 @@ fn one(config: &Config, name: &str, handler: &RuntimeHandler) -> Result<HandlerC
         },
         networks: networks.map(Arc::new),
     })
+}
+
+fn pause(setting: PauseContainer) -> Pause {
+    match setting {
+        PauseContainer::Auto => Pause::Auto,
+        PauseContainer::Always => Pause::Always,
+        PauseContainer::Never => Pause::Never,
+    }
 }
 
 /// The networks of a folder of CNI configuration. What is attached to them is on one record, so that it is undone whoever asks for that.

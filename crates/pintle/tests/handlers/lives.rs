@@ -272,7 +272,7 @@ async fn an_input_that_ends_has_an_end_in_the_container() {
 }
 
 /// The pod's shim.
-async fn shim_of(daemon: &Daemon, pod: &str) -> i64 {
+pub(crate) async fn shim_of(daemon: &Daemon, pod: &str) -> i64 {
     let request = v1::PodSandboxStatusRequest { pod_sandbox_id: pod.into(), verbose: true };
     let info = daemon.runtime().pod_sandbox_status(request).await.unwrap().into_inner().info;
     let info: serde_json::Value = serde_json::from_str(&info["info"]).unwrap();

@@ -4,8 +4,12 @@
 mod support;
 
 mod bad_programs;
+mod gvisor;
 mod lives;
+#[path = "../support/seat.rs"]
+mod seat;
 mod settings;
+mod streams;
 
 use std::path::PathBuf;
 

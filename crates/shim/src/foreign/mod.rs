@@ -4,6 +4,7 @@
 //! does for its own runtime's.
 
 mod oci;
+pub(crate) mod pause;
 mod program;
 mod roots;
 mod task;
@@ -18,7 +19,8 @@ use std::path::{Path, PathBuf};
 
 pub(crate) use oci::error_in as last_words;
 pub(crate) use roots::prepare;
-pub(crate) use task::{Terminal, pause};
+pub use roots::unmount_below;
+pub(crate) use task::Streams;
 
 /// What a helper is asked to do with a container: which one, and where its bundle is.
 #[derive(Debug, Clone)]
@@ -80,15 +82,25 @@ impl Runtime {
         Ok(Runtime { foreign, pod_dir, pod_id, socket, _folder: folder })
     }
 
-    /// Whether its processes are somebody else's children, whose ends have to be waited for, and whose streams are fifos.
+    /// Whether all its processes are somebody else's children, whose ends have to be waited for, and whose streams are fifos.
     pub(crate) fn parents(&self) -> bool {
         matches!(self.foreign, Foreign::Task(_))
+    }
+
+    /// Whether one process stands for all containers: the end of each is asked for once it was started. Further processes are children.
+    pub(crate) fn is_shared(&self) -> bool {
+        matches!(&self.foreign, Foreign::Oci(program) if program.pause)
+    }
+
+    /// Whether the process of a container may be another's, so that nothing is done with its number but to show it.
+    pub(crate) fn waits(&self) -> bool {
+        self.parents() || self.is_shared()
     }
 
     /// Does what comes before the first container; `spec` is that of one which stands for the pod.
     pub(crate) fn begin_pod(&self, spec: &[u8]) -> Result<(), CallError> {
         match self.kind() {
-            Kind::Oci(_) => Ok(()),
+            Kind::Oci(oci) => oci.begin_pod(&self.pod_id, spec),
             Kind::Task(task) => task.begin_pod(spec),
         }
     }
@@ -96,7 +108,7 @@ impl Runtime {
     /// Does what comes after the last container.
     pub(crate) fn end_pod(&self) -> Result<(), CallError> {
         match self.kind() {
-            Kind::Oci(_) => Ok(()),
+            Kind::Oci(oci) => oci.end_pod(&self.pod_id),
             Kind::Task(task) => task.end_pod(),
         }
     }
@@ -136,7 +148,7 @@ impl Runtime {
     ) -> Result<i32, CallError> {
         let done = match self.kind() {
             Kind::Oci(oci) => oci.exec(target, exec_id, process, io.console),
-            Kind::Task(task) => task.exec(target, exec_id, process, io.terminal),
+            Kind::Task(task) => task.exec(target, exec_id, process, io.streams),
         };
         if done.is_err() {
             program::end_all_children();
@@ -144,11 +156,11 @@ impl Runtime {
         done
     }
 
-    /// Waits for the end of a container, or of a further process, that is somebody else's child.
-    pub(crate) fn wait(&self, target: &Target, exec_id: Option<&str>, terminal: Option<Terminal>) -> Ended {
+    /// Waits for the end of a container, or of a further process with these streams, that is somebody else's child.
+    pub(crate) fn wait(&self, target: &Target, exec: Option<(&str, Streams)>) -> Ended {
         match self.kind() {
-            Kind::Oci(_) => Ended { code: 255, exited_at_ns: 0, lost: Some("nobody waits for it".into()) },
-            Kind::Task(task) => task.wait(target, exec_id, terminal),
+            Kind::Oci(oci) => oci.wait(target),
+            Kind::Task(task) => task.wait(target, exec),
         }
     }
 
@@ -160,10 +172,10 @@ impl Runtime {
         }
     }
 
-    /// Sends a signal to a further process that is somebody else's child.
+    /// Sends a signal to a further process that is not simply a child of the shim.
     pub(crate) fn kill_exec(&self, target: &Target, exec_id: &str, signal: i32) -> Result<(), CallError> {
         match self.kind() {
-            Kind::Oci(_) => Ok(()),
+            Kind::Oci(oci) => oci.kill_exec(target, exec_id, signal),
             Kind::Task(task) => task.kill(target, Some(exec_id), signal, false),
         }
     }
@@ -221,11 +233,11 @@ enum Kind<'a> {
     Task(task::Task<'a>),
 }
 
-/// The terminal of a further process: where its master goes, or, for a foreign shim, what stands for it.
+/// The streams of a further process besides those of the helper: where the master of its terminal goes, or what a foreign shim gets.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ExecIo<'a> {
     pub(crate) console: Option<&'a OwnedFd>,
-    pub(crate) terminal: Option<&'a Terminal>,
+    pub(crate) streams: &'a Streams,
 }
 
 /// The parts of a bundle's configuration that are of interest here.
@@ -247,6 +259,13 @@ struct Namespace {
     kind: String,
     #[serde(default)]
     path: Option<PathBuf>,
+}
+
+/// What was made of a container with this process.
+fn made(pod_dir: &Path, target: &Target, pid: i32) -> Made {
+    // The cgroup of a process that runs all containers is not this one's.
+    let cgroup = if pause::is(pod_dir, pid) { None } else { cgroup_of(pid) };
+    Made { pid, cgroup, own_pid_namespace: own_pid_namespace(&target.bundle) }
 }
 
 /// Whether the end of the container's first process ends all others of it.

@@ -3,7 +3,7 @@
 //! Nothing of a request becomes a word of its command line but ids, which have letters and digits only, and the numbers of signals.
 
 use super::program::{self, Ended, RunError, Streams};
-use super::{Made, Target, cgroup_of, own_pid_namespace};
+use super::{Made, Target, made, pause};
 use crate::config::{OciProgram, runtime_state_root};
 use crate::protocol::{CallError, ErrorCode};
 use serde::Deserialize;
@@ -19,6 +19,9 @@ const LOG_READ: u64 = 64 << 10;
 
 /// Of what a program says, so much is told.
 const TOLD: usize = 1000;
+
+/// Longer than anything runs.
+const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 
 /// The longest pid file that is read.
 const PID_FILE: u64 = 32;
@@ -53,7 +56,55 @@ impl<'a> Oci<'a> {
         Oci { program, pod_dir }
     }
 
+    /// Makes and starts the container that stands for the pod, if there is to be one.
+    pub(super) fn begin_pod(&self, pod_id: &str, spec: &[u8]) -> Result<(), CallError> {
+        if !self.program.pause {
+            return Ok(());
+        }
+        let target = Target { id: pod_id.into(), bundle: pause::bundle(self.pod_dir, pod_id) };
+        let attempt = || {
+            let own = |source| Failure::Own { what: target.bundle.clone(), source };
+            pause::write(self.pod_dir, pod_id, spec).map_err(own)?;
+            // With the helper's own streams, which are nobody's: a pipe would stay open with it.
+            let pid = self.make(&target, None, Streams::Inherited)?;
+            pause::record(self.pod_dir, pid).map_err(own)?;
+            self.call("start", &target, &[(&target.id).into()], Streams::Inherited).map(drop)
+        };
+        let made = attempt().map_err(|failure: Failure| {
+            CallError::new(ErrorCode::SetupFailed, format!("the pod's runtime: {failure}")).at("runtime")
+        });
+        if made.is_err() {
+            let _ = self.end_pod(pod_id);
+            program::end_all_children();
+        }
+        made
+    }
+
+    /// Ends what stands for the pod. What is not there is ended.
+    pub(super) fn end_pod(&self, pod_id: &str) -> Result<(), CallError> {
+        if !self.program.pause {
+            return Ok(());
+        }
+        let target = Target { id: pod_id.into(), bundle: pause::bundle(self.pod_dir, pod_id) };
+        let removed = self.delete(&target).and(super::remove_cgroup(&target));
+        pause::forget(self.pod_dir);
+        if self.program.root != runtime_state_root(self.pod_dir) {
+            // The pod's own part of a folder that the daemon does not know.
+            super::roots::unmount_below(&self.program.root);
+            let _ = std::fs::remove_dir_all(&self.program.root);
+        }
+        removed
+    }
+
     pub(super) fn create(&self, target: &Target, console: Option<&OwnedFd>) -> Result<Made, CallError> {
+        let streams = if console.is_some() { Streams::Kept(&[]) } else { Streams::Inherited };
+        self.make(target, console, streams)
+            .map(|pid| made(self.pod_dir, target, pid))
+            .map_err(|failure| failure.into_error(ErrorCode::CreateFailed, target))
+    }
+
+    /// The process of the container that was made.
+    fn make(&self, target: &Target, console: Option<&OwnedFd>, streams: Streams<'_>) -> Result<i32, Failure> {
         let attempt = || {
             let pid_file = target.bundle.join("pid");
             let door = console.map(|_| Door::open(&target.bundle)).transpose()?;
@@ -63,19 +114,41 @@ impl<'a> Oci<'a> {
                 words.extend(["--console-socket".into(), door.path().into()]);
             }
             words.push((&target.id).into());
-            let streams = if console.is_some() { Streams::Kept(&[]) } else { Streams::Inherited };
             self.call("create", target, &words, streams)?;
             let pid = self.pid("create", &pid_file)?;
             if let (Some(door), Some(console)) = (&door, console) {
                 self.pass_terminal("create", door, console)?;
             }
-            Ok(Made { pid, cgroup: cgroup_of(pid), own_pid_namespace: own_pid_namespace(&target.bundle) })
+            Ok(pid)
         };
-        attempt().map_err(|failure: Failure| failure.into_error(ErrorCode::CreateFailed, target))
+        attempt()
+    }
+
+    /// Waits for the end of a container in a process that others share.
+    pub(super) fn wait(&self, target: &Target) -> super::Ended {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Waited {
+            exit_status: u32,
+        }
+        let waited = self.call_within("wait", target, &[(&target.id).into()], Streams::Kept(&[]), FOR_EVER);
+        let waited = waited.and_then(|ended| {
+            serde_json::from_slice::<Waited>(&ended.stdout).map_err(|cause| {
+                let why = format!("what it printed tells of no end: {cause}");
+                Failure::Broken { path: self.program.path.clone(), verb: "wait", why }
+            })
+        });
+        match waited {
+            Ok(waited) => super::Ended { code: waited.exit_status, exited_at_ns: 0, lost: None },
+            Err(failure) => super::Ended { code: 255, exited_at_ns: 0, lost: Some(failure.to_string()) },
+        }
     }
 
     pub(super) fn start(&self, target: &Target) -> Result<(), CallError> {
-        self.plain("start", target, &[]).map_err(|failure| failure.into_error(ErrorCode::StartFailed, target))
+        // A process that runs all containers takes the streams of each from the call that starts it.
+        let streams = if self.program.pause { Streams::Inherited } else { Streams::Kept(&[]) };
+        let started = self.call("start", target, &[(&target.id).into()], streams).map(drop);
+        started.map_err(|failure| failure.into_error(ErrorCode::StartFailed, target))
     }
 
     pub(super) fn exec(
@@ -94,6 +167,9 @@ impl<'a> Oci<'a> {
             let mut words: Vec<OsString> =
                 vec!["--detach".into(), "--process".into(), (&process_file).into()];
             words.extend(["--pid-file".into(), (&pid_file).into()]);
+            if self.program.pause {
+                words.extend(["--internal-pid-file".into(), inner_pid_file(target, exec_id).into()]);
+            }
             if let Some(door) = &door {
                 words.extend(["--console-socket".into(), door.path().into()]);
             }
@@ -124,6 +200,17 @@ impl<'a> Oci<'a> {
         }
     }
 
+    /// Sends a signal to a further process: to what runs in the one that all containers share, where the child of ours only waits for it.
+    pub(super) fn kill_exec(&self, target: &Target, exec_id: &str, signal: i32) -> Result<(), CallError> {
+        let Ok(pid) = std::fs::read_to_string(inner_pid_file(target, exec_id)) else { return Ok(()) };
+        let words = ["--pid".into(), pid.trim().into(), (&target.id).into(), signal.to_string().into()];
+        match self.call("kill", target, &words, Streams::Kept(&[])) {
+            Ok(_) => Ok(()),
+            Err(_) if self.has_ended(target) => Ok(()),
+            Err(failure) => Err(failure.into_error(ErrorCode::KillFailed, target)),
+        }
+    }
+
     pub(super) fn delete(&self, target: &Target) -> Result<(), CallError> {
         let words: Vec<OsString> = vec!["--force".into(), (&target.id).into()];
         match self.call("delete", target, &words, Streams::Kept(&[])) {
@@ -140,19 +227,24 @@ impl<'a> Oci<'a> {
             .map_err(|failure| failure.into_error(ErrorCode::UpdateFailed, target))
     }
 
-    fn plain(&self, verb: &'static str, target: &Target, options: &[&str]) -> Result<(), Failure> {
-        let words: Vec<OsString> =
-            options.iter().map(OsString::from).chain([OsString::from(&target.id)]).collect();
-        self.call(verb, target, &words, Streams::Kept(&[])).map(drop)
-    }
-
-    /// One call; what it left in its log is removed.
     fn call(
         &self,
         verb: &'static str,
         target: &Target,
         words: &[OsString],
         streams: Streams<'_>,
+    ) -> Result<Ended, Failure> {
+        self.call_within(verb, target, words, streams, Duration::from_secs(self.program.deadline_secs))
+    }
+
+    /// One call; what it left in its log is removed.
+    fn call_within(
+        &self,
+        verb: &'static str,
+        target: &Target,
+        words: &[OsString],
+        streams: Streams<'_>,
+        deadline: Duration,
     ) -> Result<Ended, Failure> {
         let log = target.bundle.join(format!("runtime-{}.log", std::process::id()));
         let mut command = Command::new(&self.program.path);
@@ -162,7 +254,7 @@ impl<'a> Oci<'a> {
             command.arg("--systemd-cgroup");
         }
         command.arg(verb).args(words);
-        let ended = program::run(&mut command, streams, Duration::from_secs(self.program.deadline_secs));
+        let ended = program::run(&mut command, streams, deadline);
         let logged = last_error(&log);
         let _ = std::fs::remove_file(&log);
         let path = self.program.path.clone();
@@ -188,7 +280,8 @@ impl<'a> Oci<'a> {
             .trim()
             .parse()
             .map_err(|_| broken(format!("its pid file says {text:?}, which is no process")))?;
-        if !program::is_child(pid) {
+        let shares = verb == "create" && pause::is(self.pod_dir, pid);
+        if !shares && !program::is_child(pid) {
             let why = "which is no process that it left behind";
             return Err(broken(format!("its pid file says {pid}, {why}")));
         }
@@ -223,6 +316,11 @@ impl<'a> Oci<'a> {
     fn has_state(&self, target: &Target) -> bool {
         self.program.root == runtime_state_root(self.pod_dir) && self.program.root.join(&target.id).exists()
     }
+}
+
+/// Where the number is of a further process, as it is counted inside.
+fn inner_pid_file(target: &Target, exec_id: &str) -> PathBuf {
+    target.bundle.join(format!("exec-{exec_id}.inner"))
 }
 
 /// A socket for one terminal. Its folder is named by a descriptor of this process: the path of a bundle is longer than a socket's may be.

@@ -54,6 +54,17 @@ pub(super) fn detach(pod_dir: &Path, id: &str) -> io::Result<()> {
     Ok(())
 }
 
+/// Unmounts what a runtime has mounted in a folder of its own, as far as that is possible.
+pub fn unmount_below(folder: &Path) {
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    // The latest first (proc_pid_mountinfo(5)): the fifth field is where it is.
+    for point in mounts.lines().rev().filter_map(|line| line.split(' ').nth(4)).map(Path::new) {
+        if point.starts_with(folder) && point != folder {
+            let _ = rustix::mount::unmount(point, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW);
+        }
+    }
+}
+
 fn detach_one(path: &Path) -> io::Result<()> {
     match rustix::mount::unmount(path, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {
         Ok(()) | Err(Errno::INVAL | Errno::NOENT) => {}

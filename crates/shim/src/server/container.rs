@@ -4,6 +4,7 @@ use super::attached::Attached;
 use super::input::Input;
 use crate::foreign::Target;
 use crate::log::{Line, LogFile, Stream};
+use crate::parent::handed::Handed;
 use crate::parent::poller::{Poller, READ, Token};
 use crate::protocol::{ContainerInfo, ContainerState, ExecInfo, Exit};
 use runtime::StartAttempt;
@@ -71,6 +72,8 @@ pub(super) struct Container {
     pub(super) cgroup: Option<PathBuf>,
     pub(super) own_pid_namespace: bool,
     pub(super) start_in_helper: bool,
+    /// The streams of a foreign runtime's container, where it takes them when it starts.
+    pub(super) at_start: Handed,
     /// A foreign shim said that its memory ran out.
     pub(super) oom_told: bool,
     pub(super) execs: Vec<Exec>,

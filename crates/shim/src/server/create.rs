@@ -116,6 +116,7 @@ impl Shim {
             cgroup: None,
             own_pid_namespace: true,
             start_in_helper: false,
+            at_start: Handed::default(),
             oom_told: false,
             execs: Vec::new(),
         };
@@ -141,6 +142,9 @@ impl Shim {
         let (stderr, stderr_writer) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
         handed.stdout = Some(stdout_writer);
         handed.stderr = Some(stderr_writer);
+        if self.foreign.as_ref().is_some_and(|foreign| foreign.is_shared()) {
+            container.at_start = std::mem::take(&mut handed);
+        }
         container.outputs[0] = Some(Output::open(stdout, serial, Stream::Stdout, false, &self.poller)?);
         container.outputs[1] = Some(Output::open(stderr, serial, Stream::Stderr, false, &self.poller)?);
         Ok((container, handed))
@@ -294,7 +298,7 @@ fn make_foreign(
     if !foreign.parents() || speaker.say(&created).is_err() {
         return created;
     }
-    foreign.wait(target, None, None).into()
+    foreign.wait(target, None).into()
 }
 
 /// Runs in the helper.

@@ -87,10 +87,11 @@ impl Shim {
                 for what in warnings {
                     warning!("{what}");
                 }
-                // A runtime that is another program may say so and have ended nobody.
+                // A runtime that is another program may say so and have ended nobody. Where its process stands for others too, nobody is killed.
+                let is_ours = !self.foreign.as_ref().is_some_and(|foreign| foreign.waits());
                 if let Some(pid) = self
                     .container(serial)
-                    .filter(|container| container.has_init())
+                    .filter(|container| is_ours && container.has_init())
                     .and_then(|container| rustix::process::Pid::from_raw(container.pid))
                 {
                     let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);

@@ -61,7 +61,7 @@ impl Shim {
             Method::Info => Ok(Outcome::Now(self.info())),
             Method::Create => decode(payload).and_then(|request| self.create(request, descriptors)),
             Method::Start => decode(payload).and_then(|request| self.start(request)),
-            Method::Kill => decode(payload).and_then(|request| self.kill(request)),
+            Method::Kill => decode(payload).and_then(|request| self.kill(request, buffer)),
             Method::Wait => decode(payload).and_then(|request| self.wait(request)),
             Method::Delete => decode(payload).and_then(|request| self.delete(request, buffer)),
             Method::Exec => decode(payload).and_then(|request| self.exec(request, descriptors)),

@@ -5,7 +5,7 @@ use super::container::{Exec, Phase};
 use super::dispatch::Key;
 use super::dispatch::Outcome;
 use super::reap::Purpose;
-use crate::foreign::{self, Terminal};
+use crate::foreign::{self, Streams};
 use crate::messages::warning;
 use crate::parent::handed::Handed;
 use crate::parent::helper::{Report, Speaker};
@@ -130,7 +130,7 @@ impl Shim {
 
     pub(super) fn kill_exec(&mut self, request: KillExecRequest) -> Result<Outcome, CallError> {
         let number = signal(request.signal)?;
-        let foreign = self.foreign.clone().filter(|foreign| foreign.parents());
+        let foreign = self.foreign.clone().filter(|foreign| foreign.waits());
         let exec = self.find_exec(&request.container_id, &request.exec_id)?;
         let failed = |why: String| {
             let what = format!(
@@ -207,17 +207,18 @@ fn execute_foreign(
     mut handed: Handed,
     speaker: Speaker<'_>,
 ) -> Report {
-    if let Err(cause) = handed.wire() {
-        return Report::failed(ErrorCode::ExecFailed, "standard streams", cause);
-    }
     let console = handed.console.take();
-    let terminal = console.as_ref().filter(|_| foreign.parents()).map(Terminal::open).transpose();
-    let terminal = match terminal {
-        Ok(terminal) => terminal,
-        Err(cause) => return Report::failed(ErrorCode::ExecFailed, "terminal", cause),
+    let streams = match &console {
+        _ if !foreign.parents() => Ok(Streams::default()),
+        Some(console) => Streams::terminal(console),
+        None => Streams::of([handed.stdin.take(), handed.stdout.take(), handed.stderr.take()]),
+    };
+    let streams = match streams.and_then(|streams| handed.wire().map(|()| streams)) {
+        Ok(streams) => streams,
+        Err(cause) => return Report::failed(ErrorCode::ExecFailed, "standard streams", cause),
     };
     let exec_id = exec.to_string();
-    let io = foreign::ExecIo { console: console.as_ref(), terminal: terminal.as_ref() };
+    let io = foreign::ExecIo { console: console.as_ref(), streams: &streams };
     let pid = match foreign.exec(target, &exec_id, process, io) {
         Ok(pid) => pid,
         Err(error) => return error.into(),
@@ -227,5 +228,5 @@ fn execute_foreign(
     if !foreign.parents() || speaker.say(&executed).is_err() {
         return executed;
     }
-    foreign.wait(target, Some(&exec_id), terminal).into()
+    foreign.wait(target, Some((&exec_id, streams))).into()
 }

@@ -46,7 +46,10 @@ impl Shim {
         // That it had started may have been noticed a moment after its end.
         exit.exited_at_ns = exit.exited_at_ns.max(exit.started_at_ns);
         container.exit = Some(exit);
-        container.kill_execs();
+        // Those of a foreign shim have numbers that may be another's, and it ends them itself.
+        if !self.foreign.as_ref().is_some_and(|foreign| foreign.parents()) {
+            container.kill_execs();
+        }
         container.drain(buffer, &self.poller);
         // What starts further processes in a dead container has nothing to wait for. Hooks of its start may go on for a while.
         self.kill_helpers(serial, |purpose| matches!(purpose, Purpose::Exec { .. }));

@@ -61,8 +61,9 @@ impl Shim {
         let failed =
             |cause: io::Error| CallError::new(ErrorCode::SetupFailed, cause.to_string()).at("helper");
         self.foreign_log = self.open_log().map(Some).map_err(failed)?;
-        self.start_helper(Purpose::BeginPod, Handed::default(), move |_| {
-            Report::of(foreign.begin_pod(&request.spec_json))
+        self.start_helper(Purpose::BeginPod, Handed::default(), move |mut handed| match handed.wire() {
+            Ok(()) => Report::of(foreign.begin_pod(&request.spec_json)),
+            Err(cause) => Report::failed(ErrorCode::SetupFailed, "standard streams", cause),
         })
         .map_err(failed)?;
         self.foreign_pod = State::Beginning;
@@ -196,6 +197,10 @@ impl Shim {
 
     pub(super) fn is_being_made(&mut self, serial: u32) -> bool {
         self.container(serial).is_some_and(|container| matches!(container.phase, Phase::Creating { .. }))
+    }
+
+    pub(super) fn is_running(&mut self, serial: u32) -> bool {
+        self.container(serial).is_some_and(|container| matches!(container.phase, Phase::Running))
     }
 
     pub(super) fn has_begun(&mut self, container: u32, exec: u32) -> bool {

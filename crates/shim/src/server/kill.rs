@@ -8,19 +8,37 @@ use super::reap::Purpose;
 use crate::messages::warning;
 use crate::parent::handed::Handed;
 use crate::parent::helper::Report;
-use crate::parent::message;
 use crate::parent::work::signal;
+use crate::parent::{message, now_ns};
 use crate::protocol::{
-    CallError, Empty, ErrorCode, KillRequest, ReopenLogRequest, WaitRequest, WaitResponse,
+    CallError, Empty, ErrorCode, Exit, KillRequest, ReopenLogRequest, WaitRequest, WaitResponse,
 };
 use rustix::process::{Pid, Signal};
 use std::io;
 
 impl Shim {
-    pub(super) fn kill(&mut self, request: KillRequest) -> Result<Outcome, CallError> {
+    pub(super) fn kill(&mut self, request: KillRequest, buffer: &mut [u8]) -> Result<Outcome, CallError> {
         let number = signal(request.signal)?;
-        let container = &self.containers[self.find(&request.id)?];
+        let index = self.find(&request.id)?;
+        let container = &mut self.containers[index];
+        let foreign = self.foreign.as_deref();
+        let is_shared = foreign.is_some_and(|foreign| foreign.is_shared());
+        let is_killed = foreign.is_some_and(|foreign| foreign.waits()) && number == Signal::KILL;
         match container.phase {
+            // Whoever is waited for may not tell of the end of what never ran.
+            Phase::Created if (is_shared || is_killed) && container.exit.is_none() => {
+                container.at_start = Handed::default();
+                container.close_outputs(now_ns(), &self.poller);
+                let (serial, pid) = (container.serial, container.pid.cast_unsigned());
+                let (code, signal) = (128 + request.signal, request.signal);
+                let exit = Exit { code, signal, pid, exited_at_ns: now_ns(), ..Exit::default() };
+                if !is_shared {
+                    self.kill_by_helper(&request.id, number.as_raw(), request.all)
+                        .map_err(|cause| CallError::new(ErrorCode::KillFailed, cause.to_string()))?;
+                }
+                self.container_ended(serial, exit, buffer);
+                return Ok(Outcome::Now(message(&Empty {})));
+            }
             Phase::Creating { .. } => {
                 let what = format!("container {} is being created; delete it to cancel that", request.id);
                 return Err(CallError::new(ErrorCode::WrongState, what));

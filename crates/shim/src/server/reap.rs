@@ -1,6 +1,7 @@
 //! Ends of children: containers, further processes, helpers, and whatever was orphaned below the shim.
 
 use super::Shim;
+use crate::foreign;
 use crate::messages::{info, warning};
 use crate::parent::children::{self, exit_of, kill_strays};
 use crate::parent::handed::Handed;
@@ -122,11 +123,15 @@ impl Shim {
     }
 
     fn known(&self, pid: i32) -> Option<Known> {
+        // What is waited for elsewhere has numbers that are no children of ours, and may not even be of this machine.
+        let is = |what: fn(&foreign::Runtime) -> bool| self.foreign.as_deref().is_some_and(what);
+        let (waits, parents) = (is(foreign::Runtime::waits), is(foreign::Runtime::parents));
         for container in &self.containers {
-            if container.pid == pid && container.exit.is_none() {
+            if !waits && container.pid == pid && container.exit.is_none() {
                 return Some(Known::Container(container.serial));
             }
-            if let Some(exec) = container.execs.iter().find(|exec| exec.pid == pid && exec.exit.is_none()) {
+            let ours = |exec: &&super::container::Exec| !parents && exec.pid == pid && exec.exit.is_none();
+            if let Some(exec) = container.execs.iter().find(ours) {
                 return Some(Known::Exec(container.serial, exec.serial));
             }
         }
@@ -140,8 +145,8 @@ impl Shim {
         let Some(ended) = self.helpers.end(serial, status, &self.poller) else {
             return;
         };
-        // A foreign shim is a child of ours too, and not a stray.
-        if ended.died && !self.foreign.as_ref().is_some_and(|foreign| foreign.parents()) {
+        // A foreign shim, or a process that stands for a pod, is a child of ours too, and not a stray.
+        if ended.died && !self.foreign.as_ref().is_some_and(|foreign| foreign.waits()) {
             kill_strays(|pid| self.known(pid).is_some());
         }
         for report in ended.reports {
@@ -155,6 +160,9 @@ impl Shim {
                 self.created(container, report, buffer);
             }
             Purpose::Create { container } => self.ended_elsewhere(container, report, buffer),
+            Purpose::Start { container } if self.is_running(container) => {
+                self.ended_elsewhere(container, report, buffer);
+            }
             Purpose::Start { container } => self.started_by_helper(container, report),
             Purpose::Exec { container, exec } if self.has_begun(container, exec) => {
                 self.exec_ended_elsewhere(container, exec, report);

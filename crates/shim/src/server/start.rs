@@ -5,8 +5,9 @@ use super::container::Phase;
 use super::dispatch::Key;
 use super::dispatch::Outcome;
 use super::reap::Purpose;
+use crate::foreign::{self, Target};
 use crate::parent::handed::Handed;
-use crate::parent::helper::Report;
+use crate::parent::helper::{Report, Speaker};
 use crate::parent::poller::{READ, Token};
 use crate::parent::work::{stage, start_error};
 use crate::parent::{message, now_ns};
@@ -30,8 +31,10 @@ impl Shim {
             let (root, target, foreign) =
                 (self.runtime_root.clone(), container.target(), self.foreign.clone());
             let purpose = Purpose::Start { container: serial };
-            self.start_helper(purpose, Handed::default(), move |_| match foreign {
-                Some(foreign) => Report::of(foreign.start(&target)),
+            let waits = foreign.as_ref().is_some_and(|foreign| foreign.is_shared());
+            let handed = std::mem::take(&mut self.containers[index].at_start);
+            self.start_speaking_helper(purpose, handed, waits, move |handed, speaker| match foreign {
+                Some(foreign) => start_foreign(&foreign, &target, handed, speaker),
                 None => match runtime::start(&root, &target.id) {
                     Ok(()) => Report::Done { warnings: Vec::new() },
                     Err(error) => Report::failed(ErrorCode::StartFailed, stage(&error), error),
@@ -108,4 +111,26 @@ impl Shim {
         let answer = result.and_then(|()| message(&StartResponse { started_at_ns: now }));
         self.answer(Key::Started(serial), answer);
     }
+}
+
+/// Runs in the helper.
+fn start_foreign(
+    foreign: &foreign::Runtime,
+    target: &Target,
+    mut handed: Handed,
+    speaker: Speaker<'_>,
+) -> Report {
+    if let Err(cause) = handed.wire() {
+        return Report::failed(ErrorCode::StartFailed, "standard streams", cause);
+    }
+    let started = Report::of(foreign.start(target));
+    // From now on the container alone has its streams, and their end is seen.
+    if let Err(cause) = Handed::default().wire() {
+        return Report::failed(ErrorCode::StartFailed, "standard streams", cause);
+    }
+    let runs = matches!(started, Report::Done { .. });
+    if !foreign.is_shared() || !runs || speaker.say(&started).is_err() {
+        return started;
+    }
+    foreign.wait(target, None).into()
 }

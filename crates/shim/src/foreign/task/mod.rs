@@ -4,15 +4,14 @@
 
 mod bootstrap;
 mod client;
-pub(crate) mod pause;
-mod terminal;
+mod relay;
+mod streams;
 
-use super::{Ended, Made, Target, cgroup_of, own_pid_namespace};
+use super::{Ended, Made, Target, made, pause};
 use crate::config::{TaskOptions, TaskShim, stream_path};
 use crate::protocol::{CallError, ErrorCode};
 use bootstrap::{BootstrapError, Start};
 use client::{Client, TaskError};
-use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use task::options::{GenericOptions, Options};
@@ -23,7 +22,7 @@ use task::{
     WaitResponse, pack, pack_json,
 };
 
-pub(crate) use terminal::Terminal;
+pub(crate) use streams::Streams;
 
 /// How long something that was killed may take to end.
 const DYING: Duration = Duration::from_secs(5);
@@ -69,7 +68,9 @@ impl<'a> Task<'a> {
         let mut client = self.client()?;
         let call = |source| self.failed(source);
         let request = self.create_request(self.pod_id, &bundle);
-        let _: CreateTaskResponse = client.call(Method::Create, &request).map_err(call)?;
+        let created: CreateTaskResponse = client.call(Method::Create, &request).map_err(call)?;
+        // One that cannot be seen here, as in a virtual machine, needs no record.
+        let _ = pause::record(self.pod_dir, created.pid.cast_signed());
         let request = StartRequest { id: self.pod_id.into(), exec_id: String::new() };
         let _: StartResponse = client.call(Method::Start, &request).map_err(call)?;
         Ok(())
@@ -97,6 +98,7 @@ impl<'a> Task<'a> {
             }
         }
         let _ = std::fs::remove_file(crate::config::task_record_path(self.pod_dir));
+        pause::forget(self.pod_dir);
         removed
     }
 
@@ -111,7 +113,7 @@ impl<'a> Task<'a> {
                 let why = format!("it answered Create with process {}, which there is not", created.pid);
                 return Err(BootstrapError::Answer { path: self.shim.path.clone(), why });
             }
-            Ok(Made { pid, cgroup: cgroup_of(pid), own_pid_namespace: own_pid_namespace(&target.bundle) })
+            Ok(made(self.pod_dir, target, pid))
         };
         attempt().map_err(|cause| self.error(ErrorCode::CreateFailed, target, &cause))
     }
@@ -123,29 +125,22 @@ impl<'a> Task<'a> {
             .map_err(|cause| self.error(ErrorCode::StartFailed, target, &cause))
     }
 
-    /// Starts a further process, with the streams of this process; its pid.
+    /// Starts a further process; its pid.
     pub(super) fn exec(
         &self,
         target: &Target,
         exec_id: &str,
         process: &[u8],
-        terminal: Option<&Terminal>,
+        streams: &Streams,
     ) -> Result<i32, CallError> {
-        let own = |number: i32| format!("/proc/{}/fd/{number}", std::process::id());
-        let (stdin, stdout, stderr) = match terminal {
-            None => (own(0), own(1), own(2)),
-            Some(terminal) => {
-                (own(terminal.input().as_raw_fd()), own(terminal.output().as_raw_fd()), String::new())
-            }
-        };
-        let or_nothing = |path: String| if is_pipe(&path) { path } else { String::new() };
+        let [stdin, stdout, stderr] = streams.paths();
         let request = ExecProcessRequest {
             id: target.id.clone(),
             exec_id: exec_id.into(),
-            terminal: terminal.is_some(),
-            stdin: or_nothing(stdin),
-            stdout: or_nothing(stdout),
-            stderr: or_nothing(stderr),
+            terminal: streams.is_terminal(),
+            stdin,
+            stdout,
+            stderr,
             spec: Some(pack_json(OCI_PROCESS, process.to_vec())),
         };
         let attempt = || {
@@ -166,22 +161,18 @@ impl<'a> Task<'a> {
         attempt().map_err(|cause| self.error(ErrorCode::ExecFailed, target, &cause))
     }
 
-    /// Waits for the end of a container, or of a further process of it, which is removed then. That of a terminal is served meanwhile.
-    pub(super) fn wait(&self, target: &Target, exec_id: Option<&str>, terminal: Option<Terminal>) -> Ended {
-        let (id, exec) = (target.id.clone(), exec_id.unwrap_or_default().to_owned());
-        let request = WaitRequest { id: id.clone(), exec_id: exec.clone() };
+    /// Waits for the end of a container, or of a further process of it, which is removed then and whose streams are served meanwhile.
+    pub(super) fn wait(&self, target: &Target, exec: Option<(&str, Streams)>) -> Ended {
         let attempt = || -> Result<WaitResponse, BootstrapError> {
             let mut client = self.client()?;
-            let waited = match terminal {
-                None => client.wait(Method::Wait, &request),
-                Some(terminal) => terminal.serve(&mut client, target, &exec, &request),
+            let waited = match exec {
+                None => {
+                    let request = WaitRequest { id: target.id.clone(), exec_id: String::new() };
+                    client.wait(Method::Wait, &request)
+                }
+                Some((exec_id, streams)) => streams.serve(&mut client, target, exec_id, self.shim.deadline()),
             };
-            let waited = waited.map_err(|source| self.failed(source))?;
-            if exec_id.is_some() {
-                let gone = DeleteRequest { id, exec_id: exec.clone() };
-                let _: Result<DeleteResponse, _> = client.call(Method::Delete, &gone);
-            }
-            Ok(waited)
+            waited.map_err(|source| self.failed(source))
         };
         match attempt() {
             Ok(waited) => Ended {
@@ -337,9 +328,4 @@ impl<'a> Task<'a> {
             })),
         }
     }
-}
-
-fn is_pipe(path: &str) -> bool {
-    use std::os::unix::fs::FileTypeExt;
-    std::fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_fifo())
 }

@@ -42,6 +42,11 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
     Ok(())
 }
 
+/// Where the release's binary is, once it is built.
+pub(crate) fn built() -> PathBuf {
+    command::target_dir().join("dist").join(format!("{ARCH}-unknown-linux-musl")).join("dist/pintle")
+}
+
 /// The shim as its own small executable.
 ///
 /// It is linked to a fixed address: a position-independent one would move itself when it starts, and so make private copies, once per pod, of pages

@@ -28,6 +28,9 @@ cargo xtask TASK
   dist                            the release: one static file, packed with its unit and an example configuration
   conformance crictl|critest ...  crictl's commands, or Kubernetes' own suite, against a throw-away daemon
   cluster test|up|down ...        a kubelet, alone or in a cluster, on Pintle; alone: --help
+  bench --counts [--binary FILE] [--bless]
+                                  what a pod costs in processes, syncs and system calls, against crates/bench/counts.toml
+  bench --peers [OPTIONS]         every row of docs/performance.md, beside containerd (built by Go's module proxy) and CRI-O (where it is)
   bench [OPTIONS]                 the release measured through CRI, beside containerd where it is installed; --help: what can be chosen
   vm [-p CRATE] [-- TESTNAME]     the tests as root in an emulated machine with control groups of version 2 alone and a Debian kernel
   gen [--check]                   generated code from the protocol files, and the compiled AppArmor profile; --check: is it current?

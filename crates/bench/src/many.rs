@@ -28,6 +28,8 @@ pub(crate) struct Crowd<'a> {
     pub(crate) concurrency: usize,
     /// Over how many seconds idle processor use is taken.
     pub(crate) idle_secs: u64,
+    /// What the runtime has used of the processors so far, in seconds, where that can be told.
+    pub(crate) cpu: Option<&'a dyn Fn() -> f64>,
     /// What is pulled over and over while lists are asked for, if anything is.
     pub(crate) pull: Option<&'a ToPull>,
 }
@@ -39,12 +41,16 @@ pub(crate) async fn measure(
     crowd: &Crowd<'_>,
     report: &mut Report,
 ) -> Result<()> {
-    let &Crowd { count, concurrency, idle_secs, pull } = crowd;
+    let &Crowd { count, concurrency, idle_secs, cpu, pull } = crowd;
+    let used = || cpu.map(|used| used());
     let section = format!("{count} pods, {concurrency} at a time");
     let before = memory::available_bytes();
-    let began = Instant::now();
+    let (began, cpu_before) = (Instant::now(), used());
     let pods = start_all(target, plan, count, concurrency, &section, report).await?;
     report.add(&section, "all running (s)", &target.name, began.elapsed().as_secs_f64());
+    if let Some((before, now)) = cpu_before.zip(used()) {
+        report.add(&section, "processor time until all run (s)", &target.name, now - before);
+    }
     calls(target, &pods, &format!("Calls with {count} pods present (ms)"), report).await?;
     if let Some(image) = pull {
         let section = format!("Calls with {count} pods present while {} are pulled (ms)", image.what);
@@ -53,18 +59,23 @@ pub(crate) async fn measure(
     memory::with_pods(target, count, before, report);
     memory::idle_cpu(target, count, idle_secs, report).await;
     let began = Instant::now();
-    let name = target.name.clone();
-    in_parallel(pods, concurrency, |running| {
-        let target = target.clone();
-        async move { running.remove(&target).await }
-    })
-    .await
-    .with_context(|| format!("{name}: removing the pods"))?;
+    remove_all(target, pods, concurrency).await?;
     report.add(&section, "all removed (s)", &target.name, began.elapsed().as_secs_f64());
     Ok(())
 }
 
-async fn start_all(
+/// Removes the pods, `concurrency` at a time.
+pub(crate) async fn remove_all(target: &Target, pods: Vec<Running>, concurrency: usize) -> Result<()> {
+    let name = target.name.clone();
+    let removed = in_parallel(pods, concurrency, |running| {
+        let target = target.clone();
+        async move { running.remove(&target).await }
+    });
+    removed.await.map(drop).with_context(|| format!("{name}: removing the pods"))
+}
+
+/// Makes `count` pods that run, `concurrency` at a time.
+pub(crate) async fn start_all(
     target: &Target,
     plan: &Plan,
     count: usize,
@@ -164,7 +175,11 @@ async fn lists_while_pulling(
 }
 
 /// Does something to each item, `concurrency` at a time; the first error ends it.
-async fn in_parallel<T, R, F>(items: Vec<T>, concurrency: usize, action: impl Fn(T) -> F) -> Result<Vec<R>>
+pub(crate) async fn in_parallel<T, R, F>(
+    items: Vec<T>,
+    concurrency: usize,
+    action: impl Fn(T) -> F,
+) -> Result<Vec<R>>
 where
     F: Future<Output = Result<R>> + Send + 'static,
     R: Send + 'static,

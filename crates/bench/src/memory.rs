@@ -34,6 +34,12 @@ pub(crate) fn with_pods(target: &Target, count: usize, before: u64, report: &mut
     report.add(SECTION, "helpers: processes per pod", name, all.len() as f64 / count as f64);
 }
 
+/// The memory of all helpers, in MiB.
+pub(crate) fn helpers_pss_mib(daemon: i32, cgroup_parent: &str) -> f64 {
+    let all = helpers(daemon, cgroup_parent).into_iter().filter_map(memory);
+    all.map(|usage| usage.pss_kib / 1024.0).sum()
+}
+
 /// Notes how much of one processor the daemon and its helpers use over `seconds` in which nobody asks anything.
 pub(crate) async fn idle_cpu(target: &Target, count: usize, seconds: u64, report: &mut Report) {
     let Some(daemon) = target.daemon_pid.filter(|_| seconds > 0) else { return };
@@ -41,6 +47,10 @@ pub(crate) async fn idle_cpu(target: &Target, count: usize, seconds: u64, report
     let used = |pids: &[i32]| pids.iter().map(|pid| cpu_nanos(*pid)).sum::<u64>();
     let (began, daemon_before, helpers_before) = (Instant::now(), cpu_nanos(daemon), used(&all));
     tokio::time::sleep(Duration::from_secs(seconds)).await;
+    if let Some(usage) = memory(daemon) {
+        let measure = format!("daemon PSS with {count} pods, after {seconds} s (MiB)");
+        report.add(SECTION, &measure, &target.name, usage.pss_kib / 1024.0);
+    }
     // One that has ended meanwhile would count as negative time.
     all.retain(|pid| cpu_nanos(*pid) > 0);
     let nanos = began.elapsed().as_nanos() as f64;

@@ -45,6 +45,16 @@ pub(crate) fn cpu_nanos(pid: i32) -> u64 {
     threads.filter_map(time).sum()
 }
 
+/// How many threads a process has.
+pub(crate) fn threads(pid: i32) -> usize {
+    fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().count()
+}
+
+/// How many descriptors a process has.
+pub(crate) fn descriptors(pid: i32) -> usize {
+    fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().count()
+}
+
 /// Processor time so far, in seconds, of a process with the threads and children that have ended (proc_pid_stat(5)).
 pub(crate) fn cpu_secs(pid: i32) -> Option<f64> {
     let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;

@@ -27,6 +27,17 @@ impl Report {
         Report { runtimes, rows: Vec::new(), cgroup_parent: cgroup_parent.to_owned() }
     }
 
+    /// A report of nothing, for samples that nobody reads.
+    pub(crate) fn nothing() -> Report {
+        Report { runtimes: Vec::new(), rows: Vec::new(), cgroup_parent: String::new() }
+    }
+
+    /// The median of a measure of a runtime.
+    pub(crate) fn median(&self, section: &str, measure: &str, runtime: &str) -> Option<f64> {
+        let row = |row: &&Row| row.section == section && row.measure == measure && row.runtime == runtime;
+        self.rows.iter().find(row).and_then(|row| row.samples.median())
+    }
+
     /// Adds a sample.
     pub(crate) fn add(&mut self, section: &str, measure: &str, runtime: &str, sample: f64) {
         let same =
@@ -42,7 +53,8 @@ impl Report {
         }
     }
 
-    /// A table per section: a row per measure, a column per runtime, median and 95th percentile in each cell.
+    /// A table per section: a row per measure, a column per runtime, median and 95th percentile in each cell; and what the first one takes
+    /// as a part of what the best of the others does, those of its own name left out.
     pub(crate) fn markdown(&self) -> String {
         let mut text = String::new();
         for (name, version) in &self.runtimes {
@@ -52,8 +64,10 @@ impl Report {
         for section in distinct(self.rows.iter().map(|row| &row.section)) {
             text.push_str(&format!("\n### {section}\n\n| |"));
             self.runtimes.iter().for_each(|(name, _)| text.push_str(&format!(" {name} |")));
+            text.push_str(if self.has_others() { " to the best other |" } else { "" });
             text.push_str("\n|---|");
             self.runtimes.iter().for_each(|_| text.push_str("---:|"));
+            text.push_str(if self.has_others() { "---:|" } else { "" });
             let of_section = || self.rows.iter().filter(|row| row.section == *section);
             for measure in distinct(of_section().map(|row| &row.measure)) {
                 text.push_str(&format!("\n| {measure} |"));
@@ -61,10 +75,30 @@ impl Report {
                     let row = of_section().find(|row| row.measure == *measure && row.runtime == *name);
                     text.push_str(&format!(" {} |", row.map_or("-".into(), |row| cell(&row.samples))));
                 }
+                if self.has_others() {
+                    let ratio = self.to_best_other(section, measure);
+                    text.push_str(&format!(" {} |", ratio.map_or("-".into(), digits)));
+                }
             }
             text.push('\n');
         }
         text
+    }
+
+    fn others(&self) -> impl Iterator<Item = &String> {
+        let first = self.runtimes.first().map_or("", |(name, _)| name);
+        self.runtimes.iter().map(|(name, _)| name).filter(move |name| !name.starts_with(first))
+    }
+
+    fn has_others(&self) -> bool {
+        self.others().next().is_some()
+    }
+
+    /// The first runtime's median over the lowest of the others'.
+    fn to_best_other(&self, section: &str, measure: &str) -> Option<f64> {
+        let first = self.median(section, measure, &self.runtimes.first()?.0)?;
+        let best = self.others().filter_map(|name| self.median(section, measure, name)).reduce(f64::min)?;
+        (best > 0.0).then_some(first / best)
     }
 
     /// The same with every sample.
@@ -127,7 +161,9 @@ mod tests {
         }
         report.add("S", "n", "b", 123.4);
         let text = report.markdown();
-        assert!(text.contains("| m | 3.00 / 4.80 | - |\n| n | - | 123 |"), "{text}");
+        assert!(text.contains("| m | 3.00 / 4.80 | - | - |\n| n | - | 123 | - |"), "{text}");
+        report.add("S", "n", "a", 61.7);
+        assert!(report.markdown().contains("| n | 61.7 | 123 | 0.50 |"), "{}", report.markdown());
         assert_eq!(report.json()["rows"][0]["median"], 3.0);
     }
 }

@@ -5,7 +5,7 @@ use std::io;
 use oci_spec::runtime::LinuxResources;
 use rustix::io::Errno;
 
-use crate::directory::Directory;
+use crate::directory::{Directory, Writer};
 use crate::error::{ApplyError, Warning};
 use crate::host::{Controller, Mode};
 use crate::systemd::{self, Unit};
@@ -16,6 +16,8 @@ pub(crate) struct Changes<'a> {
     path: &'a str,
     undo: Vec<Undo<'a>>,
     pub(crate) warnings: Vec<Warning>,
+    /// Of the last change: a list is written line by line.
+    writer: Option<Writer<'a>>,
 }
 
 #[derive(Debug)]
@@ -53,7 +55,7 @@ impl Place<'_> {
 
 impl<'a> Changes<'a> {
     pub(crate) fn new(path: &'a str) -> Changes<'a> {
-        Changes { path, undo: Vec::new(), warnings: Vec::new() }
+        Changes { path, undo: Vec::new(), warnings: Vec::new(), writer: None }
     }
 
     pub(crate) fn path(&self) -> &'a str {
@@ -84,7 +86,10 @@ impl<'a> Changes<'a> {
         value: &str,
         undo: (&str, String),
     ) -> Result<(), ApplyError> {
-        match place.directory.write(file, value) {
+        if !self.writer.as_ref().is_some_and(|writer| writer.is_of(place.directory, file)) {
+            self.writer = Some(place.directory.writer(file).map_err(|e| self.error(place, file, value, e))?);
+        }
+        match self.writer.as_ref().map_or(Ok(()), |writer| writer.write(value)) {
             Ok(()) => {
                 let (undo_file, undo_value) = undo;
                 self.undo.push(Undo {

@@ -165,6 +165,11 @@ impl Directory {
         write_once(self.writable(name)?.as_fd(), value)
     }
 
+    /// Opens the file `name` for several writes.
+    pub(crate) fn writer(&self, name: &str) -> io::Result<Writer<'_>> {
+        Ok(Writer { directory: self, name: name.to_string(), descriptor: self.writable(name)? })
+    }
+
     /// Writes `value` to the file `name` and returns what was in it before.
     pub(crate) fn exchange(&self, name: &str, value: &str) -> io::Result<String> {
         let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW;
@@ -196,6 +201,25 @@ impl Directory {
 impl AsFd for Directory {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
+    }
+}
+
+/// A control file that is written again and again.
+#[derive(Debug)]
+pub(crate) struct Writer<'a> {
+    directory: &'a Directory,
+    name: String,
+    descriptor: OwnedFd,
+}
+
+impl Writer<'_> {
+    pub(crate) fn is_of(&self, directory: &Directory, name: &str) -> bool {
+        std::ptr::eq(self.directory, directory) && self.name == name
+    }
+
+    /// Writes `value` in one call, as the kernel wants it.
+    pub(crate) fn write(&self, value: &str) -> io::Result<()> {
+        write_once(self.descriptor.as_fd(), value)
     }
 }
 
@@ -265,11 +289,18 @@ pub(crate) fn read_descriptor<R>(file: BorrowedFd<'_>, parse: impl FnOnce(&str) 
     Ok(parse(&String::from_utf8_lossy(&all[..length])))
 }
 
+/// What is shorter than this is the end of a file: the kernel writes a page at a time, and breaks off only before what does not fit in there,
+/// which is at most a line.
+const END: usize = 2048;
+
 fn fill(file: BorrowedFd<'_>, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
     let mut length = 0;
     while length < buffer.len() {
         match rustix::io::pread(file, &mut buffer[length..], offset + length as u64) {
-            Ok(0) => break,
+            Ok(read) if read < END => {
+                length += read;
+                break;
+            }
             Ok(read) => length += read,
             Err(Errno::INTR) => {}
             Err(e) => return Err(e.into()),

@@ -1,7 +1,7 @@
 //! Which control groups this host has, and where.
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use oci_spec::runtime::LinuxResources;
@@ -14,6 +14,8 @@ use crate::systemd::{self, SystemdError, Unit};
 use crate::{v1, v2};
 
 const MOUNTS: &str = "/proc/self/mountinfo";
+/// More than any host's.
+const LARGEST_TABLE: u64 = 64 << 20;
 const HUGE_PAGES: &str = "/sys/kernel/mm/hugepages";
 
 /// How control groups are laid out.
@@ -97,8 +99,9 @@ pub struct Host(Arc<Hierarchies>);
 #[derive(Debug)]
 pub(crate) struct Hierarchies {
     pub(crate) layout: Layout,
-    /// The sizes of huge pages, as controllers spell them.
-    pub(crate) huge_pages: Vec<String>,
+    /// The lines of mountinfo that they were found by.
+    lines: String,
+    huge_pages: OnceLock<Vec<String>>,
 }
 
 #[derive(Debug)]
@@ -107,17 +110,42 @@ pub(crate) enum Layout {
     V2(v2::Mount),
 }
 
+/// What [`Host::detect`] goes by in this process, if somebody has told.
+static TOLD: OnceLock<String> = OnceLock::new();
+
+/// Lets [`Host::detect`] go by what [`Host::mounts`] told of this host, for a process whose children all have to find the same: the whole
+/// table of mounts takes the kernel long to write where there are many. The first word counts; an empty one says nothing.
+pub fn tell_mounts(lines: String) {
+    if !lines.is_empty() {
+        let _ = TOLD.set(lines);
+    }
+}
+
 impl Host {
     /// Finds the mounted hierarchies and opens them.
     ///
     /// # Errors
     /// When nothing is mounted, or what is mounted cannot be opened.
     pub fn detect() -> Result<Host, DetectError> {
-        let text =
-            std::fs::read_to_string(MOUNTS).map_err(|source| DetectError::Read { path: MOUNTS, source })?;
+        if let Some(lines) = TOLD.get() {
+            return Host::at(lines);
+        }
+        let text = sys::file::read(MOUNTS, LARGEST_TABLE)
+            .map_err(|source| DetectError::Read { path: MOUNTS, source })?;
+        Host::at(&String::from_utf8_lossy(&text))
+    }
+
+    /// The lines of mountinfo that [`tell_mounts`] is told by.
+    pub fn mounts(&self) -> &str {
+        &self.0.lines
+    }
+
+    /// Opens the hierarchies that a table of mounts has.
+    fn at(text: &str) -> Result<Host, DetectError> {
         let mut version1: Vec<(Mounted<'_>, Directory)> = Vec::new();
         let mut version2: Option<(String, Directory)> = None;
-        for mounted in text.lines().filter_map(Mounted::parse) {
+        let mut lines = String::new();
+        for (line, mounted) in text.lines().filter_map(|line| Some((line, Mounted::parse(line)?))) {
             // The same hierarchy may be mounted again elsewhere; the first mount is the host's.
             let known = match mounted.kind {
                 Kind::V2 => version2.is_some(),
@@ -129,6 +157,8 @@ impl Host {
             let path = unescape(mounted.mount_point);
             let directory = Directory::mount_point(&path)
                 .map_err(|source| DetectError::Open { path: path.clone(), source })?;
+            lines.push_str(line);
+            lines.push('\n');
             match mounted.kind {
                 Kind::V2 => version2 = Some((path, directory)),
                 Kind::V1 { .. } => version1.push((mounted, directory)),
@@ -149,7 +179,7 @@ impl Host {
             (true, unified) => Layout::V1(v1::Mounts { mounts, unified: unified.map(|(_, root)| root) }),
             (false, None) => return Err(DetectError::NoCgroups),
         };
-        Ok(Host(Arc::new(Hierarchies { layout, huge_pages: huge_pages(Path::new(HUGE_PAGES)) })))
+        Ok(Host(Arc::new(Hierarchies { layout, lines, huge_pages: OnceLock::new() })))
     }
 
     /// How control groups are laid out here.
@@ -232,6 +262,11 @@ impl Host {
 }
 
 impl Hierarchies {
+    /// The sizes of huge pages, as controllers spell them.
+    pub(crate) fn huge_pages(&self) -> &[String] {
+        self.huge_pages.get_or_init(|| huge_pages(Path::new(HUGE_PAGES)))
+    }
+
     pub(crate) fn mode(&self) -> Mode {
         match &self.layout {
             Layout::V1(mounts) if mounts.unified.is_none() => Mode::V1,
@@ -320,7 +355,8 @@ impl<'a> Mounted<'a> {
 
 /// The caller's group in the hierarchy that has `controller`, none of which is version 2's, as a path below its root.
 pub(crate) fn own_path(controller: &str) -> std::io::Result<String> {
-    let text = std::fs::read_to_string("/proc/self/cgroup")?;
+    let text = sys::file::read("/proc/self/cgroup", LARGEST_TABLE)?;
+    let text = String::from_utf8_lossy(&text);
     let path = text.lines().find_map(|line| {
         let (controllers, path) = line.split_once(':')?.1.split_once(':')?;
         let path = path.trim_start_matches('/');
@@ -380,6 +416,15 @@ mod tests {
         assert_eq!(Mounted::parse("25 20 0:22 / / rw - ext4 /dev/vda rw"), None);
         assert_eq!(Mounted::parse("nonsense"), None);
         assert_eq!(unescape("/a\\040b"), "/a b");
+    }
+
+    #[test]
+    fn what_is_told_of_the_mounts_finds_the_same() {
+        let Ok(found) = Host::detect() else { return };
+        let again = Host::at(found.mounts()).unwrap();
+        assert_eq!((again.mounts(), again.mode()), (found.mounts(), found.mode()));
+        assert!(found.mounts().lines().all(|line| Mounted::parse(line).is_some()));
+        assert!(Host::at("25 20 0:22 / / rw - ext4 /dev/vda rw").is_err());
     }
 
     #[test]

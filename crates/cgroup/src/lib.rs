@@ -22,7 +22,7 @@ mod v2;
 pub use driver::Driver;
 pub use error::{ApplyError, CgroupError, DetectError, Warning};
 pub use group::{Cgroup, Entrance};
-pub use host::{Controller, Host, Mode};
+pub use host::{Controller, Host, Mode, tell_mounts};
 pub use meter::Meter;
 pub use stats::{
     CpuStats, DeviceIo, HugetlbStats, IoStats, MemoryDetail, MemoryStats, PidsStats, Pressure, PressureLine,

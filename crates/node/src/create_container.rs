@@ -20,7 +20,7 @@ use crate::planned::Planned;
 use crate::plugins::{self, About};
 use crate::pod_shim::PodShim;
 use crate::record::{ContainerFacts, ContainerRecord, ContainerState, PodRecord};
-use crate::stage::stage;
+use crate::stage::{at_once, stage};
 use crate::{container_mounts, devices, handlers, lost, pod_files, propagation, teardown};
 use shim::protocol::{CreateRequest, Method, Restore};
 
@@ -156,28 +156,7 @@ async fn build(
     let (mounting, owner, namespace) = (context.clone(), id.clone(), order.shim.user_namespace());
     let (label, volumes, shared) = (labels.spec.mount.clone(), labels.volumes, labels.shared);
     let restore = order.restore.clone();
-    let mounts = blocking(move || {
-        let wanted = container_mounts::Wanted {
-            pod: &pod.id,
-            owner: &owner,
-            request: &request,
-            image: &image_of.id,
-            users: pod.request.namespaces.user.as_ref().zip(namespace),
-            label: label.as_deref(),
-            restore: restore.as_deref(),
-        };
-        container_mounts::relabel(&request, volumes.as_deref())?;
-        pod_files::share(&mounting.pod_dir(&pod.id), shared.as_deref()).map_err(|fault| {
-            let name = request.name.clone();
-            CreateContainerError::Failed { name, stage: "relabelling its pod's files", fault }
-        })?;
-        container_mounts::make(&mounting, &wanted)
-    });
-    let mounts = stage("rootfs", &order.pod.id, mounts).await?;
-    let facts = ContainerFacts {
-        volume_images: mounts.volume_images.iter().map(ToString::to_string).collect(),
-        ..facts_of(order, image)?
-    };
+    let mut facts = facts_of(order, image)?;
     let work = Work {
         context: context.clone(),
         id: id.clone(),
@@ -190,13 +169,37 @@ async fn build(
         builtin: crate::users::builtin_features(context).await,
     };
     let consults = pass.wants(Event::CreateContainer);
-    // Reads the root file system and writes the bundle.
-    let finishing = context.clone();
-    let bundle = blocking(move || {
-        let planned = work.plan(mounts.root)?;
-        if consults { Ok(planned) } else { planned.with_hooks(&finishing.hooks).written() }
+    // In one go: each time that another thread takes over takes as long as some of the work.
+    let prepared = blocking(move || {
+        let (on, id) = (mounting.clone(), pod.id.clone());
+        let mount = || {
+            let wanted = container_mounts::Wanted {
+                pod: &pod.id,
+                owner: &owner,
+                request: &request,
+                image: &image_of.id,
+                users: pod.request.namespaces.user.as_ref().zip(namespace),
+                label: label.as_deref(),
+                restore: restore.as_deref(),
+            };
+            container_mounts::relabel(&request, volumes.as_deref())?;
+            pod_files::share(&mounting.pod_dir(&pod.id), shared.as_deref()).map_err(|fault| {
+                let name = request.name.clone();
+                CreateContainerError::Failed { name, stage: "relabelling its pod's files", fault }
+            })?;
+            container_mounts::make(&mounting, &wanted)
+        };
+        let mounts = at_once("rootfs", &id, mount)?;
+        // Reads the root file system and writes the bundle.
+        let plan = || {
+            let planned = work.plan(mounts.root)?;
+            if consults { Ok(planned) } else { planned.with_hooks(&on.hooks).written() }
+        };
+        let planned = at_once("bundle", &id, plan)?;
+        Ok::<_, CreateContainerError>((planned, mounts.volumes, mounts.volume_images))
     });
-    let mut planned = stage("bundle", &order.pod.id, bundle).await?;
+    let (mut planned, volumes, volume_images) = prepared.await?;
+    facts.volume_images = volume_images.iter().map(ToString::to_string).collect();
     let mut resources = order.request.resources.clone();
     if consults {
         let image = (facts.image_id.as_str(), facts.image_ref.as_str());
@@ -235,7 +238,7 @@ async fn build(
         ..CreateRequest::default()
     };
     let client = &order.shim.client;
-    let creating = stage("init", &order.pod.id, client.create(create, Some(rootfs), mounts.volumes));
+    let creating = stage("init", &order.pod.id, client.create(create, Some(rootfs), volumes));
     let created = match &order.restore {
         None => creating.await,
         Some(from) => {

@@ -246,12 +246,12 @@ async fn build(
     }
     let own = handler.and_then(|handler| handler.config.networks.clone());
     let networks = own.unwrap_or_else(|| context.networks.clone());
-    let attached = stage("network", id, attach(networks, id, request, &client)).await?;
-    let addresses = attached.ips;
-    let (folder, written) = (context.pod_dir(id), addresses.clone());
-    blocking(move || pod_files::write_hosts(&folder, &hostname, &written, label.as_deref()))
-        .await
-        .map_err(failed("its hosts file"))?;
+    let folder = context.pod_dir(id);
+    // The network, and what its addresses are written to.
+    let attached = attach(networks, id, request, &client, move |addresses| {
+        pod_files::write_hosts(&folder, &hostname, addresses, label.as_deref())
+    });
+    let addresses = stage("network", id, attached).await?.ips;
     begin_foreign(context, id, request, handler, &client, &cgroup).await?;
     Ok((client, addresses))
 }
@@ -283,6 +283,7 @@ async fn attach(
     id: &PodId,
     request: &Arc<PodRequest>,
     shim: &PodShim,
+    and_then: impl FnOnce(&[IpAddr]) -> Result<(), Fault> + Send + 'static,
 ) -> Result<network::Attached, RunPodError> {
     let name = request.name.clone();
     let bandwidth = network::Bandwidth::from_annotations(&request.annotations)
@@ -309,7 +310,13 @@ async fn attach(
         cgroup_path: request.cgroup_parent.clone().unwrap_or_default(),
         ..network::PodNetwork::new(id.as_str(), netns)
     };
-    blocking(move || networks.attach(&wanted)).await.map_err(|source| RunPodError::Network { name, source })
+    let work = move || {
+        let attached = networks.attach(&wanted);
+        let attached = attached.map_err(|source| RunPodError::Network { name: name.clone(), source })?;
+        let failed = |fault| RunPodError::Failed { name, stage: "its hosts file", fault };
+        and_then(&attached.ips).map_err(failed).map(|()| attached)
+    };
+    blocking(work).await
 }
 
 fn port_mapping(asked: &PortMapping) -> network::PortMapping {
@@ -358,6 +365,7 @@ fn shim_config(context: &Context, id: &PodId, request: &PodRequest, hostname: &s
         oom_score_adj: Some(SHIM_OOM_SCORE_ADJ),
         selinux: None,
         log_level: shim::config::LogLevel::Warn,
+        cgroup_mounts: context.cgroups.mounts().to_owned(),
         foreign: None,
     }
 }

@@ -13,3 +13,8 @@ pub(crate) fn stage<T>(
 ) -> impl Future<Output = T> {
     work.instrument(info_span!(target: "pintle::stage", "stage", stage, pod = pod.as_str()))
 }
+
+/// As [`stage`], for a step of work that does not let others run meanwhile.
+pub(crate) fn at_once<T>(stage: &'static str, pod: &PodId, work: impl FnOnce() -> T) -> T {
+    info_span!(target: "pintle::stage", "stage", stage, pod = pod.as_str()).in_scope(work)
+}

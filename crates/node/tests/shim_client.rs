@@ -45,6 +45,7 @@ fn config(pod_dir: &Path) -> ShimConfig {
         oom_score_adj: Some(-999),
         selinux: None,
         log_level: LogLevel::Info,
+        cgroup_mounts: String::new(),
         foreign: None,
     }
 }

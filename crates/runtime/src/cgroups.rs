@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use cgroup::{Cgroup, Driver, Host, Mode};
-use oci_spec::runtime::{Linux, LinuxDeviceCgroup, LinuxDeviceType, LinuxResources};
+use oci_spec::runtime::{Linux, LinuxCpu, LinuxDeviceCgroup, LinuxDeviceType, LinuxResources};
 
 use crate::error::{Failure, Stage, UpdateError, Warning};
 use crate::record::{Folder, Record, Status, status};
@@ -57,11 +57,20 @@ pub(crate) fn driver(systemd_cgroup: bool) -> Driver {
     if systemd_cgroup { Driver::Systemd } else { Driver::Cgroupfs }
 }
 
+/// When a group gets its quota of processor time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Quota {
+    AtOnce,
+    /// One of less than a processor by [`ration`], once its init has built the container: a hundredth of one would take a tenth of a second.
+    Later,
+}
+
 /// Makes the group and applies the resources. A group with processes in it is somebody else's.
 pub(crate) fn create(
     path: &Path,
     driver: Driver,
     linux: &Linux,
+    quota: Quota,
     warnings: &mut Vec<Warning>,
 ) -> Result<(Cgroup, Option<Holder>), Failure> {
     let name = path.display().to_string();
@@ -89,17 +98,50 @@ pub(crate) fn create(
             .remedy("choose another linux.cgroupsPath, or end what runs there"));
     }
     match group.apply_made(&resources) {
-        Ok(told) => warnings.extend(told.into_iter().map(|warning| Warning {
-            stage: Stage::Cgroup,
-            message: format!("{}: {}", warning.field, warning.why),
-        })),
+        Ok(told) => warnings.extend(told.into_iter().map(as_ours)),
         Err(error) => {
             drop(holder);
             let _ = group.delete(REMOVE_WAIT);
             return Err(fail(error.to_string()));
         }
     }
+    if quota == Quota::Later && scarce(linux, driver).is_some() {
+        let mut none = LinuxCpu::default();
+        none.set_quota(Some(-1));
+        // It was possible, and can be set again; where it cannot be lifted, building takes longer.
+        let _ = group.apply_made(&only(none));
+    }
     Ok((group, holder))
+}
+
+/// Gives the group the quota that [`create`] lifted.
+pub(crate) fn ration(group: &Cgroup, driver: Driver, linux: &Linux) -> Result<(), Failure> {
+    let Some(quota) = scarce(linux, driver) else { return Ok(()) };
+    let given = group.apply_made(&only(quota)).map(drop);
+    given.map_err(|error| Failure::new(Stage::Cgroup, group.path().to_string(), error))
+}
+
+/// The quota, if it is less than one processor; what systemd was told of a scope is left as it is.
+fn scarce(linux: &Linux, driver: Driver) -> Option<LinuxCpu> {
+    let cpu = linux.resources().as_ref()?.cpu().as_ref()?;
+    let period = cpu.period().filter(|period| *period != 0).unwrap_or(USUAL_PERIOD);
+    let is_scarce = cpu.quota().is_some_and(|quota| quota > 0 && quota.unsigned_abs() < period);
+    let mut quota = LinuxCpu::default();
+    quota.set_quota(cpu.quota()).set_period(cpu.period()).set_burst(cpu.burst());
+    (is_scarce && driver == Driver::Cgroupfs).then_some(quota)
+}
+
+/// The kernel's, in microseconds.
+const USUAL_PERIOD: u64 = 100_000;
+
+fn only(cpu: LinuxCpu) -> LinuxResources {
+    let mut resources = LinuxResources::default();
+    resources.set_cpu(Some(cpu));
+    resources
+}
+
+fn as_ours(told: cgroup::Warning) -> Warning {
+    Warning { stage: Stage::Cgroup, message: format!("{}: {}", told.field, told.why) }
 }
 
 /// A process that is in a scope of systemd, which cannot be without one, until the container's own is. It ends with this value.
@@ -125,7 +167,7 @@ pub(crate) fn create_if_allowed(
     linux: &Linux,
     warnings: &mut Vec<Warning>,
 ) -> Result<(Option<Cgroup>, Option<Holder>), Failure> {
-    let failure = match create(path, driver, linux, warnings) {
+    let failure = match create(path, driver, linux, Quota::Later, warnings) {
         Ok((group, holder)) => return Ok((Some(group), holder)),
         Err(failure) => failure,
     };

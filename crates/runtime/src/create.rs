@@ -1,6 +1,5 @@
 //! Create: makes a container up to the point where its init waits for start.
 
-use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -10,7 +9,7 @@ use sys::mount::{Change, Propagation};
 use sys::namespace::kind;
 use sys::process::{Child, Cloned};
 
-use crate::cgroups::Holder;
+use crate::cgroups::{Holder, Quota};
 use crate::channel::{Channel, Filter, Order, Report};
 use crate::console::Console;
 use crate::error::{At, CreateError, Failure, Lookup, Stage, Warning};
@@ -198,7 +197,8 @@ fn make(request: CreateRequest<'_>, made: &mut Made) -> Result<Created, Refusal>
     (made.cgroup, made.holder) = if request.cgroup_optional {
         crate::cgroups::create_if_allowed(&cgroup_path, driver, linux, &mut warnings)?
     } else {
-        let (group, holder) = crate::cgroups::create(&cgroup_path, driver, linux, &mut warnings)?;
+        let (group, holder) =
+            crate::cgroups::create(&cgroup_path, driver, linux, Quota::Later, &mut warnings)?;
         (Some(group), holder)
     };
     let view = crate::cgroups::view(&cgroup_path)?;
@@ -224,7 +224,9 @@ fn make(request: CreateRequest<'_>, made: &mut Made) -> Result<Created, Refusal>
         Cloned::Child => {
             drop(channel);
             // The lock on the state directory lasts as long as any copy of the descriptor: init must not hold one.
-            drop((made.folder.take(), made.cgroup.take()));
+            drop(made.folder.take());
+            // What else is open is closed at once when all is made; who waits for that would wait for each.
+            std::mem::forget(made.cgroup.take());
             // It is its maker's to end.
             std::mem::forget(made.holder.take());
             init::run(init::Plan {
@@ -275,6 +277,9 @@ fn make(request: CreateRequest<'_>, made: &mut Made) -> Result<Created, Refusal>
     };
     record.seccomp_flags = filter.as_ref().map(|filter| filter.flags);
     listen(&channel, &spec, &record, &mut warnings)?;
+    if let Some(group) = &made.cgroup {
+        crate::cgroups::ration(group, driver, linux)?;
+    }
     commit(&channel, made, &record, filter, request.pid_file)?;
     let Some(child) = made.child.take() else {
         return Err(Failure::new(Stage::State, "init", "is gone").into());
@@ -286,8 +291,7 @@ fn make(request: CreateRequest<'_>, made: &mut Made) -> Result<Created, Refusal>
 pub(crate) fn load(path: &Path) -> Result<Spec, Failure> {
     let object = || path.display().to_string();
     let file = std::fs::File::open(path).at(Stage::Configuration, object)?;
-    let mut bytes = Vec::new();
-    file.take(LARGEST_CONFIG + 1).read_to_end(&mut bytes).at(Stage::Configuration, object)?;
+    let bytes = sys::file::read_from(file, LARGEST_CONFIG + 1).at(Stage::Configuration, object)?;
     if bytes.len() as u64 > LARGEST_CONFIG {
         return Err(Failure::new(Stage::Configuration, object(), "is larger than 16 MiB"));
     }

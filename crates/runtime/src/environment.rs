@@ -1,6 +1,5 @@
 //! What of a container's environment its configuration cannot carry: JSON has only text, and a variable may be any bytes but NUL.
 
-use std::io::Read;
 use std::path::Path;
 
 use crate::error::{At, Failure, Stage};
@@ -20,8 +19,7 @@ pub(crate) fn read(bundle: &Path) -> Result<Vec<u8>, Failure> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
         other => other.at(Stage::Configuration, object)?,
     };
-    let mut bytes = Vec::new();
-    file.take(LARGEST + 1).read_to_end(&mut bytes).at(Stage::Configuration, object)?;
+    let bytes = sys::file::read_from(file, LARGEST + 1).at(Stage::Configuration, object)?;
     if bytes.len() as u64 > LARGEST {
         return Err(Failure::new(Stage::Configuration, object(), "is larger than 8 MiB"));
     }

@@ -10,6 +10,7 @@ use sys::mount::{Change, Parameter, Propagation, attribute};
 use sys::namespace::kind;
 use sys::root::Root;
 
+use crate::cgroups::Quota;
 use crate::checkpoint::open_folder;
 use crate::console::Console;
 use crate::create::{self, CreateRequest, Created, Made, Refusal};
@@ -103,7 +104,7 @@ fn make(mut request: RestoreRequest<'_>, made: &mut Made) -> Result<Created, Ref
     let mounts = crate::mounts::prepare(spec.mounts().as_deref().unwrap_or_default(), sources)?;
     let driver = crate::cgroups::driver(new.systemd_cgroup);
     let cgroup_path = crate::cgroups::path_of(linux, new.id, driver)?;
-    let (group, holder) = crate::cgroups::create(&cgroup_path, driver, linux, &mut warnings)?;
+    let (group, holder) = crate::cgroups::create(&cgroup_path, driver, linux, Quota::AtOnce, &mut warnings)?;
     (made.cgroup, made.holder) = (Some(group), holder);
     let mut record = create::new_record(new.id, &spec, bundle, &namespaces);
     record.rootfs = rootfs_path;

@@ -39,6 +39,9 @@ pub struct ShimConfig {
     pub selinux: Option<PodLabels>,
     #[serde(default)]
     pub log_level: LogLevel,
+    /// Where this host's control groups are, as `cgroup::Host::mounts` tells: so that nobody looks for them for each container. Empty: they do.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub cgroup_mounts: String,
     /// Who runs the containers, where that is not this program's own runtime.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub foreign: Option<Foreign>,

@@ -2,6 +2,10 @@
 
 use std::process::ExitCode;
 
+/// Helpers and the init that becomes a container's command are copies of this process that are over in a moment.
+#[global_allocator]
+static ALLOCATOR: sys::arena::Arena = sys::arena::Arena;
+
 fn main() -> ExitCode {
     let mut arguments = std::env::args_os();
     if arguments.next().is_some_and(|name| shim::task::is_asked(&name)) {

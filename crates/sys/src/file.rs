@@ -1,6 +1,6 @@
 //! Files that are whole or absent: written beside their place, then renamed into it. And bytes on their way to the disk before anybody waits for them.
 
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -46,6 +46,27 @@ pub fn write_atomic(path: &Path, bytes: &[u8], mode: u32, durability: Durability
     })
 }
 
+/// What files that are read at once mostly fit in. The kernel's own tell no size, and a buffer that grows from nothing asks a dozen times.
+const MOSTLY: usize = 16 << 10;
+
+/// Reads the file at `path`, at most `limit` bytes of it.
+///
+/// # Errors
+/// It cannot be opened or read.
+pub fn read(path: impl AsRef<Path>, limit: u64) -> io::Result<Vec<u8>> {
+    read_from(std::fs::File::open(path)?, limit)
+}
+
+/// Reads `file` from where it is, at most `limit` bytes.
+///
+/// # Errors
+/// It cannot be read.
+pub fn read_from(file: impl Read, limit: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(MOSTLY);
+    file.take(limit).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
 /// Starts to write a range of a file to the disk and does not wait for it (sync_file_range(2)): a sync later finds less to do. It promises
 /// nothing and changes nothing that can be read, so that an error means only that nothing was gained.
 pub fn begin_writeback(file: BorrowedFd<'_>, offset: u64, length: u64) {
@@ -69,5 +90,17 @@ mod tests {
             write_atomic(&folder.path().join("absent/record"), b"x", 0o600, Durability::Process).is_err()
         );
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_file_is_read_up_to_its_limit() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("large");
+        let bytes: Vec<u8> = (0..100_000u32).map(|n| n as u8).collect();
+        std::fs::write(&path, &bytes).unwrap();
+        assert_eq!(read(&path, u64::MAX).unwrap(), bytes);
+        assert_eq!(read(&path, 70_000).unwrap(), bytes[..70_000]);
+        assert!(!read("/proc/self/mountinfo", 1 << 20).unwrap().is_empty());
+        assert!(read(folder.path().join("absent"), 1).is_err());
     }
 }

@@ -3,7 +3,9 @@
 //! This is the only crate with `unsafe`. Each block says which precondition it relies on and who upholds it. Descriptors cross every
 //! boundary as `OwnedFd` and `BorrowedFd`; a path inside somebody else's root is always resolved by [`root::Root`].
 
+pub mod arena;
 pub mod bpf;
+pub mod code;
 pub mod file;
 pub mod keyring;
 pub mod loop_device;

@@ -228,9 +228,12 @@ pub fn start_time(pid: i32) -> io::Result<u64> {
     stat_fields(pid).map(|stat| stat.1)
 }
 
+/// 52 numbers and a name are not so long.
+const LONGEST_STAT: u64 = 4096;
+
 /// The state letter of proc_pid_stat(5) and the start time.
 pub fn stat_fields(pid: i32) -> io::Result<(char, u64)> {
-    let text = match std::fs::read(format!("/proc/{pid}/stat")) {
+    let text = match crate::file::read(format!("/proc/{pid}/stat"), LONGEST_STAT) {
         Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Err(io::ErrorKind::NotFound.into()),
         other => other,
     }?;

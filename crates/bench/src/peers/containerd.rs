@@ -31,3 +31,12 @@ fn configuration(directory: &Path, state: &Path, plugins: &str, pause: &str) -> 
         place("net.d"),
     )
 }
+
+/// What it needs to be there.
+pub(crate) fn files() -> Result<Vec<PathBuf>> {
+    let mut files = super::chain_files("containerd")?;
+    for program in ["containerd", "containerd-shim-runc-v2", "runc"] {
+        files.push(super::find(program, "containerd")?);
+    }
+    Ok(files)
+}

@@ -1,7 +1,7 @@
 //! CRI-O, as it is installed, with crun where the host's control groups suit it and runc elsewhere.
 
 use super::Peer;
-use anyhow::{Context, Result};
+use anyhow::Result;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -31,14 +31,8 @@ pub(crate) async fn start(scratch: &Path, pause: &str, registries: &[String]) ->
 fn configuration(directory: &Path, state: &Path, pause: &str) -> Result<String> {
     let place = |name: &str| -> PathBuf { directory.join(name) };
     let plugins = super::plugins("CRI-O")?;
-    let find = |program: &str| {
-        let path = std::env::var_os("PATH").unwrap_or_default();
-        let mut places = std::env::split_paths(&path).map(|folder| folder.join(program));
-        places.find(|file| file.is_file()).with_context(|| format!("CRI-O needs {program}"))
-    };
-    // crun refuses the layout of version 1 with an empty version 2 beside it.
-    let pure = Path::new("/sys/fs/cgroup/cgroup.controllers").exists();
-    let runtime = if pure { "crun" } else { "runc" };
+    let find = |program: &str| super::find(program, "CRI-O");
+    let runtime = runtime();
     Ok(format!(
         "[crio]\nroot = {:?}\nrunroot = {:?}\nstorage_driver = \"overlay\"\nlog_dir = {:?}\nversion_file = \"\"\n\
          version_file_persist = \"\"\nclean_shutdown_file = \"\"\n\
@@ -63,4 +57,19 @@ fn configuration(directory: &Path, state: &Path, pause: &str) -> Result<String> 
         place("policy.json"),
         place("net.d"),
     ))
+}
+
+/// crun refuses the layout of version 1 with an empty version 2 beside it.
+fn runtime() -> &'static str {
+    let pure = Path::new("/sys/fs/cgroup/cgroup.controllers").exists();
+    if pure { "crun" } else { "runc" }
+}
+
+/// What it needs to be there.
+pub(crate) fn files() -> Result<Vec<PathBuf>> {
+    let mut files = super::chain_files("CRI-O")?;
+    for program in ["crio", "conmon", "pinns", runtime()] {
+        files.push(super::find(program, "CRI-O")?);
+    }
+    Ok(files)
 }

@@ -290,21 +290,26 @@ impl Group {
     }
 }
 
-/// Gives an empty cpuset what its parent has; until then no process can enter it (cgroup-v1/cpusets.rst).
+/// Gives an empty cpuset what the nearest one above it has that is not, and those between too; until then no process can enter it
+/// (cgroup-v1/cpusets.rst).
 fn inherit_cpuset(root: &Directory, leaf: &Directory, path: &CgroupPath) -> io::Result<()> {
-    const FILES: [&str; 2] = ["cpuset.cpus", "cpuset.mems"];
-    if FILES.iter().all(|f| leaf.text(f).is_ok_and(|t| !t.is_empty())) {
-        return Ok(());
-    }
-    let mut parent = String::new();
-    for prefix in path.prefixes() {
-        for file in FILES {
-            let own = format!("{prefix}/{file}");
-            if root.text(&own)?.is_empty() {
-                root.write(&own, &root.text(&format!("{parent}{file}"))?)?;
+    let above: Vec<&str> = path.prefixes().collect();
+    for file in ["cpuset.cpus", "cpuset.mems"] {
+        let mut value = leaf.text(file)?;
+        let mut empty = Vec::new();
+        for group in above.iter().rev() {
+            if !value.is_empty() {
+                break;
             }
+            empty.push(format!("{group}/{file}"));
+            value = match group.rsplit_once('/') {
+                Some((parent, _)) => root.text(&format!("{parent}/{file}"))?,
+                None => root.text(file)?,
+            };
         }
-        parent = format!("{prefix}/");
+        for place in empty.iter().rev() {
+            root.write(place, &value)?;
+        }
     }
     Ok(())
 }

@@ -2,6 +2,7 @@
 
 mod error;
 mod folders;
+mod footprint;
 mod handlers;
 mod listen;
 mod logging;
@@ -77,6 +78,7 @@ async fn serve(
     }));
     info!(socket = %config.daemon.socket.display(), streaming = %streaming.address(), version = env!("CARGO_PKG_VERSION"), "serving CRI");
     notify(sd_notify::NotifyState::Ready);
+    tokio::spawn(footprint::keep_small());
     let mut reloading = reload::Reloading::new(options.clone(), config, logging, node.shared_images());
     until_told(&mut reloading).await?;
     notify(sd_notify::NotifyState::Stopping);

@@ -1,10 +1,11 @@
 //! The container's view of control groups: its own groups, bound from the host's hierarchies, or a cgroup2 of its namespace.
 
+use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{Mode, OFlags, ResolveFlags};
+use rustix::fs::{Mode, OFlags};
 use sys::mount::{Change, Parameter, attribute, new_filesystem};
 use sys::namespace::kind;
 use sys::root::Root;
@@ -17,6 +18,7 @@ use crate::mounts::Prepared;
 
 /// Where the host has its hierarchies.
 pub(crate) const HOST: &str = "/sys/fs/cgroup";
+const LARGEST_LIST: u64 = 1 << 20;
 const CGROUP_SUPER_MAGIC: u64 = 0x0027_e0eb;
 const CGROUP2_SUPER_MAGIC: u64 = 0x6367_7270;
 
@@ -65,8 +67,8 @@ fn version1(plan: &Plan<'_>, mount: &Prepared, place: &OwnedFd) -> io::Result<()
     let shelf_attributes = attribute::NOSUID | attribute::NODEV | attribute::NOEXEC;
     let shelf = new_filesystem("tmpfs", &[Parameter::Value("mode", "755")], shelf_attributes)?;
     sys::mount::attach(shelf.as_fd(), place.as_fd())?;
-    let text = std::fs::read_to_string("/proc/self/cgroup")?;
-    for line in text.lines() {
+    let text = sys::file::read("/proc/self/cgroup", LARGEST_LIST)?;
+    for line in String::from_utf8_lossy(&text).lines() {
         let mut fields = line.splitn(3, ':');
         let (Some(number), Some(controllers), Some(_)) = (fields.next(), fields.next(), fields.next()) else {
             continue;
@@ -98,17 +100,17 @@ fn version1(plan: &Plan<'_>, mount: &Prepared, place: &OwnedFd) -> io::Result<()
 
 /// A detached copy of the group `path` of the hierarchy mounted at `hierarchy`.
 pub(crate) fn bind(hierarchy: &Path, path: &str, attributes: u64) -> io::Result<OwnedFd> {
-    let root =
-        rustix::fs::open(hierarchy, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-    let magic = rustix::fs::fstatfs(&root)?.f_type as u64;
+    let relative = path.trim_start_matches('/');
+    if relative.split('/').any(|part| part == "..") {
+        return Err(io::ErrorKind::NotFound.into());
+    }
+    // A hierarchy has no links, and this one is the host's: the name leads to the group or nowhere.
+    let name = CString::new(hierarchy.join(relative).into_os_string().into_encoded_bytes())?;
+    let copy = sys::mount::clone_mount_at(rustix::fs::CWD, &name, false)?;
+    let magic = rustix::fs::fstatfs(&copy)?.f_type as u64;
     if magic != CGROUP_SUPER_MAGIC && magic != CGROUP2_SUPER_MAGIC {
         return Err(io::ErrorKind::NotFound.into());
     }
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let relative = path.trim_start_matches('/');
-    let relative = if relative.is_empty() { "." } else { relative };
-    let group = rustix::fs::openat2(&root, relative, flags, Mode::empty(), ResolveFlags::BENEATH)?;
-    let copy = sys::mount::clone_mount(group.as_fd(), false)?;
     let private = sys::mount::Propagation::Private;
     let change = Change { set: attributes, propagation: Some(private), ..Change::default() };
     sys::mount::set_attributes(copy.as_fd(), false, &change)?;

@@ -55,7 +55,7 @@ pub(crate) struct Plan<'a> {
 
 /// Becomes the container. Never returns: either the command replaces this process or it ends.
 pub(crate) fn run(mut plan: Plan<'_>) -> ! {
-    // Into the cgroup before anything that it should limit or count; the way in is closed behind.
+    // Into the cgroup before anything that it should limit or count.
     let entered = std::mem::take(&mut plan.entrance).enter().at(Stage::Cgroup, || "entering it");
     let failure = match entered.and_then(|()| build(&plan)) {
         Ok(built) => finish::wait_and_exec(&plan, built),

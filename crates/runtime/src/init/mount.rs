@@ -63,7 +63,7 @@ pub(super) fn make(
             if !fixed {
                 check_proc(mount, root)?;
             }
-            let there = root.directory(&mount.destination).is_ok();
+            let there = kind == "tmpfs" && root.directory(&mount.destination).is_ok();
             let place = if fixed {
                 // A link at /proc or /sys of an image could only move the mount to where nobody expects it (CVE-2019-19921).
                 plain_directory(root, &mount.destination).at(Stage::Mounts, name)?
@@ -71,13 +71,11 @@ pub(super) fn make(
                 target(root, mount, Kind::Directory)?
             };
             // What is seen at a place that was there has the mode of the place, where nothing else is said.
-            let mode = (there
-                && kind == "tmpfs"
-                && !mount.options.data.iter().any(|option| option.starts_with("mode=")))
-            .then(|| rustix::fs::fstat(&place))
-            .transpose()
-            .at(Stage::Mounts, name)?
-            .map(|stat| format!("{:o}", stat.st_mode & 0o7777));
+            let mode = (there && !mount.options.data.iter().any(|option| option.starts_with("mode=")))
+                .then(|| rustix::fs::fstat(&place))
+                .transpose()
+                .at(Stage::Mounts, name)?
+                .map(|stat| format!("{:o}", stat.st_mode & 0o7777));
             let made = new(plan, kind, source, mount, mode.as_deref())?;
             if mount.options.copy_up && kind == "tmpfs" {
                 copy_up::copy(place.as_fd(), made.as_fd())

@@ -162,6 +162,9 @@ impl<P> Helper<P> {
                 Ok(Helper { serial, purpose, child, report, bytes: Vec::new(), reported: false, goes_on })
             }
             Cloned::Child => {
+                if !goes_on {
+                    sys::arena::begin();
+                }
                 // A panic must not return into the shim's loop a second time.
                 let all = std::panic::AssertUnwindSafe(|| run(handed, writer.as_fd(), work));
                 let code = std::panic::catch_unwind(all);

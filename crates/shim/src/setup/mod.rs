@@ -65,8 +65,9 @@ pub(crate) fn first_connection() -> io::Result<OwnedFd> {
 
 /// Does everything up to listening.
 pub(crate) fn set_up() -> Result<Pod, SetupError> {
-    let config = read_config()?;
+    let mut config = read_config()?;
     set_level(config.log_level);
+    cgroup::tell_mounts(std::mem::take(&mut config.cgroup_mounts));
     become_parent(&config)?;
     let (users, pid_init) = make_namespaces(&config)?;
     if config.foreign.is_some() {

@@ -63,6 +63,7 @@ pub fn config(pod_dir: &Path) -> ShimConfig {
         oom_score_adj: None,
         selinux: None,
         log_level: shim::config::LogLevel::Info,
+        cgroup_mounts: String::new(),
         foreign: None,
     }
 }

@@ -132,7 +132,6 @@ fn a_created_container_waits_and_can_be_deleted() {
     let waited: WaitResponse = pod.client.result(waiting).unwrap();
     assert_eq!((waited.exit.as_ref().unwrap().signal, waited.exit.unwrap().started_at_ns), (9, 0));
     assert!(!is_alive(created.pid));
-    assert_eq!(pod.logged("a"), (vec![], vec![]));
     // The id is free again, and a running container is not deleted.
     pod.run("a", "exec sleep 1000");
     assert_eq!(pod.client.refusal(Method::Delete, &DeleteRequest { id: "a".into() }), ErrorCode::WrongState);
@@ -246,6 +245,29 @@ fn a_log_is_whole_through_rotations_under_load() {
     expected.extend_from_slice(&[0; 300_000]);
     assert!(streams.0 == expected, "{} bytes instead of {}", streams.0.len(), expected.len());
     assert_eq!(info(&mut pod)[0].dropped_log_records, 0);
+}
+
+/// A kubelet that finds a log and no container takes it for that of an earlier run.
+#[test]
+fn what_never_started_leaves_no_log_and_takes_none_away() {
+    needs_containers!();
+    let mut pod = Pod::start();
+    let create = |pod: &mut Pod, id: &str| {
+        let request = pod.create_request(id, "true");
+        let _: CreateResponse = pod.client.call(Method::Create, &request).unwrap();
+    };
+    create(&mut pod, "a");
+    assert!(pod.log("a").exists());
+    delete(&mut pod, "a");
+    assert!(!pod.log("a").exists(), "a log of nothing");
+    std::fs::write(pod.log("b"), "of before").unwrap();
+    create(&mut pod, "b");
+    delete(&mut pod, "b");
+    assert_eq!(std::fs::read_to_string(pod.log("b")).unwrap(), "of before");
+    pod.run("c", "true");
+    pod.wait("c");
+    delete(&mut pod, "c");
+    assert!(pod.log("c").exists(), "it ran, and said nothing");
 }
 
 #[test]

@@ -96,6 +96,12 @@ impl Shim {
                 {
                     let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
                 }
+                // A kubelet that lost its container takes a log for that of an earlier run, and counts a restart.
+                if let Some(container) =
+                    self.container(serial).filter(|container| container.started_at_ns == 0)
+                {
+                    container.log.take_back();
+                }
                 self.forget(serial);
             }
             other => self.delete_failed(serial, other.into_error(ErrorCode::DeleteFailed)),

@@ -226,8 +226,12 @@ async fn terminals_and_image_volumes_arrive() {
         let endpoint = format!("unix://{}", daemon.socket().display());
         let mut exec = std::process::Command::new("script");
         let line = format!("{} --endpoint {endpoint} exec -it {id} tty", env!("CARGO_BIN_EXE_pintle"));
-        let done =
-            exec.args(["-qec", &line, "/dev/null"]).stdin(std::process::Stdio::null()).output().unwrap();
+        let piped = std::process::Stdio::piped;
+        exec.args(["-qec", &line, "/dev/null"]).stdin(piped()).stdout(piped());
+        let mut exec = exec.spawn().unwrap();
+        // script(1) types an end of its own input into the terminal: it stays open.
+        let _input = exec.stdin.take();
+        let done = exec.wait_with_output().unwrap();
         let shown = String::from_utf8_lossy(&done.stdout);
         assert!(shown.contains("/dev/pts/") || shown.contains("/dev/console"), "{handler}: {shown}");
         daemon.remove_pod(&pod).await.unwrap();

@@ -99,6 +99,7 @@ fn several_talk_with_a_container_and_the_log_has_it_all() {
         "got two\n",
         "an input without stdin_once outlives who wrote to it"
     );
+    assert!(within(Duration::from_secs(10), || pod.logged("a").1 == b"err\nerr\n"), "{:?}", pod.logged("a"));
     // One who only looks on, and one who has left his input.
     let [_, watching, _] = attach_ends(&mut pod, "a", [false, true, false]).unwrap();
     second.stdin = None;

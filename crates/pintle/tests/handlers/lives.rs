@@ -317,3 +317,33 @@ async fn a_foreign_shim_that_dies_is_noticed() {
         assert_eq!(daemon.remains(), before, "{handler}");
     }
 }
+
+/// A container can be stopped though its shim answers nobody: one that answers not even that is killed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_foreign_shim_that_hangs_does_not_keep_its_pod() {
+    needs_a_node!();
+    for (handler, config) in runtimes().into_iter().filter(|(name, _)| ["shim", "paused"].contains(name)) {
+        let daemon = daemon_with(&format!("{config}deadline_secs = 2\n")).await;
+        let before = daemon.remains();
+        for stopped in [true, false] {
+            let sandbox = daemon.pod(&format!("hung-{stopped}"));
+            let pod = run_pod(&daemon, &sandbox, handler).await.unwrap();
+            let id = daemon.run(&pod, &sandbox, "one", "exec sleep 1000").await;
+            let first = info(&daemon, &id).await["pid"].as_i64().unwrap();
+            let record = daemon.path("state/pods").join(&pod).join("task.json");
+            let record: serde_json::Value = serde_json::from_slice(&std::fs::read(record).unwrap()).unwrap();
+            let shim = i32::try_from(record["pid"].as_i64().unwrap()).unwrap();
+            let shim = rustix::process::Pid::from_raw(shim).unwrap();
+            rustix::process::kill_process(shim, rustix::process::Signal::STOP).unwrap();
+            if stopped {
+                let request = v1::StopContainerRequest { container_id: id.clone(), timeout: 1 };
+                daemon.runtime().stop_container(request).await.unwrap();
+                let status = daemon.status(&id).await.unwrap();
+                assert_eq!((status.exit_code, status.state()), (255, v1::ContainerState::ContainerExited));
+            }
+            daemon.remove_pod(&pod).await.unwrap();
+            assert!(std::fs::read_link(format!("/proc/{first}/exe")).is_err(), "{handler}: {first} lives");
+            assert_eq!(daemon.remains(), before, "{handler}");
+        }
+    }
+}

@@ -12,6 +12,7 @@ use crate::config::{TaskOptions, TaskShim, stream_path};
 use crate::protocol::{CallError, ErrorCode};
 use bootstrap::{BootstrapError, Start};
 use client::{Client, TaskError};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use task::options::{GenericOptions, Options};
@@ -86,20 +87,23 @@ impl<'a> Task<'a> {
             let request = ShutdownRequest { id: self.pod_id.into(), now: true };
             let _: Result<Empty, _> = client.call(Method::Shutdown, &request);
         }
-        let until = Instant::now() + DYING;
-        if let Ok(record) = bootstrap::find(self.pod_dir)
-            && let Ok(pidfd) = sys::process::open_pidfd(record.pid.cast_signed(), record.start_time)
-        {
-            use std::os::fd::AsFd;
-            if !sys::process::wait_for_end(pidfd.as_fd(), 1000) {
-                let _ = rustix::process::pidfd_send_signal(&pidfd, rustix::process::Signal::KILL);
-                let left = until.saturating_duration_since(Instant::now());
-                sys::process::wait_for_end(pidfd.as_fd(), u64::try_from(left.as_millis()).unwrap_or(0));
-            }
-        }
+        self.end_shim(Duration::from_secs(1));
         let _ = std::fs::remove_file(crate::config::task_record_path(self.pod_dir));
         pause::forget(self.pod_dir);
         removed
+    }
+
+    /// Kills the shim if it does not end by itself for so long. What it parents is lost with it, and whoever waits for that is told.
+    fn end_shim(&self, patience: Duration) {
+        let Ok(record) = bootstrap::find(self.pod_dir) else { return };
+        let Ok(pidfd) = sys::process::open_pidfd(record.pid.cast_signed(), record.start_time) else { return };
+        let ends_within = |limit: Duration| {
+            sys::process::wait_for_end(pidfd.as_fd(), u64::try_from(limit.as_millis()).unwrap_or(0))
+        };
+        if !ends_within(patience) {
+            let _ = rustix::process::pidfd_send_signal(&pidfd, rustix::process::Signal::KILL);
+            ends_within(DYING);
+        }
     }
 
     /// Makes a container; its streams are the fifos that are in its bundle already.
@@ -199,7 +203,12 @@ impl<'a> Task<'a> {
         };
         match self.one::<Empty>(Method::Kill, &request) {
             Ok(Empty {}) => Ok(()),
-            Err(_) if exec_id.is_none() && self.has_ended(target) => Ok(()),
+            // The container is to end, and nobody else can end it.
+            Err(BootstrapError::Call { source: TaskError::Hung { .. }, .. }) if exec_id.is_none() => {
+                self.end_shim(Duration::ZERO);
+                Ok(())
+            }
+            Err(_) if exec_id.is_none() && self.has_ended(target) == Some(true) => Ok(()),
             Err(BootstrapError::Call { source, .. }) if source.is_gone() => Ok(()),
             Err(cause) => Err(self.error(ErrorCode::KillFailed, target, &cause)),
         }
@@ -209,8 +218,12 @@ impl<'a> Task<'a> {
     pub(super) fn delete(&self, target: &Target) -> Result<(), CallError> {
         let kill = KillRequest { id: target.id.clone(), exec_id: String::new(), signal: SIGKILL, all: true };
         let until = Instant::now() + DYING;
-        while !self.has_ended(target) && Instant::now() < until {
-            let _ = self.one::<Empty>(Method::Kill, &kill);
+        while Instant::now() < until {
+            match self.has_ended(target) {
+                Some(true) => break,
+                Some(false) => drop(self.one::<Empty>(Method::Kill, &kill)),
+                None => self.end_shim(Duration::ZERO),
+            }
             std::thread::sleep(Duration::from_millis(20));
         }
         let request = DeleteRequest { id: target.id.clone(), exec_id: String::new() };
@@ -249,12 +262,14 @@ impl<'a> Task<'a> {
             .map_err(|cause| self.error(ErrorCode::Internal, target, &cause))
     }
 
-    fn has_ended(&self, target: &Target) -> bool {
+    /// Whether its processes are gone; `None` where the shim does not answer in time.
+    fn has_ended(&self, target: &Target) -> Option<bool> {
         let request = StateRequest { id: target.id.clone(), exec_id: String::new() };
         match self.one::<StateResponse>(Method::State, &request) {
-            Ok(state) => state.status() == Status::Stopped,
-            Err(BootstrapError::Call { source, .. }) => source.is_gone(),
-            Err(_) => true,
+            Ok(state) => Some(state.status() == Status::Stopped),
+            Err(BootstrapError::Call { source: TaskError::Hung { .. }, .. }) => None,
+            Err(BootstrapError::Call { source, .. }) => Some(source.is_gone()),
+            Err(_) => Some(true),
         }
     }
 

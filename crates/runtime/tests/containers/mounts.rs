@@ -149,6 +149,14 @@ fn nothing_that_is_mounted_meanwhile_is_missed() {
     std::fs::create_dir_all(&source).unwrap();
     mount(&["--make-rprivate".as_ref(), "/".as_ref()]);
     mount(&["-t".as_ref(), "tmpfs".as_ref(), "volume".as_ref(), source.as_os_str()]);
+    // The bundle's folder can only be removed without it.
+    struct Mounted<'a>(&'a std::path::Path);
+    impl Drop for Mounted<'_> {
+        fn drop(&mut self) {
+            let _ = std::process::Command::new("umount").args(["-R", "-l"]).arg(self.0).status();
+        }
+    }
+    let _mounted = Mounted(&source);
     mount(&["--make-shared".as_ref(), source.as_os_str()]);
     // Copying this is what takes long.
     let slow = bundle.rootfs().join("slow");

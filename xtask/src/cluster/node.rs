@@ -38,6 +38,9 @@ for setting in "$@"; do
     cat "/proc/sys/$setting" >"$0/sys/$setting"
     mount --bind "$0/sys/$setting" "/proc/sys/$setting"
 done
+# The kernel lets users of a pod's own mount a proc only where a whole one is to be seen.
+mkdir "$0/proc"
+mount -t proc proc "$0/proc"
 mount --make-rshared /
 ip link set lo up
 echo 1 >/proc/sys/net/ipv4/ip_forward

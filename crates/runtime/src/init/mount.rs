@@ -120,6 +120,11 @@ fn bind_live(
     };
     bound.at(Stage::Mounts, name)?;
     let made = root.open_at(&mount.destination, OFlags::PATH, Mode::empty()).at(Stage::Mounts, name)?;
+    // Below a volume that others write to, the name may lead elsewhere by now: another mount would be made read-only in place of this one.
+    let found = rustix::fs::fstat(&made).at(Stage::Mounts, name)?;
+    if (found.st_dev, found.st_ino) != (now.st_dev, now.st_ino) {
+        return Err(Failure::new(Stage::Mounts, name(), "was moved away while it was mounted"));
+    }
     set_tree_attributes(&made, live.recursive, &mount.options).at(Stage::Mounts, name)
 }
 

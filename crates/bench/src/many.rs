@@ -89,20 +89,8 @@ pub(crate) async fn start_all(
         let target = target.clone();
         async move {
             let began = Instant::now();
-            let mut runtime = target.runtime();
-            let run = v1::RunPodSandboxRequest { config: Some(described.pod.clone()), ..Default::default() };
-            let pod =
-                runtime.run_pod_sandbox(run).await.context("RunPodSandbox")?.into_inner().pod_sandbox_id;
-            let create = v1::CreateContainerRequest {
-                pod_sandbox_id: pod.clone(),
-                config: Some(described.container),
-                sandbox_config: Some(described.pod),
-            };
-            let answer = runtime.create_container(create).await.context("CreateContainer")?;
-            let container = answer.into_inner().container_id;
-            let request = v1::StartContainerRequest { container_id: container.clone() };
-            runtime.start_container(request).await.context("StartContainer")?;
-            Ok((Running { pod, container }, began.elapsed().as_secs_f64() * 1000.0))
+            let running = Running::start(&target, described).await?;
+            Ok((running, began.elapsed().as_secs_f64() * 1000.0))
         }
     })
     .await

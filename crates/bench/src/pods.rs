@@ -205,6 +205,23 @@ pub(crate) struct Running {
 }
 
 impl Running {
+    /// Has the pod run, with its container.
+    pub(crate) async fn start(target: &Target, described: Described) -> Result<Running> {
+        let mut runtime = target.runtime();
+        let run = v1::RunPodSandboxRequest { config: Some(described.pod.clone()), ..Default::default() };
+        let pod = runtime.run_pod_sandbox(run).await.context("RunPodSandbox")?.into_inner().pod_sandbox_id;
+        let create = v1::CreateContainerRequest {
+            pod_sandbox_id: pod.clone(),
+            config: Some(described.container),
+            sandbox_config: Some(described.pod),
+        };
+        let answer = runtime.create_container(create).await.context("CreateContainer")?;
+        let container = answer.into_inner().container_id;
+        let start = v1::StartContainerRequest { container_id: container.clone() };
+        runtime.start_container(start).await.context("StartContainer")?;
+        Ok(Running { pod, container })
+    }
+
     /// Removes it without measuring.
     pub(crate) async fn remove(&self, target: &Target) -> Result<()> {
         let stop = v1::StopContainerRequest { container_id: self.container.clone(), timeout: 0 };

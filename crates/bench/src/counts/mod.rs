@@ -158,18 +158,7 @@ async fn one(target: &Target, plan: &Plan) -> Result<Vec<Window>> {
     let mut windows = Vec::new();
     let described = plan.describe(Network::Pod, Program::Sleep)?;
     let from = now();
-    let run = v1::RunPodSandboxRequest { config: Some(described.pod.clone()), ..Default::default() };
-    let pod = runtime.run_pod_sandbox(run).await.context("RunPodSandbox")?.into_inner().pod_sandbox_id;
-    let create = v1::CreateContainerRequest {
-        pod_sandbox_id: pod.clone(),
-        config: Some(described.container),
-        sandbox_config: Some(described.pod),
-    };
-    let answer = runtime.create_container(create).await.context("CreateContainer")?;
-    let container = answer.into_inner().container_id;
-    let start = v1::StartContainerRequest { container_id: container.clone() };
-    runtime.start_container(start).await.context("StartContainer")?;
-    let running = Running { pod, container };
+    let running = Running::start(target, described).await?;
     windows.push(settled("pod up", from).await);
     let from = now();
     let container_id = running.container.clone();
